@@ -1,0 +1,64 @@
+# Concept Lab. `make run` and `make test` do all their own set-up; `make help` lists the rest.
+PYTHON ?= python3
+# Leave empty, or set to PyTorch's CPU index to spare a machine without GPU the CUDA libraries.
+TORCH_INDEX ?=
+# Some notebooks or benchmarks only: `make run ONLY=01`, `make bench ONLY=projection`.
+ONLY ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
+COURSE := $(PY) -m conceptlab.course
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lab bench student commit lint clean fetch
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
+
+run: fetch ## execute every notebook and write the site to build/ (ONLY=01 for some)
+	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
+
+test: fetch ## unit tests, then every notebook
+	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(PY) -m pytest tests notebooks \
+		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg \
+		--nbval-cell-timeout=600 -p no:cacheprovider -q --durations=15
+
+lab: fetch ## open JupyterLab on the notebooks
+	@$(PY) -m jupyterlab notebooks
+
+bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
+	@$(PY) tests/bench $(ONLY)
+
+student: $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
+	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
+
+commit: fetch ## for authors: execute and write the outputs back into notebooks/
+	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
+
+lint: $(VENV)/.installed ## ruff over code and notebooks
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check lib tests
+
+clean: ## remove build/ and caches (keeps .venv and the models)
+	@rm -rf build .pytest_cache .ruff_cache
+	@find lib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Set-up. The stamps are written only after their step is done, so an interrupted one is repeated.
+fetch: $(VENV)/.installed
+	@$(PY) -m conceptlab.cli fetch
+
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt | $(VENV)/.made
+	@echo "Installing the dependencies into $(VENV) (several minutes the first time) ..."
+	@$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch)
+	@$(PIP) -e '.[all]'
+	@touch $@
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "Concept Lab needs Python 3.11 or newer, and there is no '$(PYTHON)' here." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Concept Lab needs Python 3.11 or newer, and '$(PYTHON)' is older: call make with PYTHON=<a newer python3>." >&2; \
+		exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
