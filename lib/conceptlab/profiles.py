@@ -1,0 +1,59 @@
+"""The one place that decides how much work the notebooks do, and on which device."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+
+from .cache import ConceptLabError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes that notebooks read. One field per quantity; the default values are those of `quick`."""
+
+    name: str = "quick"
+    device: str = "cpu"
+    model: str = "smollm2-135m"  # the model most sections use
+    second_model: str = "gemma3-270m"  # the model that repeats the main result
+    # 01 concept vectors
+    projection_layers: int = 4  # layers of the second model that are projected on the whole vocabulary
+    noise_draws: int = 3  # noise vectors per concept vector in the causal validation
+    questions: int = 30  # questions per set in live figures
+    # 02 sparse autoencoders
+    sae_layers: tuple[int, ...] = (4, 8, 12)  # layers harvested together; 02 to 05 share them
+    sae_tokens: int = 100_000  # tokens harvested for the live dictionaries
+    sae_width: int = 2_048  # features of the live dictionary
+    sae_k: int = 32  # active features per token
+    sae_steps: int = 300  # optimisation steps of the live dictionary
+    # 03 autointerp
+    label_features: int = 24  # features that are labelled and scored live
+    # 04 PISCES
+    erase_features: int = 10  # features that are removed
+    # 05 attacks
+    relearn_steps: int = 12  # optimisation steps of the relearning attack
+    bootstrap: int = 2_000  # resamples of every interval
+
+
+_FULL = replace(
+    Profile(), name="full", projection_layers=18, noise_draws=10, questions=80, sae_tokens=400_000,
+    sae_width=4_096, sae_steps=3_000, label_features=200, relearn_steps=60, bootstrap=10_000,
+)  # fmt: skip
+_PAPER = replace(
+    _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct", projection_layers=32,
+    sae_tokens=20_000_000, sae_width=16_384, sae_steps=20_000, label_features=1_000, relearn_steps=400,
+)  # fmt: skip
+PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}
+
+
+def get_profile(name: str | None = None) -> Profile:
+    """The profile named by the argument, else by `CONCEPTLAB_PROFILE`, else `quick`; on CUDA where there is one."""
+    import torch
+
+    name = name or os.environ.get("CONCEPTLAB_PROFILE") or "quick"
+    if name not in PROFILES:
+        raise ConceptLabError(f"Unknown profile {name!r}; set CONCEPTLAB_PROFILE to one of {', '.join(PROFILES)}.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "paper" and device == "cpu":
+        raise ConceptLabError("The paper profile needs a CUDA device; use CONCEPTLAB_PROFILE=full on a CPU.")
+    return replace(PROFILES[name], device=device)

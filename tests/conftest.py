@@ -1,0 +1,47 @@
+"""Shared fixtures. conceptlab is imported inside them, after the jaxtyping import hook is in place."""
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """SmolLM2-135M. Tests must leave it as they found it."""
+    from conceptlab.models import load_model
+
+    return load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def gemma3():
+    """Gemma-3-270M. Tests must leave it as they found it."""
+    from conceptlab.models import load_model
+
+    return load_model("gemma3-270m")
+
+
+@pytest.fixture(scope="session", params=["smollm2-135m", "gemma3-270m"])
+def bundled(request):
+    """Both bundled models, one after the other."""
+    return request.getfixturevalue({"smollm2-135m": "smollm2", "gemma3-270m": "gemma3"}[request.param])
+
+
+@pytest.fixture
+def tiny_llama(tmp_path):
+    """Factory: a random two-layer Llama with SmolLM2's tokenizer, as a LanguageModel. Loads in a second."""
+
+    def make(d_model: int = 16, n_layers: int = 2, seed: int = 0, **config):
+        import torch
+        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+        from conceptlab.checkpoints import packaged_checkpoint
+        from conceptlab.models import LanguageModel
+
+        torch.manual_seed(seed)
+        tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
+        cfg = LlamaConfig(
+            hidden_size=d_model, intermediate_size=2 * d_model, num_hidden_layers=n_layers, num_attention_heads=2,
+            num_key_value_heads=2, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **config,
+        )  # fmt: skip
+        return LanguageModel("tiny-llama", LlamaForCausalLM(cfg), tokenizer, str(tmp_path))
+
+    return make
