@@ -1,0 +1,52 @@
+"""Graded feedback: exact, close, right shape but wrong values, wrong shape; and the name of the mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Mistakes = dict[str, Callable[[Tensor], Tensor] | Tensor]
+
+
+def check_equal(
+    name: str, answer: object, truth: Tensor | float, mistakes: Mistakes | None = None, tol: float = 1e-4
+) -> bool:
+    """Compare an answer with the truth and print what is the matter. Returns whether it is right.
+
+    `mistakes`: message -> the value a common mistake would give; a match prints that message.
+    """
+    if answer is None:
+        return _say(False, name, "nothing yet: replace the stub with your answer.")
+    try:
+        got, want = torch.as_tensor(answer).double(), torch.as_tensor(truth).double()
+    except (TypeError, ValueError, RuntimeError):
+        return _say(False, name, f"expected numbers or a tensor, got {type(answer).__name__}.")
+    if got.shape != want.shape:
+        return _say(False, name, f"shape {list(got.shape)}, expected {list(want.shape)}.")
+    worst = float((got - want).abs().max()) if got.numel() else 0.0
+    scale = max(float(want.abs().max()), 1e-12) if want.numel() else 1.0
+    if worst <= tol * scale:
+        return _say(True, name, "exact." if worst == 0 else f"equal to {worst / scale:.0e} of the largest value.")
+    for message, wrong in (mistakes or {}).items():
+        value = torch.as_tensor(wrong).double()
+        if value.shape == got.shape and float((got - value).abs().max()) <= tol * scale:
+            return _say(False, name, message)
+    return _say(False, name, f"right shape, wrong values (largest difference {worst:.3g}, values up to {scale:.3g}).")
+
+
+def check_true(name: str, ok: bool, hint: str) -> bool:
+    """Print whether a property holds, and the hint where it does not."""
+    return _say(bool(ok), name, "holds." if ok else hint)
+
+
+def passed(name: str, *results: bool) -> None:
+    """The closing line of an exercise's check."""
+    n = sum(results)
+    print(f"{'PASSED' if n == len(results) else 'NOT YET'}: {name} ({n} of {len(results)} checks)")
+
+
+def _say(ok: bool, name: str, message: str) -> bool:
+    print(f"  {'ok  ' if ok else 'no  '} {name}: {message}")
+    return ok

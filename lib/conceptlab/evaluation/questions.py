@@ -1,0 +1,74 @@
+"""Multiple-choice questions scored by log-probability, the measure that small models allow.
+
+Greedy zero-shot answers of a model of this size measure format; so every option's text is scored as an answer after
+a fixed few-shot prompt, and the question counts as right when the right option has the highest mean log-probability
+per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..branching import branch_logprobs
+from ..cache import ConceptLabError
+from ..models import LanguageModel
+from ..text import Question
+
+# four answered questions on subjects that no concept and no question set of the course uses
+FEW_SHOT = """Question: What do bees make?
+Answer: honey
+
+Question: What is the opposite of hot?
+Answer: cold
+
+Question: Which language is spoken in Brazil?
+Answer: Portuguese
+
+Question: Who wrote the play Hamlet?
+Answer: William Shakespeare
+
+"""
+
+
+@dataclass(frozen=True)
+class QuestionScores:
+    """Scores of a list of questions, in its order."""
+
+    logprobs: Float[Tensor, "n options"]  # mean log-probability per token of each option
+    answers: Tensor  # index of the right option, [n]
+
+    @property
+    def gold(self) -> Float[Tensor, " n"]:
+        """Mean log-probability per token of the right option (nats)."""
+        return self.logprobs.gather(1, self.answers[:, None])[:, 0]
+
+    @property
+    def margin(self) -> Float[Tensor, " n"]:
+        """Right option minus best wrong option (nats); positive where the question is answered rightly."""
+        wrong = self.logprobs.scatter(1, self.answers[:, None], -torch.inf)
+        return self.gold - wrong.amax(1)
+
+    @property
+    def correct(self) -> Bool[Tensor, " n"]:
+        return self.margin > 0
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.correct.float().mean())
+
+
+def score_questions(
+    lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT, batch_size: int = 16
+) -> QuestionScores:
+    """Score every option of every question. All questions must have the same number of options."""
+    if len({len(q.options) for q in questions}) != 1:
+        raise ConceptLabError("score_questions needs at least one question, all with the same number of options.")
+    trees = [(f"Question: {q.q}\nAnswer:", [f" {o}" for o in q.options]) for q in questions]
+    found = branch_logprobs(lm, few_shot, trees, batch_size)
+    table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
+    return QuestionScores(table, torch.tensor([q.answer for q in questions]))
