@@ -21,7 +21,7 @@ class Profile:
     noise_draws: int = 3  # noise vectors per concept vector in the causal validation
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
-    sae_layers: tuple[int, ...] = (4, 8, 12)  # layers harvested together; 02 to 05 share them
+    sae_layers: tuple[int, ...] = (5, 6, 7)  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
     sae_tokens: int = 100_000  # tokens harvested for the live dictionaries
     sae_width: int = 2_048  # features of the live dictionary
     sae_k: int = 32  # active features per token

