@@ -27,13 +27,20 @@ def branch_logprobs(
     """For each tree, for each branch: the log-probability of every token of the branch given prefix and stem.
 
     Texts are tokenised piece by piece, so write pieces that begin at a token boundary (a leading space or newline).
+    Raises ConceptLabError for a piece without tokens, and for texts longer than a model's sliding attention window,
+    since the tree-shaped mask stands for full attention.
     """
     from transformers import DynamicCache
 
-    head = lm.tokenizer(prefix).input_ids if prefix else [lm.tokenizer.bos_token_id]
+    start = lm.tokenizer.bos_token_id if lm.tokenizer.bos_token_id is not None else lm.tokenizer.eos_token_id
+    head = lm.tokenizer(prefix).input_ids if prefix else [start]
     cache = DynamicCache(config=lm.hf.config)
     lm.hf.get_decoder()(torch.tensor([head], device=lm.device), past_key_values=cache, use_cache=True)
     encoded = [(_ids(lm, stem), [_ids(lm, b) for b in branches]) for stem, branches in trees]
+    window = getattr(lm.hf.config, "sliding_window", None)
+    longest = len(head) + max(map(_length, encoded), default=0)
+    if window is not None and longest > window:
+        raise ConceptLabError(f"{lm.name} attends to {window} tokens and a text has {longest}; shorten the prefix.")
     order = sorted(range(len(trees)), key=lambda i: _length(encoded[i]))  # rows of like length together
     results: list = [None] * len(trees)
     for i in range(0, len(order), batch_size):

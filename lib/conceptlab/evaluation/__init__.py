@@ -1,6 +1,24 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
+from .fluency import Fluency, fluency
 from .questions import FEW_SHOT, QuestionScores, score_questions
+from .scorecard import Change, Comparison, Scorecard, compare, harmonic_mean, relative_accuracy, scorecard
 from .statistics import Interval, bootstrap, paired_bootstrap
 
-__all__ = ["FEW_SHOT", "Interval", "QuestionScores", "bootstrap", "paired_bootstrap", "score_questions"]
+__all__ = [
+    "FEW_SHOT",
+    "Change",
+    "Comparison",
+    "Fluency",
+    "Interval",
+    "QuestionScores",
+    "Scorecard",
+    "bootstrap",
+    "compare",
+    "fluency",
+    "harmonic_mean",
+    "paired_bootstrap",
+    "relative_accuracy",
+    "score_questions",
+    "scorecard",
+]

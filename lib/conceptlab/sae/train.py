@@ -18,6 +18,8 @@ from .base import SAEConfig
 from .io import load_sae, save_sae
 from .topk import TopKSAE
 
+_RECIPE = 2  # raised when training changes, so that dictionaries of the old recipe are not found again
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -26,9 +28,10 @@ class TrainConfig:
     d_sae: int = 4_096  # features
     k: int = 32  # active features per token
     steps: int = 1_000  # optimisation steps
-    batch_size: int = 1_024  # tokens per step
-    lr: float = 1e-3  # Adam; linear warm-up and decay to zero
+    batch_size: int = 512  # tokens per step
+    lr: float = 4e-3  # Adam; linear warm-up and decay to zero. Tuned for a few hundred steps
     warmup: float = 0.05  # share of the steps
+    encoder_scale: float = 0.1  # the encoder starts as this times the decoder's transpose
     dead_after: int = 20_000  # tokens without firing after which a feature counts as dead
     seed: int = 0
 
@@ -48,11 +51,10 @@ def train_topk(
     """Train on `data`; the returned dictionary reads raw activations (the training scale is folded in)."""
     sae_cfg = SAEConfig("topk", data.d_model, cfg.d_sae, cfg.k, lm.name, layer, lm.mlp_output(layer))
     sae = TopKSAE(sae_cfg, cfg.seed).to(lm.device)
-    sample = next(data.batches(layer, 8_192, cfg.seed, steps=1))
+    sample = next(data.batches(layer, max(8_192, cfg.d_sae), cfg.seed, steps=1)).to(lm.device)
     scale = float(sample.square().mean().sqrt())  # activations are divided by it during training
-    with torch.no_grad():
-        sae.b_dec.copy_((sample / scale).mean(0))
-    optimiser = torch.optim.Adam(sae.parameters(), lr=cfg.lr, betas=(0.9, 0.999))
+    _start_from_data(sae, sample / scale, cfg)
+    optimiser = torch.optim.Adam(sae.parameters(), lr=cfg.lr, betas=(0.9, 0.999), fused=True)
     idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=lm.device)
     history = History([], [], [])
     bar = tqdm(total=cfg.steps, unit="step", disable=not progress, desc=f"SAE layer {layer}", mininterval=2)
@@ -79,6 +81,21 @@ def train_topk(
     return sae.requires_grad_(False), history
 
 
+@torch.no_grad()
+def _start_from_data(sae: TopKSAE, sample: Tensor, cfg: TrainConfig) -> None:
+    """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows."""
+    sae.b_dec.copy_(sample.mean(0))
+    generator = torch.Generator().manual_seed(cfg.seed)
+    picks = torch.randperm(len(sample), generator=generator)[: cfg.d_sae].to(sample.device)
+    rows = sample[picks] - sae.b_dec
+    noise = 1e-3 * torch.randn(cfg.d_sae, sample.shape[1], generator=generator)  # no two rows are the same
+    if len(rows) < cfg.d_sae:  # fewer tokens than features: the rest stays random
+        rows = torch.cat([rows, sae.W_dec[len(rows) :] * rows.norm(dim=1).mean()])
+    sae.W_dec.copy_(rows + noise.to(rows.device))
+    sae.normalise_decoder()
+    sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
+
+
 def _schedule(step: int, cfg: TrainConfig) -> float:
     warm = max(1, int(cfg.warmup * cfg.steps))
     return min((step + 1) / warm, (cfg.steps - step) / max(1, cfg.steps - warm), 1.0)
@@ -95,7 +112,7 @@ def live_dictionaries(
     lm: LanguageModel, rows: TokenRows, layers: Sequence[int], cfg: TrainConfig, progress: bool = True
 ) -> dict[int, TopKSAE]:
     """Small dictionaries of several layers, trained here and now, and kept in the cache for the next notebook."""
-    key = json.dumps([lm.name, asdict(cfg), hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()])
+    key = json.dumps([_RECIPE, lm.name, asdict(cfg), hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()])
     root = cache_dir() / "live_saes" / hashlib.sha256(key.encode()).hexdigest()[:16]
     found, missing = {}, [layer for layer in layers if not (root / f"layer_{layer:02d}" / "cfg.json").exists()]
     if missing:

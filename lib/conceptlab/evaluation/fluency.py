@@ -1,0 +1,48 @@
+"""Fluency: how well a model predicts ordinary text that no part of the course was trained on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..cache import ConceptLabError
+from ..models import LanguageModel
+
+
+@dataclass(frozen=True)
+class Fluency:
+    """Loss of each text: its summed negative log-probability (nats) and the number of predicted tokens."""
+
+    nll: Float[Tensor, " n"]
+    n_tokens: Float[Tensor, " n"]
+
+    @property
+    def loss(self) -> float:
+        """Nats per token over all texts."""
+        return float(self.nll.sum() / self.n_tokens.sum())
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.loss)
+
+
+@torch.no_grad()
+def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size: int = 8) -> Fluency:
+    """Next-token loss of `texts`, each cut to `n_ctx` tokens. Raises when a text has fewer than two tokens."""
+    if not texts:
+        raise ConceptLabError("Fluency needs at least one text; the list was empty.")
+    losses, counts = [], []
+    for i in range(0, len(texts), batch_size):
+        ids, mask = lm.tokens(list(texts[i : i + batch_size]), n_ctx)
+        if int(mask.sum(1).min()) < 2:
+            raise ConceptLabError("Every text of a fluency measurement needs at least two tokens.")
+        logprobs = lm.logits(ids, mask)[:, :-1].float().log_softmax(-1)
+        nll = -logprobs.gather(2, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+        losses.append(nll.sum(1).cpu())
+        counts.append(mask[:, 1:].sum(1).float().cpu())
+    return Fluency(torch.cat(losses), torch.cat(counts))

@@ -1,0 +1,186 @@
+"""The scorecard of an intervention: what the target lost, and what everything else kept.
+
+`base = scorecard(lm, concept)`, then inside any intervention `after = scorecard(lm, concept)`, then
+`compare(base, after)`. Relative numbers are corrected for chance: 1 means as good as before, 0 means guessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..cache import ConceptLabError
+from ..concepts import Concept, general_questions
+from ..models import LanguageModel
+from ..text import web_passages
+from .fluency import Fluency, fluency
+from .questions import QuestionScores, score_questions
+from .statistics import Interval, paired_bootstrap
+
+SETS = ("target", "neighbour", "general")
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """What one state of a model scores on a concept, its neighbour, general questions and held-out text."""
+
+    concept: str
+    split: str  # "dev" or "test"
+    scores: dict[str, QuestionScores]  # one per name in SETS that was asked for
+    text: Fluency | None = None
+
+    def accuracy(self, name: str) -> float:
+        """Share of right answers in one set of questions."""
+        return self.scores[name].accuracy
+
+
+@dataclass(frozen=True)
+class Change:
+    """One set of questions before and after."""
+
+    accuracy_before: float
+    accuracy_after: float
+    relative: Interval  # chance-corrected accuracy after over before, clipped to [0, 1]
+    gold: Interval  # change of the right answer's log-probability per token (nats)
+    margin: Interval  # change of right minus best wrong option (nats)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """After against before; every number with its 95 % bootstrap interval over questions (or texts)."""
+
+    changes: dict[str, Change]
+    efficacy: Interval  # 1 - relative accuracy on the target
+    specificity: Interval  # harmonic mean of the relative accuracies on neighbour and general questions
+    coherence: Interval  # perplexity before over after on held-out text, at most 1 (1 if no text was scored)
+    overall: Interval  # harmonic mean of the three
+
+
+def scorecard(
+    lm: LanguageModel,
+    concept: Concept,
+    split: str = "dev",
+    n_questions: int | None = None,
+    n_texts: int = 16,
+    sets: Sequence[str] = SETS,
+    batch_size: int = 32,
+) -> Scorecard:
+    """Score the model as it is now, inside whatever intervention is active.
+
+    At most `n_questions` of each set (the first ones, so that two cards match item by item) and `n_texts` held-out
+    web passages (0: none). Choose on split "dev"; "test" is for one final table.
+    """
+    questions = concept_questions(concept, split)
+    unknown = [name for name in sets if name not in questions]
+    if unknown:
+        raise ConceptLabError(f"Unknown set of questions {unknown[0]!r}; {concept.name} has {', '.join(questions)}.")
+    scores = {name: score_questions(lm, questions[name][:n_questions], batch_size=batch_size) for name in sets}
+    text = fluency(lm, web_passages()[:n_texts]) if n_texts else None
+    return Scorecard(concept.name, split, scores, text)
+
+
+def concept_questions(concept: Concept, split: str) -> dict[str, tuple]:
+    """The questions of a split by set: target, neighbour (if the concept has one), general."""
+    if split not in ("dev", "test"):
+        raise ConceptLabError(f"The split is 'dev' or 'test'; got {split!r}.")
+    found = {"target": getattr(concept, split), "general": general_questions(split)}
+    if concept.neighbour is not None:
+        found["neighbour"] = getattr(concept.neighbour, split)
+    return found
+
+
+def compare(
+    base: Scorecard, after: Scorecard, n_resamples: int = 2_000, seed: int = 0, known: bool = False
+) -> Comparison:
+    """Paired comparison of two cards over the same questions.
+
+    `known`: use only the questions that the base card answers rightly. Resamples whose base accuracy is not above
+    chance count as relative accuracy 0. Raises when the cards do not hold the same questions.
+    """
+    _check_pair(base, after)
+    generator = torch.Generator().manual_seed(seed)
+    changes, samples = {}, {}
+    for name, before in base.scores.items():
+        now = after.scores[name]
+        keep = before.correct if known else torch.ones_like(before.correct)
+        if not bool(keep.any()):
+            raise ConceptLabError(f"The base model answers no {name} question rightly, so nothing is known to erase.")
+        chance = 1 / before.logprobs.shape[1]
+        pairs = before.correct[keep], now.correct[keep]
+        value, samples[name] = _relative_samples(*pairs, chance, n_resamples, generator)
+        changes[name] = Change(
+            float(pairs[0].float().mean()),
+            float(pairs[1].float().mean()),
+            _interval(value, samples[name], int(keep.sum())),
+            paired_bootstrap(now.gold[keep], before.gold[keep], n_resamples, seed),
+            paired_bootstrap(now.margin[keep], before.margin[keep], n_resamples, seed),
+        )
+        samples[name] = torch.cat([torch.tensor([value]), samples[name]])  # the estimate itself goes first
+    spared = [samples[name] for name in samples if name != "target"]
+    efficacy = 1 - samples["target"] if "target" in samples else torch.full((n_resamples + 1,), torch.nan)
+    specificity = harmonic_mean(spared) if spared else torch.ones(n_resamples + 1)
+    coherence = _coherence_samples(base.text, after.text, n_resamples, generator)
+    overall = harmonic_mean([efficacy, specificity, coherence])
+    n = min(len(s.answers) for s in base.scores.values())
+    parts = (_interval(float(x[0]), x[1:], n) for x in (efficacy, specificity, coherence, overall))
+    return Comparison(changes, *parts)
+
+
+def relative_accuracy(before: float, after: float, chance: float = 0.25) -> float:
+    """`(after - chance) / (before - chance)` clipped to [0, 1]; 0 where the base is not above chance."""
+    if before <= chance:
+        return 0.0
+    return min(max((after - chance) / (before - chance), 0.0), 1.0)
+
+
+def harmonic_mean(parts: Sequence[Tensor | float]) -> Tensor:
+    """Harmonic mean over the parts (element-wise); 0 as soon as one part is 0 or less."""
+    stacked = torch.stack([torch.as_tensor(p, dtype=torch.float64) for p in parts])
+    if not len(stacked):
+        raise ConceptLabError("A harmonic mean needs at least one number.")
+    mean = len(stacked) / (1 / stacked.clamp_min(1e-300)).sum(0)
+    return torch.where((stacked <= 0).any(0), torch.zeros_like(mean), mean)
+
+
+def _relative_samples(
+    before: Bool[Tensor, " n"], after: Bool[Tensor, " n"], chance: float, n_resamples: int, generator: torch.Generator
+) -> tuple[float, Float[Tensor, " n_resamples"]]:
+    picks = torch.randint(len(before), (n_resamples, len(before)), generator=generator)
+    a, b = (x.double()[picks].mean(1) for x in (before, after))
+    ratio = ((b - chance) / (a - chance).clamp_min(1e-12)).clamp(0, 1)
+    value = relative_accuracy(float(before.double().mean()), float(after.double().mean()), chance)
+    return value, torch.where(a > chance, ratio, torch.zeros_like(ratio))
+
+
+def _coherence_samples(
+    before: Fluency | None, after: Fluency | None, n_resamples: int, generator: torch.Generator
+) -> Tensor:
+    if before is None or after is None:
+        return torch.ones(n_resamples + 1, dtype=torch.float64)
+    picks = torch.randint(len(before.nll), (n_resamples, len(before.nll)), generator=generator)
+    everything = torch.arange(len(before.nll))
+    picks = [everything, *picks]
+    growth = [(after.nll[p] - before.nll[p]).sum() / before.n_tokens[p].sum() for p in picks]
+    return (-torch.stack(growth).double()).exp().clamp(max=1)
+
+
+def _interval(value: float, samples: Tensor, n: int) -> Interval:
+    low, high = torch.quantile(samples.double(), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value, low, high, n)
+
+
+def _check_pair(base: Scorecard, after: Scorecard) -> None:
+    same = (base.concept, base.split, list(base.scores)) == (after.concept, after.split, list(after.scores))
+    if not same or any(
+        not torch.equal(base.scores[n].answers, after.scores[n].answers) for n in base.scores if n in after.scores
+    ):
+        raise ConceptLabError(
+            "Two scorecards can be compared when concept, split and questions are the same; make both with the same "
+            "arguments of scorecard()."
+        )
+    if base.text is not None and after.text is not None and not torch.equal(base.text.n_tokens, after.text.n_tokens):
+        raise ConceptLabError("The two scorecards were made on different held-out texts; use the same n_texts.")

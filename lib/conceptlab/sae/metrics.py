@@ -1,0 +1,151 @@
+"""How good a dictionary is: reconstruction, sparsity, what the model loses, and whether a direction tells classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..cache import ConceptLabError
+from ..evaluation.statistics import Interval
+from ..models import LanguageModel
+from .base import SAE
+
+
+def fve(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> float:
+    """Share of variance explained: `1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2`. 1 is perfect, 0 is the mean."""
+    return float(1 - (x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
+
+
+def fve_by_group(
+    x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"], groups: Int[Tensor, " n"]
+) -> Float[Tensor, " groups"]:
+    """One number per group of tokens (texts, rows) whose mean is `fve(x, x_hat)`: what an interval resamples.
+
+    `1 - G * error_g / total`, with `error_g` the squared error of group g, G the number of groups and `total` the
+    variance (summed over all tokens).
+    """
+    _, group = groups.unique(return_inverse=True)
+    error = (x - x_hat).square().sum(1)
+    n = int(group.max()) + 1
+    by_group = torch.zeros(n, dtype=error.dtype, device=error.device).index_add_(0, group.to(error.device), error)
+    return 1 - n * by_group / (x - x.mean(0)).square().sum()
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a dictionary does to activations it was not trained on."""
+
+    fve: float  # share of variance explained
+    l0: float  # active features per token
+    dead: float  # share of features that fire on none of the tokens
+
+
+@torch.no_grad()
+def quality(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 4_096) -> Quality:
+    """Reconstruction and sparsity on activations `x`. More tokens leave fewer features dead: state how many."""
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=x.device)
+    active, error = 0, 0.0
+    for part in x.split(batch_size):
+        features = sae.encode(part)
+        fired |= (features > 0).any(0)
+        active += int((features > 0).sum())
+        error += float((part - sae.decode(features)).square().sum())
+    total = float((x - x.mean(0)).square().sum())
+    return Quality(1 - error / total, active / len(x), float((~fired).float().mean()))
+
+
+@torch.no_grad()
+def spliced_loss(
+    lm: LanguageModel,
+    ids: Int[Tensor, "rows n_ctx"],
+    layer: int,
+    replace: Callable[[Tensor], Tensor] | None,
+    batch_size: int = 8,
+) -> Float[Tensor, " rows"]:
+    """Cross-entropy per token (nats), the mean of each row, with the MLP output of `layer` replaced.
+
+    `replace` maps activations `[n, d_model]` to the same shape; None leaves the model alone. Position 0 is never
+    replaced, and the prediction made there is not counted.
+    """
+
+    def hook(activation: Tensor) -> Tensor:
+        new = activation.clone()
+        body = new[:, 1:]
+        new[:, 1:] = replace(body.reshape(-1, body.shape[-1])).view_as(body).to(new.dtype)
+        return new
+
+    losses = []
+    for part in ids.split(batch_size):
+        with lm.intervene({} if replace is None else {("mlp_output", layer): hook}):
+            logits = lm.logits(part)[:, 1:-1]
+        loss = F.cross_entropy(logits.transpose(1, 2), part[:, 2:].to(logits.device), reduction="none")
+        losses.append(loss.mean(1).cpu())
+    return torch.cat(losses)
+
+
+def loss_recovered(clean: Tensor, spliced: Tensor, zero: Tensor, n_resamples: int = 2_000, seed: int = 0) -> Interval:
+    """`(zero - spliced) / (zero - clean)` of mean losses, with an interval over rows (resampled together).
+
+    1: the model predicts as well as with the true activations; 0: as badly as with zeros there.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(len(clean), (n_resamples, len(clean)), generator=generator)
+    c, s, z = (x.double()[picks].mean(1) for x in (clean, spliced, zero))
+    low, high = torch.quantile((z - s) / (z - c), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    value = float((zero.double().mean() - spliced.double().mean()) / (zero.double().mean() - clean.double().mean()))
+    return Interval(value, low, high, len(clean))
+
+
+# ---- does a direction tell one class from the rest? ------------------------------------------------------
+def pool_max(values: Float[Tensor, "n d"], groups: Int[Tensor, " n"], n_groups: int) -> Float[Tensor, "n_groups d"]:
+    """Largest value of each column within each group of rows: token values become text values. Empty groups: -inf."""
+    out = torch.full((n_groups, values.shape[1]), -torch.inf, dtype=values.dtype, device=values.device)
+    return out.scatter_reduce(0, groups.to(values.device)[:, None].expand_as(values), values, "amax")
+
+
+def auroc(scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"]) -> Float[Tensor, " d"]:
+    """Area under the ROC curve of each column: the chance that a positive scores above a negative, ties count half.
+
+    Raises ConceptLabError unless both classes occur.
+    """
+    positive, negative = _both(scores, labels)
+    ordered = negative.T.contiguous().sort(1).values
+    values = positive.T.contiguous()
+    below = torch.searchsorted(ordered, values)
+    not_above = torch.searchsorted(ordered, values, right=True)
+    return (below + not_above).double().mean(1).float() / (2 * len(negative))
+
+
+def auroc_interval(
+    scores: Float[Tensor, " n"],
+    labels: Bool[Tensor, " n"],
+    texts: Int[Tensor, " n"] | None = None,
+    n_resamples: int = 2_000,
+    seed: int = 0,
+) -> Interval:
+    """AUROC of one column with its 95 % interval over `texts` (all items of a text are resampled together)."""
+    positive, negative = _both(scores[:, None], labels)
+    wins = (positive > negative.T).double() + 0.5 * (positive == negative.T).double()
+    texts = torch.arange(len(scores)) if texts is None else texts
+    _, text = texts.unique(return_inverse=True)
+    n = int(text.max()) + 1
+    generator = torch.Generator().manual_seed(seed)
+    picks = torch.randint(n, (n_resamples, n), generator=generator)
+    counts = torch.zeros(n_resamples, n, dtype=torch.float64)
+    counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
+    w_pos, w_neg = counts[:, text[labels]], counts[:, text[~labels]]
+    areas = ((w_pos @ wins) * w_neg).sum(1) / (w_pos.sum(1) * w_neg.sum(1))
+    low, high = torch.nanquantile(areas, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(float(wins.mean()), low, high, n)
+
+
+def _both(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    positive, negative = scores[labels], scores[~labels]
+    if not len(positive) or not len(negative):
+        raise ConceptLabError(f"A class needs items inside and outside it; got {len(positive)} and {len(negative)}.")
+    return positive, negative
