@@ -151,7 +151,7 @@ class WeightEdit:
             delta_sq += float(delta.square().sum())
             weight_sq += float(named[name].float().square().sum())
         return {
-            "n_weights": len(self.changes),
+            "n_weights": float(len(self.changes)),
             "vectors_touched": touched / max(columns, 1),
             "norm": delta_sq**0.5,
             "relative_norm": (delta_sq / weight_sq) ** 0.5 if weight_sq else 0.0,
@@ -165,10 +165,17 @@ def value_edit(
     delta: Float[Tensor, "n d_model"],
     info: dict | None = None,
 ) -> WeightEdit:
-    """The edit that adds `delta[i]` to the value vector of `neurons[i]` (in the residual stream's units)."""
+    """The edit that adds `delta[i]` to the value vector of `neurons[i]` (in the residual stream's units).
+
+    Exact except in dimensions that the layer cannot write (gain 0 after the MLP), which stay 0.
+    Raises ConceptLabError for a neuron or layer that does not exist.
+    """
+    for neuron in neurons:
+        if not 0 <= neuron < lm.d_mlp:
+            raise ConceptLabError(f"{lm.name} has neurons 0 to {lm.d_mlp - 1}; neuron {neuron} does not exist.")
     right = torch.zeros(len(neurons), lm.d_mlp, device=delta.device, dtype=delta.dtype)
     right[torch.arange(len(neurons)), torch.tensor(neurons)] = 1.0
-    left = (delta / lm.post_mlp_gain(layer).to(delta)).T.contiguous()
+    left = lm.weight_delta(layer, delta).contiguous()
     return WeightEdit(lm.name, {lm.down_proj_name(layer): LowRank(left, right)}, info or {})
 
 

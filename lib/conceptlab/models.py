@@ -143,9 +143,13 @@ class LanguageModel:
         """
         return self.down_proj(layer) * self.post_mlp_gain(layer)
 
-    def weight_delta(self, layer: int, value_delta: Float[Tensor, "d_mlp d_model"]) -> Float[Tensor, "d_model d_mlp"]:
-        """The change of the raw down projection that changes `value_vectors(layer)` by `value_delta`."""
-        return (value_delta / self.post_mlp_gain(layer)).T
+    def weight_delta(self, layer: int, value_delta: Float[Tensor, "n d_model"]) -> Float[Tensor, "d_model n"]:
+        """The change of columns of the raw down projection that changes value vectors by `value_delta`.
+
+        Where the gain after the MLP is exactly 0 (a few dimensions of Gemma) the MLP cannot write: no change there.
+        """
+        gain = self.post_mlp_gain(layer).to(value_delta)
+        return torch.where(gain == 0, 0.0, value_delta / gain).T
 
     def unembedding(self) -> Float[Tensor, "d_vocab d_model"]:
         """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma)."""

@@ -1,8 +1,8 @@
 """PISCES: find the features that carry a concept, and write them out of the MLP weights (Gur-Arieh et al. 2025).
 
-A feature is a row `d = W_dec[f]` of a dictionary of MLP outputs. The rows of `lm.down_proj(layer)`, the down projection,
-one per neuron) live in the same space, before any norm after the MLP, so an edit needs no gain; only the projection on
-the vocabulary does (`SAE.residual_directions`).
+A feature is a row `d = W_dec[f]` of a dictionary of MLP outputs. The rows of `lm.down_proj(layer)`, one per neuron,
+live in the same space, before any norm after the MLP, so an edit needs no gain; only the projection on the vocabulary
+does (`SAE.residual_directions`).
 """
 
 from __future__ import annotations
@@ -156,6 +156,21 @@ def concept_token_counts(
         raise ConceptLabError(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
     ids = project(lm, sae.residual_directions(lm), k).signed_ids()
     return torch.isin(ids, wanted).sum(-1), ids
+
+
+def causal_filter(
+    features: Sequence[Feature], effects: Float[Tensor, "n 3"], min_drop: float = 0.05, max_share: float = 0.5
+) -> list[Feature]:
+    """The features whose own edit does what it should, strongest first (section 3.1 there, in nats instead of words).
+
+    `effects`: row i is `edit_effects` of an edit of `features[i]` alone (columns: target, neighbour, general). Kept are
+    those that cost the target at least `min_drop` nats and the two others at most `max_share` of what it lost.
+    """
+    if len(features) != len(effects):
+        raise ConceptLabError(f"{len(features)} features need as many rows of effects; got {len(effects)}.")
+    drop, side = -effects[:, 0], -effects[:, 1:].amin(1)
+    kept = (drop >= min_drop) & (side <= max_share * drop)
+    return [features[i] for i in drop.argsort(descending=True).tolist() if kept[i]]
 
 
 # ---- editing --------------------------------------------------------------------------------------------

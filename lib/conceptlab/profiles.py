@@ -17,8 +17,9 @@ class Profile:
     model: str = "smollm2-135m"  # the model most sections use
     second_model: str = "gemma3-270m"  # the model that repeats the main result
     # 01 concept vectors
-    projection_layers: int = 4  # layers of the second model that are projected on the whole vocabulary
-    noise_draws: int = 3  # noise vectors per concept vector in the causal validation
+    projection_words: bool = True  # project the second model on plain words only (False: on all 262,144 tokens)
+    noise_draws: int = 1  # noise vectors per single concept vector in the causal validation
+    concept_questions: int = 20  # questions per concept in the causal validation
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
     sae_layers: tuple[int, ...] = (5, 6, 7)  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
@@ -26,10 +27,16 @@ class Profile:
     sae_width: int = 2_048  # features of the live dictionary
     sae_k: int = 32  # active features per token
     sae_steps: int = 400  # optimisation steps (of 512 tokens) of the live dictionary
+    sae_class_texts: int = 16  # leads per topic and per concept in the comparison of features with neurons
+    sae_hand_steps: int = 80  # steps of the training by hand
+    sae_loss_rows: int = 12  # rows of 128 tokens on which the model's loss is measured
     # 03 autointerp
     label_features: int = 24  # features that are labelled and scored live
     # 04 PISCES
     erase_features: int = 10  # features that are removed
+    erase_candidates: int = 16  # candidates that the causal filter tries one by one
+    erase_questions: int = 12  # dev questions per set in filter and heat map
+    erase_test: int = 60  # test questions per set in the final scorecard (at most)
     # 05 attacks
     relearn_steps: int = 12  # optimisation steps of the relearning attack
     relearn_lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
@@ -38,12 +45,14 @@ class Profile:
 
 
 _FULL = replace(
-    Profile(), name="full", projection_layers=18, noise_draws=10, questions=80, sae_tokens=400_000,
+    Profile(), name="full", projection_words=False, noise_draws=10, concept_questions=50, questions=80,
+    sae_tokens=400_000,
     sae_width=4_096, sae_steps=3_000, label_features=200, relearn_steps=60, attack_questions=60,
+    erase_candidates=40, erase_questions=40, erase_test=100,
     bootstrap=10_000,
 )  # fmt: skip
 _PAPER = replace(
-    _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct", projection_layers=32,
+    _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct",
     sae_tokens=20_000_000, sae_width=16_384, sae_steps=20_000, label_features=1_000, relearn_steps=400, relearn_lr=1e-5,
 )  # fmt: skip
 PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}

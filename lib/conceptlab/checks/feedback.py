@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-Mistakes = dict[str, Callable[[Tensor], Tensor] | Tensor]
+Mistakes = dict[str, Tensor | float | int]
 
 
 def check_equal(
-    name: str, answer: object, truth: Tensor | float, mistakes: Mistakes | None = None, tol: float = 1e-4
+    name: str, answer: object, truth: Tensor | float | int, mistakes: Mistakes | None = None, tol: float = 1e-4
 ) -> bool:
     """Compare an answer with the truth and print what is the matter. Returns whether it is right.
 
@@ -20,23 +18,25 @@ def check_equal(
     if answer is None:
         return _say(False, name, "nothing yet: replace the stub with your answer.")
     try:
-        got, want = torch.as_tensor(answer).double(), torch.as_tensor(truth).double()
+        got, want = torch.as_tensor(answer).detach().double().cpu(), torch.as_tensor(truth).double().cpu()
     except (TypeError, ValueError, RuntimeError):
         return _say(False, name, f"expected numbers or a tensor, got {type(answer).__name__}.")
     if got.shape != want.shape:
         return _say(False, name, f"shape {list(got.shape)}, expected {list(want.shape)}.")
+    if not got.isfinite().all():
+        return _say(False, name, f"{int((~got.isfinite()).sum())} of {got.numel()} values are not finite.")
     worst = float((got - want).abs().max()) if got.numel() else 0.0
     scale = max(float(want.abs().max()), 1e-12) if want.numel() else 1.0
     if worst <= tol * scale:
         return _say(True, name, "exact." if worst == 0 else f"equal to {worst / scale:.0e} of the largest value.")
     for message, wrong in (mistakes or {}).items():
-        value = torch.as_tensor(wrong).double()
+        value = torch.as_tensor(wrong).double().cpu()
         if value.shape == got.shape and float((got - value).abs().max()) <= tol * scale:
             return _say(False, name, message)
     return _say(False, name, f"right shape, wrong values (largest difference {worst:.3g}, values up to {scale:.3g}).")
 
 
-def check_true(name: str, ok: bool, hint: str) -> bool:
+def check_true(name: str, ok: object, hint: str) -> bool:
     """Print whether a property holds, and the hint where it does not."""
     return _say(bool(ok), name, "holds." if ok else hint)
 

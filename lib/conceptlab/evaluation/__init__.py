@@ -2,7 +2,7 @@
 
 from .fluency import Fluency, fluency
 from .questions import FEW_SHOT, QuestionScores, score_questions
-from .scorecard import Change, Comparison, Scorecard, compare, harmonic_mean, relative_accuracy, scorecard
+from .scorecard import Change, Comparison, Scorecard, compare, edit_effects, harmonic_mean, relative_accuracy, scorecard
 from .statistics import Interval, bootstrap, paired_bootstrap
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Scorecard",
     "bootstrap",
     "compare",
+    "edit_effects",
     "fluency",
     "harmonic_mean",
     "paired_bootstrap",

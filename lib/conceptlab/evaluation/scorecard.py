@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..cache import ConceptLabError
 from ..concepts import Concept, general_questions
+from ..edits import WeightEdit
 from ..models import LanguageModel
 from ..text import web_passages
 from .fluency import Fluency, fluency
@@ -93,6 +95,30 @@ def concept_questions(concept: Concept, split: str) -> dict[str, tuple]:
     return found
 
 
+def edit_effects(
+    lm: LanguageModel,
+    edits: Sequence[WeightEdit],
+    concept: Concept,
+    n_questions: int = 16,
+    split: str = "dev",
+    progress: bool = False,
+) -> Float[Tensor, "edits 3"]:
+    """Mean change of the right answer's log-probability (nats per token) under each edit, for each set in SETS.
+
+    A quick look at many edits, for filters and heat maps: the first `n_questions` of each set, all in one batch.
+    """
+    sets = concept_questions(concept, split)
+    questions = [q for name in SETS for q in sets[name][:n_questions]]
+    sizes = [len(sets[name][:n_questions]) for name in SETS]
+    before = score_questions(lm, questions, batch_size=32).gold
+    rows = []
+    for edit in tqdm(edits, unit="edit", disable=not progress):
+        with edit.applied(lm):
+            change = score_questions(lm, questions, batch_size=32).gold - before
+        rows.append([float(part.mean()) for part in change.split(sizes)])
+    return torch.tensor(rows).reshape(-1, len(SETS))
+
+
 def compare(
     base: Scorecard, after: Scorecard, n_resamples: int = 2_000, seed: int = 0, known: bool = False
 ) -> Comparison:
@@ -139,9 +165,9 @@ def relative_accuracy(before: float, after: float, chance: float = 0.25) -> floa
 
 def harmonic_mean(parts: Sequence[Tensor | float]) -> Tensor:
     """Harmonic mean over the parts (element-wise); 0 as soon as one part is 0 or less."""
-    stacked = torch.stack([torch.as_tensor(p, dtype=torch.float64) for p in parts])
-    if not len(stacked):
+    if not parts:
         raise ConceptLabError("A harmonic mean needs at least one number.")
+    stacked = torch.stack([torch.as_tensor(p, dtype=torch.float64) for p in parts])
     mean = len(stacked) / (1 / stacked.clamp_min(1e-300)).sum(0)
     return torch.where((stacked <= 0).any(0), torch.zeros_like(mean), mean)
 

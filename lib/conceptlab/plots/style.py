@@ -35,7 +35,7 @@ _STYLE = {
 
 
 def new_figure(
-    rows: int = 1, cols: int = 1, width: float = 8.0, height: float = 3.4, **kwargs
+    rows: int = 1, cols: int = 1, width: int | float = 8.0, height: int | float = 3.4, **kwargs
 ) -> tuple[Figure, object]:
     """`plt.subplots` in the course's style; width and height in inches of the whole figure."""
     with plt.rc_context(_STYLE):

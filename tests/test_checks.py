@@ -1,0 +1,62 @@
+"""Graded feedback never raises, grades, and names the mistake."""
+
+import pytest
+import torch
+
+from conceptlab.checks import check_equal, check_true, passed
+
+TRUTH = torch.tensor([1.0, -2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "said"),
+    [
+        (TRUTH.clone(), True, "exact."),
+        ([1.0, -2.0, 4.0], True, "exact."),
+        (TRUTH + 1e-5, True, "of the largest value"),
+        (TRUTH + 0.1, False, "right shape, wrong values (largest difference 0.1"),
+        (-TRUTH, False, "the sign is lost"),
+        (TRUTH[:2], False, "shape [2], expected [3]"),
+        (TRUTH[None], False, "shape [1, 3], expected [3]"),
+        (None, False, "nothing yet"),
+        ("text", False, "expected numbers or a tensor, got str"),
+        ({"a": 1}, False, "expected numbers or a tensor, got dict"),
+        (torch.full((3,), float("nan")), False, "not finite"),
+        ([1.0, float("inf"), 4.0], False, "not finite"),
+        (TRUTH.requires_grad_(False).clone().requires_grad_(True), True, "exact."),
+    ],
+)
+def test_check_equal(answer, right, said, capsys):
+    assert check_equal("values", answer, TRUTH, {"the sign is lost": -TRUTH}) is right
+    out = capsys.readouterr().out
+    assert said in out and out.startswith("  ok   values: " if right else "  no   values: ")
+
+
+def test_scalars_integers_and_empty(capsys):
+    assert check_equal("n", 3, 3) and check_equal("n", torch.tensor(3), 3.0)
+    assert not check_equal("n", 4, 3)
+    assert check_equal("none", torch.zeros(0), torch.zeros(0))
+    assert check_equal("flags", torch.tensor([True, False]), torch.tensor([1.0, 0.0]))
+
+
+def test_tolerance_is_relative_to_the_largest_value(capsys):
+    assert check_equal("big", torch.tensor([1e6, 1.0]), torch.tensor([1e6, 2.0]), tol=1e-5)
+    assert not check_equal("small", torch.tensor([2e-6]), torch.tensor([1e-6]))
+
+
+def test_mistakes_of_another_shape_are_skipped(capsys):
+    assert not check_equal("x", torch.tensor([5.0]), torch.tensor([1.0]), {"wrong": torch.zeros(2), "right": 5.0})
+    assert not check_equal("x", torch.tensor([5.0]), torch.tensor([1.0]), {"found": torch.tensor([5.0])})
+    assert "found" in capsys.readouterr().out
+
+
+def test_check_true_and_passed(capsys):
+    results = check_true("norm", torch.tensor(True), "divide"), check_true("mean", False, "subtract it")
+    passed("Exercise 1", *results)
+    passed("Exercise 2", True, True)
+    assert capsys.readouterr().out.splitlines() == [
+        "  ok   norm: holds.",
+        "  no   mean: subtract it",
+        "NOT YET: Exercise 1 (1 of 2 checks)",
+        "PASSED: Exercise 2 (2 of 2 checks)",
+    ]
