@@ -60,3 +60,48 @@ def test_check_true_and_passed(capsys):
         "NOT YET: Exercise 1 (1 of 2 checks)",
         "PASSED: Exercise 2 (2 of 2 checks)",
     ]
+
+
+def _solutions_00():
+    def direct_effects(pieces, direction):
+        return pieces @ direction / pieces.sum(0).square().mean().sqrt()
+
+    def settles_at(ranks):
+        return len(ranks) - (ranks == 0).flip(0).long().cumprod(0).sum(0)
+
+    def per_neuron(neurons, w_down, gain):
+        return neurons[:, None] * w_down * gain / (neurons @ w_down).square().mean().sqrt()
+
+    def promoted(activation, value, rows, k):
+        return (rows @ (activation * value)).topk(k).indices
+
+    return [direct_effects, settles_at, per_neuron, promoted]
+
+
+@pytest.mark.parametrize("solution", _solutions_00(), ids=lambda f: f.__name__)
+def test_checks_of_notebook_00(solution, capsys):
+    from conceptlab.checks import nb00_start_here
+
+    check = getattr(nb00_start_here, f"check_{solution.__name__}")
+    check(solution)
+    assert "PASSED" in capsys.readouterr().out
+    for wrong in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
+        check(wrong)
+        assert "NOT YET" in capsys.readouterr().out
+
+
+def test_checks_of_notebook_00_name_the_mistake(capsys):
+    from conceptlab.checks import nb00_start_here as nb00
+
+    nb00.check_direct_effects(lambda pieces, direction: pieces @ direction)
+    nb00.check_settles_at(lambda r: torch.where((r == 0).any(0), (r == 0).int().argmax(0), len(r)))
+    nb00.check_per_neuron(lambda a, w, g: a[:, None] * w * g)
+    nb00.check_promoted(lambda a, v, rows, k: (rows @ v).topk(k).indices)
+    out = capsys.readouterr().out
+    for said in (
+        "nothing is divided",
+        "the lens may lose the answer again",
+        "the division by the rms",
+        "turns it round",
+    ):
+        assert said in out

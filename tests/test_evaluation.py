@@ -14,10 +14,13 @@ from conceptlab.evaluation import (
     Scorecard,
     bootstrap,
     compare,
+    edit_effects,
     fluency,
+    gold_logprobs,
     harmonic_mean,
     paired_bootstrap,
     relative_accuracy,
+    score_questions,
     scorecard,
 )
 
@@ -160,3 +163,16 @@ def test_scorecard_bad_input(tiny_llama):
         scorecard(lm, concept, split="train")
     with pytest.raises(ConceptLabError, match="Unknown set"):
         scorecard(lm, concept, sets=("targets",))
+
+
+def test_gold_logprobs_and_effects_agree_with_full_scores(tiny_llama):
+    lm, concept = tiny_llama(), load_concept("japan")
+    questions = concept.dev[:5]
+    assert torch.allclose(gold_logprobs(lm, questions), score_questions(lm, questions).gold, atol=1e-5)
+    edit = WeightEdit(lm.name, {lm.down_proj_name(1): Dense(torch.ones(16, 32))})
+    effects = edit_effects(lm, [edit, edit * 0.0], concept, n_questions=3)
+    base = scorecard(lm, concept, n_questions=3, n_texts=0)
+    with edit.applied(lm):
+        after = scorecard(lm, concept, n_questions=3, n_texts=0)
+    want = [c.gold.value for c in compare(base, after).changes.values()]
+    assert effects[0].tolist() == pytest.approx(want, abs=1e-4) and effects[1].abs().max() == 0

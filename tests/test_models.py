@@ -293,7 +293,7 @@ def _config(**changes):
         _config(vocab_size=100),
         _config(model_type="unheard-of"),
     ],
-    ids="no-config no-weights no-tokenizer broken-weights broken-config missing-tensor wrong-shape unknown-type".split(),
+    ids="no-config no-weights no-tokenizer bad-weights bad-config missing-tensor wrong-shape unknown-type".split(),
 )
 def test_an_incomplete_folder(harm, folders, tmp_path):
     folder = shutil.copytree(folders("Llama"), tmp_path / "model")

@@ -9,6 +9,7 @@ from conceptlab.edits import LowRank, WeightEdit
 from conceptlab.pisces import (
     Feature,
     auroc,
+    causal_filter,
     concept_token_counts,
     directional_edit,
     find_features,
@@ -244,3 +245,19 @@ def test_gemma_is_edited_before_its_norm(gemma3):
     assert (after - want).abs().max() < 1e-4 * before.abs().max()
     gain = gemma3.post_mlp_gain(5)
     assert torch.allclose(sae.residual_directions(gemma3)[3], d * gain) and gain.std() > 0.1
+
+
+def test_causal_filter_by_hand():
+    features = [Feature(0, i) for i in range(5)]
+    effects = torch.tensor(
+        [
+            [-1.0, -0.1, 0.0],  # good
+            [-0.01, 0.0, 0.0],  # does nothing
+            [-1.0, -0.1, -0.6],  # general questions fall too
+            [-2.0, -0.9, 0.3],  # good and stronger
+            [0.5, 0.0, 0.0],  # helps the target
+        ]
+    )
+    assert [f.index for f in causal_filter(features, effects)] == [3, 0]
+    with pytest.raises(ConceptLabError, match="as many rows"):
+        causal_filter(features[:2], effects)

@@ -24,8 +24,8 @@ from .text import TokenRows
 class Harvest:
     """Activations of a set of layers at the same token positions, float16 on disk.
 
-    Position 0 of every row is left out: as the attention sink it carries activations a hundred times the usual size.
-    So are separators and start tokens. `row` and `pos` say where each kept token stands in `rows`.
+    Position 0 of every row is left out: as the attention sink it carries, in some layers, activations a hundred times
+    the usual size. So are separators and start tokens. `row` and `pos` say where each kept token stands in `rows`.
     """
 
     folder: Path

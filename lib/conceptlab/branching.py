@@ -91,8 +91,10 @@ def _batch(lm: LanguageModel, trees: list, cache, n_head: int) -> list[list[Tens
         past_key_values=cache, use_cache=True,
     ).last_hidden_state  # fmt: skip
     rows, at, targets = (torch.tensor(x, device=lm.device) for x in zip(*where, strict=True))
-    logits = lm.head(hidden[rows, at])
-    flat = logits.float().log_softmax(-1).gather(1, targets[:, None])[:, 0].cpu()
+    # the branches of a stem share the position that predicts their first token: read each position out once
+    places, which = torch.unique(torch.stack([rows, at]), dim=1, return_inverse=True)
+    logits = lm.head(hidden[places[0], places[1]]).float()
+    flat = (logits[which, targets] - logits.logsumexp(-1)[which]).cpu()
     pieces = flat.split([len(b) for _, branches in trees for b in branches])
     counts = [len(branches) for _, branches in trees]
     return [list(pieces[sum(counts[:i]) : sum(counts[: i + 1])]) for i in range(len(counts))]

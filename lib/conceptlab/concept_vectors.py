@@ -7,8 +7,6 @@ Find them by vocabulary projection (`build_atlas`, `coherence`, `search`), test 
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -20,85 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .cache import ConceptLabError
+from .coherence import coherence, stems, unit_embeddings
 from .edits import WeightEdit, value_edit
 from .evaluation.questions import QuestionScores
+from .evaluation.replay import Replay
 from .models import LanguageModel
-from .projection import TopTokens, project
-from .text import vital_articles
-
-_STEM = 5  # letters by which variants of one word are recognised: cancer, cancers, cancerous
-
-
-# ---- words ----------------------------------------------------------------------------------------------
-def plain_words(lm: LanguageModel, min_count: int = 3, skip_common: int = 0) -> Int[Tensor, " m"]:
-    """Ids of tokens that are whole words: a space, then three or more letters (lower case but for the first).
-
-    The word must occur `min_count` times in the course's encyclopedia; its `skip_common` most frequent words, which
-    are nearly all function words, are left out.
-    """
-    counts = Counter(word for article in vital_articles() for word in re.findall(r"[a-z]+", article.text.lower()))
-    common = {word for word, _ in counts.most_common(skip_common)}
-    found = []
-    for i in range(lm.d_vocab):
-        token = lm.tokenizer.decode([i])
-        word = token[1:].lower()
-        if re.fullmatch(r" [A-Za-z][a-z]{2,}", token) and counts[word] >= min_count and word not in common:
-            found.append(i)
-    return torch.tensor(found)
-
-
-def stems(lm: LanguageModel) -> Int[Tensor, " d_vocab"]:
-    """A number per token, the same for case variants and for words that share their first five letters."""
-    numbers: dict[str, int] = {}
-    keys = [lm.tokenizer.decode([i]) for i in range(lm.d_vocab)]
-    keys = [re.sub(r"[^a-z]", "", key.lower())[:_STEM] or key for key in keys]
-    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
-
-
-def first_of_stem(ids: Int[Tensor, "n k"], stem: Int[Tensor, " d_vocab"], m: int | None = None) -> Tensor:
-    """`[n, k]` bool: the first `m` tokens of each list whose stem has not occurred before in that list."""
-    s, k = stem[ids], ids.shape[1]
-    earlier = torch.ones(k, k, dtype=torch.bool).tril(-1)
-    keep = ~((s[:, :, None] == s[:, None, :]) & earlier).any(-1)
-    return keep if m is None else keep & (keep.cumsum(1) <= m)
-
-
-# ---- coherence ------------------------------------------------------------------------------------------
-def unit_embeddings(
-    lm: LanguageModel, vocab_ids: Int[Tensor, " m"] | None = None, whiten: bool = True
-) -> Float[Tensor, "d_vocab d_model"]:
-    """Unembedding rows, centred, whitened (unless told not to) and scaled to length 1.
-
-    Mean and covariance are those of `vocab_ids`. Whitening matters: token embeddings crowd in a few directions, so
-    without it the top tokens of *any* direction, a random one too, look alike.
-    """
-    rows = lm.unembedding_rows().float()
-    base = rows if vocab_ids is None else rows[vocab_ids.to(rows.device)]
-    centred = rows - base.mean(0)
-    if whiten:
-        values, basis = torch.linalg.eigh(torch.cov(base.T))
-        centred = centred @ (basis * values.clamp_min(1e-6 * values.max()).rsqrt())
-    return F.normalize(centred, dim=1)
-
-
-def coherence(
-    ids: Int[Tensor, "n k"],
-    units: Float[Tensor, "d_vocab d_model"],
-    stem: Int[Tensor, " d_vocab"],
-    m: int = 15,
-) -> Float[Tensor, " n"]:
-    """Mean pairwise cosine of the first `m` tokens of each list that are no variants of one another.
-
-    `units` are unit vectors (`unit_embeddings`), `stem` says which tokens are variants (`stems`). With n unit vectors
-    u and S their sum, the mean over pairs is (|S|^2 - n) / (n (n - 1)). Lists of fewer than 2 stems score 0.
-    """
-    scores = []
-    for part in ids.split(4096):
-        keep = first_of_stem(part, stem, m)
-        n = keep.sum(1).float()
-        total = F.embedding_bag(part.to(units.device), units, mode="sum", per_sample_weights=keep.to(units)).cpu()
-        scores.append((total.square().sum(1) - n) / (n * (n - 1)).clamp_min(1))
-    return torch.cat(scores)
+from .projection import TopTokens, logit_effect, project
 
 
 # ---- all value vectors of a model -----------------------------------------------------------------------
@@ -128,6 +53,8 @@ class Atlas:
     units: Float[Tensor, "d_vocab d_model"]
     stem: Int[Tensor, " d_vocab"]
     vocab_ids: Tensor | None  # the tokens projected on, [m]; None: all
+    mean: Float[Tensor, " n"]  # of each vector's logit effects over those tokens
+    spread: Float[Tensor, " n"]  # their standard deviation
 
     def where(self, i: int) -> tuple[int, int]:
         """(layer, neuron) of vector i."""
@@ -148,20 +75,34 @@ class Atlas:
         ids = (self.tokens.bottom_ids if end else self.tokens.top_ids)[i, :n]
         return ConceptVector(layer, neuron, sign, float(self.coherence[i, end]), tuple(lm.words(ids)))
 
-    def best(
-        self, lm: LanguageModel, layer: int, n: int = 3, words: Int[Tensor, " m"] | None = None, need: float = 0.7
+    def gallery(
+        self,
+        lm: LanguageModel,
+        layers: Sequence[int],
+        n: int = 3,
+        words: Int[Tensor, " m"] | None = None,
+        need: float = 0.7,
     ) -> list[ConceptVector]:
-        """The `n` most coherent ends in a layer. With `words`: only where a share `need` of the top 15 is in `words`."""
-        rows = slice(self.index(layer, 0), self.index(layer, self.d_mlp - 1) + 1)
-        scores = self.coherence[rows].clone()
-        if words is not None:
-            readable = torch.zeros(len(self.stem), dtype=torch.bool)
-            readable[words] = True
-            share = readable[self.tokens.signed_ids()[rows, :, :15]].float().mean(2)
-            scores[share < need] = -torch.inf
-        order = scores.flatten().topk(n)
-        kept = [int(i) for i, value in zip(order.indices, order.values, strict=True) if value > -torch.inf]
-        return [self.describe(lm, layer, i // 2, 1 - 2 * (i % 2)) for i in kept]
+        """The `n` most coherent ends of each layer, no theme twice.
+
+        With `words` only lists whose top 15 tokens are in `words` to a share `need`. A list is skipped when three of
+        the stems of its ten strongest tokens were shown before.
+        """
+        lists, shown, found = self.tokens.signed_ids(), set(), []
+        readable = torch.zeros(len(self.stem), dtype=torch.bool)
+        readable[slice(None) if words is None else words] = True
+        for layer in layers:
+            start, kept = self.index(layer, 0), 0
+            share = readable[lists[start : start + self.d_mlp, :, :15]].float().mean(2).flatten()
+            scores = self.coherence[start : start + self.d_mlp].flatten()
+            for i in scores.argsort(descending=True).tolist():
+                themes = set(self.stem[lists[start + i // 2, i % 2, :10]].tolist())
+                if kept < n and share[i] >= need and len(themes & shown) < 3:
+                    shown, kept = shown | themes, kept + 1
+                    found.append(self.describe(lm, layer, i // 2, 1 - 2 * (i % 2)))
+                elif kept == n:
+                    break
+        return found
 
 
 def all_value_vectors(lm: LanguageModel, layers: Sequence[int] | None = None) -> Float[Tensor, "n d_model"]:
@@ -177,31 +118,51 @@ def build_atlas(
 ) -> Atlas:
     """Project every value vector of `layers` (all by default) and score both ends. The projection is cached."""
     layers = tuple(range(lm.n_layers) if layers is None else (lm.check_layer(layer) for layer in layers))
-    tokens = project(lm, all_value_vectors(lm, layers), k, vocab_ids)
+    values = all_value_vectors(lm, layers)
+    tokens = project(lm, values, k, vocab_ids)
     units, stem = unit_embeddings(lm, vocab_ids), stems(lm)
     ends = [coherence(ids, units, stem) for ids in (tokens.top_ids, tokens.bottom_ids)]
-    return Atlas(layers, lm.d_mlp, tokens, torch.stack(ends, 1), units, stem, vocab_ids)
+    mean, spread = (x.cpu() for x in effect_moments(lm, values, vocab_ids))
+    return Atlas(layers, lm.d_mlp, tokens, torch.stack(ends, 1), units, stem, vocab_ids, mean, spread)
 
 
 # ---- search ---------------------------------------------------------------------------------------------
-def word_effects(
-    lm: LanguageModel, vectors: Float[Tensor, "n d_model"], word_ids: Int[Tensor, " m"]
-) -> Float[Tensor, "n m"]:
-    """Logit effect of each vector on each word, in standard deviations of its effects over the whole vocabulary.
+def effect_moments(
+    lm: LanguageModel, vectors: Float[Tensor, "n d_model"], vocab_ids: Int[Tensor, " k"] | None = None
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """Mean and standard deviation of each vector's logit effects over the vocabulary (or `vocab_ids`).
 
-    Mean and variance over the vocabulary come from the mean and covariance of the unembedding: v -> v.mean, v.C.v.
+    They follow from the mean m and covariance C of the unembedding, as v.m and v.C.v: no projection is needed.
     """
-    rows = lm.unembedding_rows().float()
+    rows = lm.unembedding_rows()
+    base = (rows if vocab_ids is None else rows[vocab_ids.to(rows.device)]).float()
     folded = vectors.float() * lm.final_gain().float()
-    mean, spread = folded @ rows.mean(0), ((folded @ torch.cov(rows.T)) * folded).sum(1).clamp_min(1e-20).sqrt()
-    return (folded @ rows[word_ids.to(rows.device)].T - mean[:, None]) / spread[:, None]
+    return folded @ base.mean(0), ((folded @ torch.cov(base.T)) * folded).sum(1).clamp_min(1e-20).sqrt()
 
 
-def search(lm: LanguageModel, words: Iterable[str], n: int = 10, atlas: Atlas | None = None) -> list[ConceptVector]:
+def word_effects(
+    lm: LanguageModel, vectors: Float[Tensor, "n d_model"], word_ids: Int[Tensor, " m"], atlas: Atlas | None = None
+) -> Float[Tensor, "n m"]:
+    """Logit effect of each vector on each word, in standard deviations of its effects over the vocabulary.
+
+    With `atlas`, `vectors` must be the vectors of that atlas, whose moments are then used.
+    """
+    mean, spread = effect_moments(lm, vectors) if atlas is None else (atlas.mean, atlas.spread)
+    effects = logit_effect(lm, vectors, word_ids).float().cpu()
+    return (effects - mean.cpu()[:, None]) / spread.cpu()[:, None]
+
+
+def search(
+    lm: LanguageModel,
+    words: Iterable[str],
+    n: int = 10,
+    atlas: Atlas | None = None,
+    layers: Sequence[int] | None = None,
+) -> list[ConceptVector]:
     """The `n` vector ends that promote `words` most, either sign, ranked by `tail_score`.
 
-    Words that are no single token are left out. `atlas` restricts the search to its layers and adds the tokens.
-    Raises ConceptLabError when no word is left.
+    Words that are no single token are left out. With `atlas` its layers are searched and the tokens are added;
+    `layers` restricts the result. Raises ConceptLabError when no word is left.
     """
     words = list(words)
     found = lm.single_tokens(words)
@@ -209,12 +170,15 @@ def search(lm: LanguageModel, words: Iterable[str], n: int = 10, atlas: Atlas | 
         raise ConceptLabError(
             f"None of the words {', '.join(words[:5]) or '(none)'} is a single token of {lm.name}; try other words."
         )
-    layers = tuple(range(lm.n_layers)) if atlas is None else atlas.layers
-    effects = word_effects(lm, all_value_vectors(lm, layers), torch.tensor(list(found.values()))).cpu()
+    searched = tuple(range(lm.n_layers)) if atlas is None else atlas.layers
+    effects = word_effects(lm, all_value_vectors(lm, searched), torch.tensor(list(found.values())), atlas)
     scores = torch.stack([tail_score(effects), tail_score(-effects)], 1)
+    if layers is not None:
+        wanted = torch.tensor([layer in layers for layer in searched]).repeat_interleave(lm.d_mlp)
+        scores[~wanted] = -1.0
     results = []
     for i in scores.flatten().topk(n).indices.tolist():
-        layer, neuron, sign = layers[i // 2 // lm.d_mlp], i // 2 % lm.d_mlp, 1 - 2 * (i % 2)
+        layer, neuron, sign = searched[i // 2 // lm.d_mlp], i // 2 % lm.d_mlp, 1 - 2 * (i % 2)
         tokens = () if atlas is None else atlas.describe(lm, layer, neuron, sign).tokens
         results.append(ConceptVector(layer, neuron, sign, float(scores.flatten()[i]), tokens))
     return results
@@ -306,10 +270,22 @@ def answer_shift(clean: QuestionScores, edited: QuestionScores) -> Float[Tensor,
     return (clean.logprobs.softmax(1) - edited.logprobs.softmax(1)).abs().sum(1) / 2
 
 
+def noise_shift(
+    lm: LanguageModel, replays: Sequence[Replay], vectors: Sequence[ConceptVector], c: float, seeds: Sequence[int]
+) -> list[Float[Tensor, " n"]]:
+    """The `answer_shift` of every question of each replay under `noise_edit`, averaged over the seeds."""
+    first, found = min(v.layer for v in vectors), [[] for _ in replays]
+    for seed in seeds:
+        with noise_edit(lm, vectors, c, seed).applied(lm):
+            for shifts, replay in zip(found, replays, strict=True):
+                shifts.append(answer_shift(replay.clean, replay.score(first)))
+    return [torch.stack(shifts).mean(0) for shifts in found]
+
+
 def intrinsic(
     lm: LanguageModel, vectors: Sequence[ConceptVector], edit: WeightEdit, k: int = 200
 ) -> list[dict[str, float]]:
-    """What an edit did to each vector itself: `jaccard` of the `k` strongest tokens (at its signed end), `cosine`, `l2`.
+    """What an edit did to each vector: `jaccard` of its `k` strongest tokens (at the signed end), `cosine`, `l2`.
 
     The three intrinsic measures of ConceptVectors. A vector that was set to zero has cosine 0 by convention.
     """

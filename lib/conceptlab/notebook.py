@@ -1,6 +1,8 @@
 """Notebooks as files: what the committed copies hold, and the copies without solutions."""
 
+import base64
 import copy
+import io
 import re
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from PIL import Image
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "# your code here"
@@ -65,7 +68,20 @@ def clean(nb: NotebookNode) -> NotebookNode:
             del cell.metadata[key]
         if cell.cell_type == "code":
             cell.outputs = [out for out in cell.outputs if WIDGET_VIEW not in out.get("data", {})]
+            for data in (out.get("data", {}) for out in cell.outputs):
+                if "image/png" in data:
+                    data["image/png"] = smaller_png(data["image/png"])
     return nb
+
+
+def smaller_png(encoded: str) -> str:
+    """A base64 PNG with a palette of 128 colours: figures look the same at a third of the size."""
+    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    if image.mode == "P":
+        return encoded
+    out = io.BytesIO()
+    image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode() if out.tell() < 0.75 * len(encoded) else encoded
 
 
 def machine_paths(nb: NotebookNode, root: Path | None = None) -> list[str]:

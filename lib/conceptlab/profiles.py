@@ -19,10 +19,14 @@ class Profile:
     # 01 concept vectors
     projection_words: bool = True  # project the second model on plain words only (False: on all 262,144 tokens)
     noise_draws: int = 1  # noise vectors per single concept vector in the causal validation
-    concept_questions: int = 20  # questions per concept in the causal validation
+    concept_questions: int = 16  # questions per concept in the causal validation
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
-    sae_layers: tuple[int, ...] = (5, 6, 7)  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
+    sae_layers: tuple[int, ...] = (
+        5,
+        6,
+        7,
+    )  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
     sae_tokens: int = 130_000  # tokens harvested for the live dictionaries
     sae_width: int = 2_048  # features of the live dictionary
     sae_k: int = 32  # active features per token
@@ -35,8 +39,8 @@ class Profile:
     # 04 PISCES
     erase_features: int = 10  # features that are removed
     erase_candidates: int = 16  # candidates that the causal filter tries one by one
-    erase_questions: int = 12  # dev questions per set in filter and heat map
-    erase_test: int = 60  # test questions per set in the final scorecard (at most)
+    erase_questions: int = 10  # dev questions per set in filter and heat map
+    erase_test: int = 40  # test questions per set in the final scorecard (at most)
     # 05 attacks
     relearn_steps: int = 12  # optimisation steps of the relearning attack
     relearn_lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
@@ -46,8 +50,8 @@ class Profile:
 
 _FULL = replace(
     Profile(), name="full", projection_words=False, noise_draws=10, concept_questions=50, questions=80,
-    sae_tokens=400_000,
-    sae_width=4_096, sae_steps=3_000, label_features=200, relearn_steps=60, attack_questions=60,
+    sae_tokens=400_000, sae_width=4_096, sae_steps=3_000, sae_class_texts=80, sae_hand_steps=300, sae_loss_rows=100,
+    label_features=200, relearn_steps=60, attack_questions=60,
     erase_candidates=40, erase_questions=40, erase_test=100,
     bootstrap=10_000,
 )  # fmt: skip

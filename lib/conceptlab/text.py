@@ -185,8 +185,8 @@ def token_rows(
         if len(ids) >= limit:
             break
     n_rows = min(len(ids), limit) // body
-    packed = torch.tensor(ids[: n_rows * body]).view(n_rows, body)
-    sources = torch.tensor(docs[: n_rows * body]).view(n_rows, body)
+    packed = torch.tensor(ids[: n_rows * body], dtype=torch.long).view(n_rows, body)
+    sources = torch.tensor(docs[: n_rows * body], dtype=torch.long).view(n_rows, body)
     if start:
         packed = torch.cat([torch.full((n_rows, 1), start[0]), packed], 1)
         sources = torch.cat([torch.full((n_rows, 1), -1), sources], 1)

@@ -72,3 +72,12 @@ def score_questions(
     found = branch_logprobs(lm, few_shot, trees, batch_size)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
     return QuestionScores(table, torch.tensor([q.answer for q in questions]))
+
+
+def gold_logprobs(
+    lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT, batch_size: int = 32
+) -> Float[Tensor, " n"]:
+    """`score_questions(...).gold` without the work on the wrong options."""
+    trees = [(f"Question: {q.q}\nAnswer:", [f" {q.gold}"]) for q in questions]
+    found = branch_logprobs(lm, few_shot, trees, batch_size)
+    return torch.tensor([float(branches[0].mean()) for branches in found])

@@ -20,7 +20,7 @@ from ..edits import WeightEdit
 from ..models import LanguageModel
 from ..text import web_passages
 from .fluency import Fluency, fluency
-from .questions import QuestionScores, score_questions
+from .questions import QuestionScores, gold_logprobs, score_questions
 from .statistics import Interval, paired_bootstrap
 
 SETS = ("target", "neighbour", "general")
@@ -110,11 +110,11 @@ def edit_effects(
     sets = concept_questions(concept, split)
     questions = [q for name in SETS for q in sets[name][:n_questions]]
     sizes = [len(sets[name][:n_questions]) for name in SETS]
-    before = score_questions(lm, questions, batch_size=32).gold
+    before = gold_logprobs(lm, questions)
     rows = []
     for edit in tqdm(edits, unit="edit", disable=not progress):
         with edit.applied(lm):
-            change = score_questions(lm, questions, batch_size=32).gold - before
+            change = gold_logprobs(lm, questions) - before
         rows.append([float(part.mean()) for part in change.split(sizes)])
     return torch.tensor(rows).reshape(-1, len(SETS))
 

@@ -39,7 +39,10 @@ def new_figure(
 ) -> tuple[Figure, object]:
     """`plt.subplots` in the course's style; width and height in inches of the whole figure."""
     with plt.rc_context(_STYLE):
-        return plt.subplots(rows, cols, figsize=(width, height), layout="constrained", **kwargs)
+        made = plt.subplots(rows, cols, figsize=(width, height), layout="constrained", **kwargs)
+        interactive = plt.isinteractive()
+    plt.rcParams["interactive"] = interactive  # a notebook's backend turns it on here; undone, later figures vanish
+    return made
 
 
 def finish(ax: Axes, title: str = "", x: str = "", y: str = "", legend: bool = False) -> Axes:

@@ -2,7 +2,19 @@
 
 from .base import SAE, SAEConfig
 from .io import load_sae, save_sae
-from .metrics import Quality, auroc, auroc_interval, fve, fve_by_group, loss_recovered, pool_max, quality, spliced_loss
+from .metrics import (
+    Quality,
+    auroc,
+    auroc_draws,
+    best_direction,
+    draws_interval,
+    fve,
+    fve_by_group,
+    loss_recovered,
+    pool_max,
+    quality,
+    spliced_loss,
+)
 from .sparse import top_scores, weighted_rows
 from .topk import TopKSAE
 from .train import History, TrainConfig, live_dictionaries, train_topk
@@ -15,7 +27,9 @@ __all__ = [
     "TopKSAE",
     "TrainConfig",
     "auroc",
-    "auroc_interval",
+    "auroc_draws",
+    "best_direction",
+    "draws_interval",
     "fve",
     "fve_by_group",
     "live_dictionaries",

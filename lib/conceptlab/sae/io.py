@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..cache import ConceptLabError
@@ -30,9 +31,10 @@ def load_sae(folder: Path) -> SAE:
     try:
         cfg = SAEConfig(**json.loads((folder / "cfg.json").read_text()))
         tensors = load_file(folder / "sae_weights.safetensors")
-    except (FileNotFoundError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise ConceptLabError(
-            f"{folder} holds no dictionary ({type(error).__name__}); it needs cfg.json and sae_weights.safetensors."
+            f"{folder} holds no dictionary that can be read ({type(error).__name__}); it needs cfg.json and "
+            "sae_weights.safetensors as `save_sae` writes them."
         ) from None
     if cfg.architecture not in ARCHITECTURES:
         raise ConceptLabError(f"Unknown architecture {cfg.architecture!r}; known are {', '.join(ARCHITECTURES)}.")
