@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Where a package's import name differs from its name.
-IMPORT_NAMES = {"pyyaml": "yaml", "transformer-lens": "transformer_lens"}
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "transformer-lens": "transformer_lens"}
 # Declared by these of our dependencies, whose parts we use directly.
 ALONG_WITH = {"huggingface_hub": "transformers", "jinja2": "nbconvert", "IPython": "ipywidgets"}
 ALONG_WITH |= {"tokenizers": "transformers"}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "# your code here"
@@ -76,7 +76,10 @@ def clean(nb: NotebookNode) -> NotebookNode:
 
 def smaller_png(encoded: str) -> str:
     """A base64 PNG with a palette of 128 colours: figures look the same at a third of the size."""
-    image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    except UnidentifiedImageError:  # not a picture that Pillow can read: leave it as it is
+        return encoded
     if image.mode == "P":
         return encoded
     out = io.BytesIO()
