@@ -19,7 +19,7 @@ from ..cache import ConceptLabError
 from ..models import LanguageModel
 from ..text import Question
 
-# Four answered questions on subjects that no concept uses. They overlap with the general questions gen-d01, gen-d23,
+# Four answered questions on subjects that no concept uses. They overlap with general questions gen-d01, gen-d23,
 # gen-d48 and gen-t002, before and after an edit alike; leave those out where absolute accuracy matters (as notebook 00).
 FEW_SHOT = """Question: What do bees make?
 Answer: honey
