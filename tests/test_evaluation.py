@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from conceptlab.cache import ConceptLabError
-from conceptlab.concepts import load_concept
+from conceptlab.concepts import general_questions, list_concepts, load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import (
+    FEW_SHOT,
     Fluency,
     QuestionScores,
     Scorecard,
@@ -19,6 +20,7 @@ from conceptlab.evaluation import (
     gold_logprobs,
     harmonic_mean,
     paired_bootstrap,
+    question_stem,
     relative_accuracy,
     score_questions,
     scorecard,
@@ -176,3 +178,25 @@ def test_gold_logprobs_and_effects_agree_with_full_scores(tiny_llama):
         after = scorecard(lm, concept, n_questions=3, n_texts=0)
     want = [c.gold.value for c in compare(base, after).changes.values()]
     assert effects[0].tolist() == pytest.approx(want, abs=1e-4) and effects[1].abs().max() == 0
+
+
+def all_questions():
+    concepts = [load_concept(name) for name in list_concepts()]
+    both = [c for concept in concepts for c in (concept, concept.neighbour)]
+    return [q for c in both for q in (*c.dev, *c.test)] + [q for s in ("dev", "test") for q in general_questions(s)]
+
+
+def test_the_few_shot_examples_are_none_of_the_questions():
+    answers = {line.removeprefix("Answer: ").lower() for line in FEW_SHOT.splitlines() if line.startswith("Answer")}
+    asked = {line for line in FEW_SHOT.splitlines() if line.startswith("Question")}
+    assert len(answers) == len(asked) == 4
+    for q in all_questions():
+        assert q.gold.lower() not in answers and f"Question: {q.q}" not in asked, q.id
+
+
+def test_pieces_are_tokenised_as_the_whole_prompt_would_be(bundled):
+    """Examples, stem and option meet at token boundaries, so scoring them apart is scoring the text."""
+    ids = lambda text, **kwargs: bundled.tokenizer(text, **kwargs).input_ids  # noqa: E731
+    for q in all_questions():
+        pieces = [ids(part, add_special_tokens=False) for part in (question_stem(q), f" {q.gold}")]
+        assert ids(FEW_SHOT) + pieces[0] + pieces[1] == ids(f"{FEW_SHOT}{question_stem(q)} {q.gold}"), q.id

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +68,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(target)
     holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         temporary = holder / target.name
@@ -82,6 +85,13 @@ def atomic_path(target: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def _sweep(target: Path, hours: float = 6.0) -> None:
+    """Remove what a killed process left beside `target`: temporaries that nobody has touched for hours."""
+    for holder in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if holder.is_dir() and time.time() - holder.stat().st_mtime > 3_600 * hours:
+            shutil.rmtree(holder, ignore_errors=True)
 
 
 def _is_full_disk(error: Exception) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from .cache import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, sha256
 
@@ -119,6 +121,39 @@ def _convert(gguf: Path, folder: Path) -> None:
         del hf.config.quantization_config
         hf.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def from_folder_or_hub(name: str, path: str, dtype):
+    """Model and tokenizer by transformers, complete or not at all (ConceptLabError)."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            hf, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and safetensors raise a dozen types
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
+        _refuse(name, path, str(error).strip().splitlines()[0][:160].rstrip(". ("))
+    if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
+        _refuse(name, path, f"{missing[0]} and {len(missing) - 1} more weights are missing")
+    return hf, tokenizer
+
+
+def _refuse(name: str, path: str, reason: str) -> NoReturn:
+    """Raise for a model that transformers cannot load completely."""
+    if name in PACKAGED:
+        advice = "delete the folder and call again, it will be converted anew"
+    elif Path(path).is_dir():
+        advice = "save model and tokenizer there again with save_pretrained"
+    else:
+        raise ConceptLabError(
+            f"Model {path} could not be fetched from the Hub ({reason}); check the name, the connection and that you "
+            f"accepted its terms, or use a packaged model: {', '.join(PACKAGED)}."
+        ) from None
+    raise ConceptLabError(f"The folder {path} does not hold a complete model ({reason}); {advice}.") from None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 
 from conceptlab import notebook as nbfile
 from conceptlab.course_site import update_results, write_figures, write_index, write_page
-from conceptlab.headline import Headline, find_headline
+from conceptlab.headline import Headline, find_headline, refresh_table
 
 TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
 Progress = Callable[[int, int, float], None]  # cell i of n ended after some seconds
@@ -119,7 +119,10 @@ def run(root: Path, only: list[str], timeout: int) -> int:
 
 
 def commit(root: Path, only: list[str], timeout: int) -> int:
-    """Execute notebooks and write their outputs back; a notebook with a problem stays as it was."""
+    """Execute notebooks and write their outputs back, and their headlines into the README's table.
+
+    A notebook with a problem stays as it was.
+    """
     bad = 0
     for path in find_notebooks(root, only):
         done = execute(path, _printer(path.stem), timeout)
@@ -131,8 +134,15 @@ def commit(root: Path, only: list[str], timeout: int) -> int:
             print(f"{path.stem}: not written. {problem}", file=sys.stderr, flush=True)
         else:
             nbfile.write(done.nb, path)
+            _refresh_readme(root / "README.md", path.stem, done.nb)
             print(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)", flush=True)
     return bad
+
+
+def _refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
+    found = find_headline(out for cell in nbfile.code_cells(nb) for out in cell.outputs)
+    if found and readme.exists():
+        readme.write_text(refresh_table(readme.read_text(), name, found))
 
 
 def student(root: Path, only: list[str]) -> int:

@@ -1,6 +1,7 @@
 """The one number a notebook ends with: printed for the reader, kept as data for the runner."""
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import SupportsFloat
@@ -76,6 +77,11 @@ def find_headline(outputs: Iterable[dict]) -> Headline | None:
     """The last headline among a notebook's outputs, or None."""
     found = [out["data"][MIME] for out in outputs if MIME in out.get("data", {})]
     return Headline(**found[-1]) if found else None
+
+
+def refresh_table(text: str, name: str, found: Headline) -> str:
+    """`text`, a Markdown page, with `found` in the third column of the table row that begins with `name`."""
+    return re.sub(rf"^(\| {re.escape(name)} \|[^|]*\|)[^|]*\|", lambda m: f"{m[1]} {found} |", text, flags=re.M)
 
 
 def _format(number: float) -> str:

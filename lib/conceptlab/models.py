@@ -16,20 +16,19 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
 from __future__ import annotations
 
 import copy
-import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .cache import ConceptLabError
-from .checkpoints import HUB, PACKAGED, known_models, packaged_checkpoint, quiet_transformers
+from .checkpoints import HUB, PACKAGED, from_folder_or_hub, known_models, packaged_checkpoint, quiet_transformers
+from .sites import input_hook, norm_gain, output_hook
 
 Site = tuple[str, int]
 SITES = ("resid_pre", "resid_post", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
@@ -129,11 +128,11 @@ class LanguageModel:
     def post_mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
         """Gain of the norm between MLP and residual stream (Gemma, OLMo 2); ones where there is none."""
         norm = self._post_mlp_norm(self.check_layer(layer))
-        return _norm_gain(norm, self.d_model, self.device, self.dtype)
+        return norm_gain(norm, self.d_model, self.device, self.dtype)
 
     def final_gain(self) -> Float[Tensor, " d_model"]:
         """Gain of the norm before the unembedding."""
-        return _norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)
+        return norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)
 
     def value_vectors(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """What each neuron of a layer adds to the residual stream per unit of activation.
@@ -289,9 +288,9 @@ class LanguageModel:
     def _register(self, kind: str, layer: int, function: Callable):
         block = self._blocks[layer]
         if kind == "resid_pre":
-            return block.register_forward_pre_hook(_input_hook(function), with_kwargs=True)
+            return block.register_forward_pre_hook(input_hook(function), with_kwargs=True)
         if kind == "neurons":
-            return block.mlp.down_proj.register_forward_pre_hook(_input_hook(function), with_kwargs=True)
+            return block.mlp.down_proj.register_forward_pre_hook(input_hook(function), with_kwargs=True)
         modules = {
             "resid_post": block,
             "mlp_output": block.mlp,
@@ -300,7 +299,7 @@ class LanguageModel:
         }
         if kind not in modules:
             raise ConceptLabError(f"Unknown site {kind!r}; the sites are {', '.join(SITES)}.")
-        return modules[kind].register_forward_hook(_output_hook(function))
+        return modules[kind].register_forward_hook(output_hook(function))
 
     def _check_ids(self, ids: Tensor) -> Tensor:
         low, high = int(ids.min()), int(ids.max())
@@ -312,42 +311,6 @@ class LanguageModel:
 
 def _long(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.long()
-
-
-def _input_hook(function: Callable) -> Callable:
-    def hook(_module, args, kwargs):
-        if args:
-            new = function(args[0])
-            return None if new is None else ((new, *args[1:]), kwargs)
-        new = function(kwargs["hidden_states"])
-        return None if new is None else (args, kwargs | {"hidden_states": new})
-
-    return hook
-
-
-def _output_hook(function: Callable) -> Callable:
-    def hook(_module, _args, output):
-        if isinstance(output, tuple):
-            new = function(output[0])
-            return None if new is None else (new, *output[1:])
-        return function(output)
-
-    return hook
-
-
-@torch.no_grad()
-def _norm_gain(norm: nn.Module | None, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Per-dimension gain of a norm layer, measured: an alternating +1/-1 input has mean 0 and rms 1.
-
-    Holds for RMSNorm with weight `w` (Llama) or `1 + w` (Gemma) and for LayerNorm without parameters (OLMo).
-    """
-    if norm is None:
-        return torch.ones(d_model, device=device, dtype=dtype)
-    probe = torch.ones(d_model, device=device, dtype=torch.float32)
-    probe[1::2] = -1
-    eps = next((getattr(norm, n) for n in ("eps", "variance_epsilon") if hasattr(norm, n)), 0.0)
-    gain = norm(probe.to(dtype)).float() * probe * (1 + eps) ** 0.5
-    return gain.to(dtype)
 
 
 def load_model(
@@ -374,37 +337,5 @@ def load_model(
                 f"Unknown model {name!r}; known are {', '.join(known_models())}, or give a local folder that exists "
                 "or a Hub id such as 'owner/name'."
             )
-    hf, tokenizer = _from_pretrained(name, path, dtype)
+    hf, tokenizer = from_folder_or_hub(name, path, dtype)
     return LanguageModel(name, hf.to(device), tokenizer, path)
-
-
-def _from_pretrained(name: str, path: str, dtype: torch.dtype):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        with quiet_transformers():
-            hf, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # transformers and safetensors raise a dozen types
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
-        _refuse(name, path, str(error).strip().splitlines()[0][:160].rstrip(". ("))
-    if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
-        _refuse(name, path, f"{missing[0]} and {len(missing) - 1} more weights are missing")
-    return hf, tokenizer
-
-
-def _refuse(name: str, path: str, reason: str) -> NoReturn:
-    """Raise for a model that transformers cannot load completely."""
-    if name in PACKAGED:
-        advice = "delete the folder and call again, it will be converted anew"
-    elif Path(path).is_dir():
-        advice = "save model and tokenizer there again with save_pretrained"
-    else:
-        raise ConceptLabError(
-            f"Model {path} could not be fetched from the Hub ({reason}); check the name, the connection and that you "
-            f"accepted its terms, or use a packaged model: {', '.join(PACKAGED)}."
-        ) from None
-    raise ConceptLabError(f"The folder {path} does not hold a complete model ({reason}); {advice}.") from None

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from conceptlab import notebook
-from conceptlab.headline import find_headline
+from conceptlab.headline import find_headline, refresh_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -98,6 +98,8 @@ def test_headline(path, nb):
     assert any("headline(" in cell.source for cell in notebook.code_cells(nb))
     found = find_headline(out for cell in notebook.code_cells(nb) for out in cell.outputs)
     assert found is not None and found.label
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert refresh_table(readme, path.stem, found) == readme and f"| {found} |" in readme, "`make commit` writes it"
 
 
 def test_exercises_are_task_stub_check_solution(path, nb):

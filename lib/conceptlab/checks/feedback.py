@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,17 @@ def passed(name: str, *results: bool) -> None:
 def _say(ok: bool, name: str, message: str) -> bool:
     print(f"  {'ok  ' if ok else 'no  '} {name}: {message}")
     return ok
+
+
+def call(name: str, function: Callable, *args) -> object:
+    """The function's answer, or None with a printed reason."""
+    try:
+        return function(*args)
+    except Exception as error:  # a check never raises: the reader's mistake is the message
+        print(f"  no   {name}: your code stopped with {type(error).__name__}: {error}")
+        return None
+
+
+def random_tensor(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers from a generator of its own."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

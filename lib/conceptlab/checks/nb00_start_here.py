@@ -7,25 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .feedback import check_equal, check_true, passed
-
-
-def _call(name: str, function: Callable, *args) -> object:
-    """The function's answer, or None with a printed reason."""
-    try:
-        return function(*args)
-    except Exception as error:  # a check never raises: the reader's mistake is the message
-        print(f"  no   {name}: your code stopped with {type(error).__name__}: {error}")
-        return None
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
 def check_direct_effects(function: Callable) -> None:
     """`function(pieces, direction) -> effects [n]` against a loop, and their sum against the logit of the whole."""
-    pieces, direction = 3 * _random(7, 5, seed=1), _random(5, seed=2)
+    pieces, direction = 3 * random_tensor(7, 5, seed=1), random_tensor(5, seed=2)
     whole = pieces.sum(0)
     rms = (sum(float(x) ** 2 for x in whole) / 5) ** 0.5
     truth = torch.tensor([sum(float(a) * float(b) for a, b in zip(p, direction, strict=True)) / rms for p in pieces])
@@ -36,7 +23,7 @@ def check_direct_effects(function: Callable) -> None:
         "nothing is divided: the final norm divides by the rms of the sum of the pieces.": pieces @ direction,
         "you divided by the length of the sum; rms is the length divided by sqrt(d_model).": truth * rms / whole.norm(),
     }
-    answer = _call("direct effects", function, pieces, direction)
+    answer = call("direct effects", function, pieces, direction)
     results = [check_equal("effect of each piece", answer, truth, mistakes)]
     total = answer.sum() if isinstance(answer, Tensor) else None
     results.append(check_equal("their sum is the logit of the whole", total, whole @ direction / rms))
@@ -62,7 +49,7 @@ def check_settles_at(function: Callable) -> None:
         - torch.tensor(truth),
         "you counted every layer with rank 0, also those before the answer was lost again.": 6 - zero.sum(0),
     }
-    answer = _call("settles_at", function, ranks)
+    answer = call("settles_at", function, ranks)
     results = [check_equal("first layer from which the answer stays on top", answer, torch.tensor(truth), mistakes)]
     ends = answer[:2] if isinstance(answer, Tensor) and answer.ndim else None
     results.append(check_equal("always on top gives 0, never gives the number of layers", ends, torch.tensor([0, 6])))
@@ -71,7 +58,11 @@ def check_settles_at(function: Callable) -> None:
 
 def check_per_neuron(function: Callable) -> None:
     """`function(neurons, W_down, gain) -> [d_mlp, d_model]` against the norm computed on the whole sum."""
-    neurons, w_down, gain = _random(6, seed=3), 2 * _random(6, 4, seed=4), torch.tensor([0.5, 3.0, 1.0, 8.0])
+    neurons, w_down, gain = (
+        random_tensor(6, seed=3),
+        2 * random_tensor(6, 4, seed=4),
+        torch.tensor([0.5, 3.0, 1.0, 8.0]),
+    )
     output = torch.zeros(4)
     for j in range(6):
         output += neurons[j] * w_down[j]
@@ -90,7 +81,7 @@ def check_per_neuron(function: Callable) -> None:
         / (output * gain).square().mean().sqrt(),
         "these are the value vectors themselves: multiply each by its neuron's activation.": w_down * gain / rms,
     }
-    answer = _call("per_neuron", function, neurons, w_down, gain)
+    answer = call("per_neuron", function, neurons, w_down, gain)
     results = [check_equal("one row per neuron", answer, truth, mistakes)]
     total = answer.sum(0) if isinstance(answer, Tensor) else None
     results.append(check_equal("the rows add up to the normalised output", total, output / rms * gain))
@@ -99,12 +90,12 @@ def check_per_neuron(function: Callable) -> None:
 
 def check_promoted(function: Callable) -> None:
     """`function(activation, value, rows, k) -> ids` on a planted vocabulary, for both signs of the activation."""
-    rows, value = _random(30, 5, seed=5), _random(5, seed=6)
+    rows, value = random_tensor(30, 5, seed=5), random_tensor(5, seed=6)
     rows[7], rows[19] = 4 * value, -4 * value  # +value promotes token 7, -value token 19
     effect = torch.tensor([sum(float(a) * float(b) for a, b in zip(r, value, strict=True)) for r in rows])
     up, down = effect.argsort(descending=True)[:4], effect.argsort()[:4]
-    plus = _call("positive activation", function, 2.5, value, rows, 4)
-    minus = _call("negative activation", function, -2.5, value, rows, 4)
+    plus = call("positive activation", function, 2.5, value, rows, 4)
+    minus = call("negative activation", function, -2.5, value, rows, 4)
     lost = "these are the tokens that the vector itself promotes: a negative activation turns it round."
     results = [
         check_equal("positive activation", plus, up, {"these are the suppressed tokens.": down}),

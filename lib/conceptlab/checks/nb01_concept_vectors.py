@@ -5,32 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
 from ..models import LanguageModel
-from .feedback import check_equal, check_true, passed
-
-
-def _call(name: str, function: Callable, *args) -> object:
-    """The function's answer, or None with a printed reason."""
-    try:
-        return function(*args)
-    except Exception as error:  # a check never raises: the reader's mistake is the message
-        print(f"  no   {name}: your code stopped with {type(error).__name__}: {error}")
-        return None
-
-
-def _random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
 def check_both_ends(function: Callable) -> None:
     """`function(vector, gain, rows, k) -> (top_ids, bottom_ids)` against a loop over the vocabulary."""
-    vector, rows = _random(6, seed=1), _random(40, 6, seed=2)
+    vector, rows = random_tensor(6, seed=1), random_tensor(40, 6, seed=2)
     gain = torch.linspace(3.0, 0.2, 6)
     logits = torch.tensor([sum(float(vector[d] * gain[d] * row[d]) for d in range(6)) for row in rows])
     order, plain = logits.argsort(descending=True), (rows @ vector).argsort(descending=True)
-    answer = _call("both ends", function, vector, gain, rows, 5)
+    answer = call("both ends", function, vector, gain, rows, 5)
     pair = answer if isinstance(answer, tuple) and len(answer) == 2 else (None, None)
     no_gain = "these are the tokens without the final norm's gain: multiply the vector by `gain` first."
     results = [
@@ -51,7 +37,7 @@ def check_both_ends(function: Callable) -> None:
 
 def check_pair_cosine(function: Callable) -> None:
     """`function(units [n, d]) -> mean cosine over pairs` against a double loop, and on two known cases."""
-    units = torch.nn.functional.normalize(_random(7, 5, seed=3), dim=1)
+    units = torch.nn.functional.normalize(random_tensor(7, 5, seed=3), dim=1)
     pairs = [float(units[i] @ units[j]) for i in range(7) for j in range(i)]
     truth = torch.tensor(sum(pairs) / len(pairs))
     square = float(units.sum(0).square().sum())
@@ -62,11 +48,11 @@ def check_pair_cosine(function: Callable) -> None:
     }
     same = torch.nn.functional.normalize(torch.ones(4, 3), dim=1)
     results = [
-        check_equal("random unit vectors", _call("cosine", function, units), truth, mistakes),
-        check_equal("four equal vectors give 1", _call("cosine", function, same), torch.tensor(1.0)),
+        check_equal("random unit vectors", call("cosine", function, units), truth, mistakes),
+        check_equal("four equal vectors give 1", call("cosine", function, same), torch.tensor(1.0)),
         check_equal(
             "orthogonal vectors give 0",
-            _call("cosine", function, torch.eye(4)),
+            call("cosine", function, torch.eye(4)),
             torch.tensor(0.0),
             {"their only non-zero cosines are those of each vector with itself.": torch.tensor(0.25)},
             tol=1e6,  # of a largest value of 1e-12
@@ -77,7 +63,7 @@ def check_pair_cosine(function: Callable) -> None:
 
 def check_effects(function: Callable) -> None:
     """`function(vectors, rows, ids) -> z [n, m]` against standardising the whole table of effects."""
-    vectors, rows, ids = _random(3, 8, seed=4), _random(50, 8, seed=5) + 2.0, torch.tensor([4, 17, 30])
+    vectors, rows, ids = random_tensor(3, 8, seed=4), random_tensor(50, 8, seed=5) + 2.0, torch.tensor([4, 17, 30])
     table = vectors @ rows.T
     mean, spread = table.mean(1, keepdim=True), table.std(1, keepdim=True)
     mistakes = {
@@ -88,9 +74,9 @@ def check_effects(function: Callable) -> None:
             (table - table.mean(0)) / table.std(0)
         ),
     }
-    answer = _call("effects", function, vectors, rows, ids)
+    answer = call("effects", function, vectors, rows, ids)
     named = {message: wrong[:, ids] for message, wrong in mistakes.items()}
-    scaled = _call("effects", function, 10 * vectors, rows, ids)
+    scaled = call("effects", function, 10 * vectors, rows, ids)
     results = [
         check_equal("effects on three words", answer, ((table - mean) / spread)[:, ids], named, tol=0.03),
         check_equal("a vector ten times as long scores the same", scaled, ((table - mean) / spread)[:, ids], tol=0.03),
@@ -104,14 +90,14 @@ def check_clamp(function: Callable, lm: LanguageModel) -> None:
     ids, mask = lm.tokens("The cat sat on the mat.")
     sites = [("neurons", layer), ("mlp_output", layer)]
     before = lm.capture(ids, sites, mask)
-    hooks = _call("clamp", function, layer, neuron, value)
+    hooks = call("clamp", function, layer, neuron, value)
     if not isinstance(hooks, dict):
         check_true("hooks", False, "return a dictionary {(kind, layer): function}.")
         return passed("clamping a neuron", False)
     try:
         with lm.intervene(hooks):
             after = lm.capture(ids, sites[1:], mask)[sites[1]]
-    except Exception as error:  # see _call
+    except Exception as error:  # see `call`
         print(f"  no   clamp: the forward pass stopped with {type(error).__name__}: {error}")
         return passed("clamping a neuron", False)
     activation, output = before[sites[0]][..., neuron, None], before[sites[1]]
@@ -135,14 +121,14 @@ def check_clamp(function: Callable, lm: LanguageModel) -> None:
 
 def check_noise_loop(function: Callable) -> None:
     """`function(weight, columns, c, evaluate)`: one noisy column at each call of `evaluate`, none in the end."""
-    weight = _random(12, 6, seed=6)
+    weight = random_tensor(12, 6, seed=6)
     original, columns, seen = weight.clone(), [4, 1, 3], []
 
     def evaluate() -> float:
         seen.append(weight - original)
         return 0.0
 
-    _call("noise", function, weight, columns, 2.0, evaluate)
+    call("noise", function, weight, columns, 2.0, evaluate)
     touched = [set((delta != 0).any(0).nonzero()[:, 0].tolist()) for delta in seen]
     cumulative = [set(columns[: i + 1]) for i in range(len(columns))]
     hint = "at each call of `evaluate` exactly the one column under test must be noisy."

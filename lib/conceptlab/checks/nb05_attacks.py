@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from .feedback import check_equal, check_true, passed
+from .feedback import call, check_equal, check_true, passed
 
 
 def check_share(share: Callable) -> None:
@@ -22,22 +22,22 @@ def check_share(share: Callable) -> None:
         "that is the share that stayed erased; you want 1 minus it.": 1 - truth,
         "numerator right, but divide by original - erased.": 2.0 / 3,
     }
-    results = [check_equal("a small case by hand", _call(share, o, e, a), truth, mistakes)]
-    results.append(check_equal("no attack gives 0", _call(share, o, e, e), 0.0))
-    results.append(check_equal("the original model gives 1", _call(share, o, e, o), 1.0))
+    results = [check_equal("a small case by hand", call("recovered share", share, o, e, a), truth, mistakes)]
+    results.append(check_equal("no attack gives 0", call("recovered share", share, o, e, e), 0.0))
+    results.append(check_equal("the original model gives 1", call("recovered share", share, o, e, o), 1.0))
     better = [x + 1.0 for x in o]
     results.append(
         check_equal(
             "an attacked model better than the original gives more than 1",
-            _call(share, o, e, better),
+            call("recovered share", share, o, e, better),
             1 + 3 / 3.5,
             {"do not clip: a share above 1 says that the text taught something new.": 1.0},
         )  # fmt: skip
     )
-    shifted = _call(share, *([x + 5 for x in column] for column in (o, e, a)))
+    shifted = call("recovered share", share, *([x + 5 for x in column] for column in (o, e, a)))
     results.append(check_equal("adding a constant to all scores changes nothing", shifted, truth))
     for name, before in (("nothing was erased", e), ("the edit helped", [-3.0, -2.5, -3.0])):
-        value = _call(share, before, e, a)
+        value = call("recovered share", share, before, e, a)
         good = isinstance(value, float | int | torch.Tensor) and math.isnan(float(value))
         results.append(check_true(f"{name}: nan", good, "there is no share of nothing; return float('nan')."))
     passed("recovered share", *results)
@@ -88,16 +88,7 @@ def _check_trained(layer, linear, x, generator) -> list[bool]:
         "the frozen layer's output is missing.": x @ (3.0 * change).T,
         "A and B do not act yet.": x @ linear.weight.T,
     }
-    first = check_equal("after training: W x + (alpha / rank) B A x", _call(layer, x), truth, mistakes)
-    merged = _call(lambda: x @ layer.merged().T)
+    first = check_equal("after training: W x + (alpha / rank) B A x", call("forward pass", layer, x), truth, mistakes)
+    merged = call("merged weight", lambda: x @ layer.merged().T)
     wrong = {"merged() leaves the change out.": x @ linear.weight.T}
     return [first, check_equal("the merged weight gives the same output", merged, truth, mistakes | wrong)]
-
-
-def _call(function: Callable, *args):
-    """The answer's value, or None (graded as missing) with a line on the exception it raised."""
-    try:
-        return function(*args)
-    except Exception as error:
-        check_true("it can be called", False, f"{type(error).__name__}: {error}")
-        return None

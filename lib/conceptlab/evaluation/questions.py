@@ -7,7 +7,7 @@ per token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,21 +19,29 @@ from ..cache import ConceptLabError
 from ..models import LanguageModel
 from ..text import Question
 
-# Four answered questions on subjects that no concept uses. They overlap with general questions gen-d01, gen-d23,
-# gen-d48 and gen-t002, before and after an edit alike; leave those out where absolute accuracy matters (as notebook 00).
-FEW_SHOT = """Question: What do bees make?
-Answer: honey
 
-Question: What is the opposite of hot?
-Answer: cold
+def few_shot_prompt(pairs: Iterable[tuple[str, str]]) -> str:
+    """A prompt of answered questions; `question_stem` continues it."""
+    return "\n\n".join(f"Question: {question}\nAnswer: {answer}" for question, answer in pairs)
 
-Question: Which language is spoken in Brazil?
-Answer: Portuguese
 
-Question: Who wrote the play Hamlet?
-Answer: William Shakespeare
+# On subjects that no concept and no general question uses (a test compares them).
+FEW_SHOT = few_shot_prompt(
+    [
+        ("What do cows eat?", "grass"),
+        ("What is the opposite of wet?", "dry"),
+        ("What is the capital of Poland?", "Warsaw"),
+        ("Who wrote the novel Oliver Twist?", "Charles Dickens"),
+    ]
+)
 
-"""
+
+def question_stem(question: Question, few_shot: str = FEW_SHOT) -> str:
+    """What follows `few_shot` and precedes the answer's leading space.
+
+    The blank line belongs to the stem: "\\n\\n" alone is one token, before a word it is two.
+    """
+    return ("\n\n" if few_shot else "") + f"Question: {question.q}\nAnswer:"
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ def score_questions(
     """Score every option of every question. All questions must have the same number of options."""
     if len({len(q.options) for q in questions}) != 1:
         raise ConceptLabError("score_questions needs at least one question, all with the same number of options.")
-    trees = [(f"Question: {q.q}\nAnswer:", [f" {o}" for o in q.options]) for q in questions]
+    trees = [(question_stem(q, few_shot), [f" {o}" for o in q.options]) for q in questions]
     found = branch_logprobs(lm, few_shot, trees, batch_size)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
     return QuestionScores(table, torch.tensor([q.answer for q in questions]))
@@ -79,6 +87,6 @@ def gold_logprobs(
     lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT, batch_size: int = 32
 ) -> Float[Tensor, " n"]:
     """`score_questions(...).gold` without the work on the wrong options."""
-    trees = [(f"Question: {q.q}\nAnswer:", [f" {q.gold}"]) for q in questions]
+    trees = [(question_stem(q, few_shot), [f" {q.gold}"]) for q in questions]
     found = branch_logprobs(lm, few_shot, trees, batch_size)
     return torch.tensor([float(branches[0].mean()) for branches in found])

@@ -89,7 +89,7 @@ def interval_panels(
     x: str = "",
 ) -> Figure:
     """One panel per model, one cluster of points per group, one colour per series, with intervals."""
-    fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=3.6, sharey=True, squeeze=False)
+    fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=4.0, sharey=True, squeeze=False)
     for ax, (name, series) in zip(axes[0], panels.items(), strict=True):
         step = 0.8 / max(len(series), 1)
         for j, (label, rows) in enumerate(series.items()):
@@ -102,6 +102,6 @@ def interval_panels(
         ax.grid(axis="x", visible=False)
         finish(ax, name, x)
     axes[0, 0].set_ylabel(y)
-    axes[0, 0].legend(frameon=False, fontsize=9)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig

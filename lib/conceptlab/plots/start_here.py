@@ -23,11 +23,8 @@ def norm_growth(norms: dict[str, dict[str, Float[Tensor, " layers"]]], title: st
     for ax, (model, parts) in zip(axes[0], norms.items(), strict=True):
         for name, values in parts.items():
             ax.plot(range(len(values)), values, marker="o", ms=3, color=COLORS[colors[name]], label=name)
-        ax.set_yscale("log")
-        finish(ax, model, "layer", "norm (log scale)", legend=ax is axes[0][0])
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return fig
+        _log_norms(ax, model, "layer", legend=ax is axes[0][0])
+    return _titled(fig, title)
 
 
 def lens_grid(
@@ -75,8 +72,7 @@ def rank_curves(
     axes[0][0].invert_yaxis()  # shared: once turns both
     axes[0][0].legend(frameon=False, fontsize=9, loc="upper left")
     axes[0][-1].set_ylabel("")
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return fig
+    return _titled(fig, title)
 
 
 def partial_sums(counts: Sequence[int], errors: dict[str, dict[str, Float[Tensor, " counts"]]], title: str) -> Figure:
@@ -89,8 +85,7 @@ def partial_sums(counts: Sequence[int], errors: dict[str, dict[str, Float[Tensor
         finish(ax, model, "neurons in the sum (log scale)", "missing, share of the norm", legend=ax is axes[0][0])
     axes[0][0].set_ylim(0, None)
     axes[0][-1].set_ylabel("")
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return fig
+    return _titled(fig, title)
 
 
 def sink_norms(norms: dict[str, Float[Tensor, "layers pos"]], title: str) -> Figure:
@@ -102,11 +97,8 @@ def sink_norms(norms: dict[str, Float[Tensor, "layers pos"]], title: str) -> Fig
                 ("target", "position 0") if pos == 0 else ("control", "positions 1, 2, ..." if pos == 1 else "")
             )
             ax.plot(values[:, pos], color=COLORS[color], lw=2 if pos == 0 else 0.8, label=label)
-        ax.set_yscale("log")
-        finish(ax, model, "after layer", "norm (log scale)", legend=ax is axes[0][0])
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-    return fig
+        _log_norms(ax, model, "after layer", legend=ax is axes[0][0])
+    return _titled(fig, title)
 
 
 def score_bars(
@@ -129,6 +121,18 @@ def score_bars(
     ax.grid(False, axis="y")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return _figure(finish(ax, title, x))
+
+
+def _log_norms(ax: Axes, model: str, x: str, legend: bool) -> None:
+    """What the panels of norms over layers share."""
+    ax.set_yscale("log")
+    finish(ax, model, x, "norm (log scale)", legend=legend)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _titled(fig: Figure, title: str) -> Figure:
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    return fig
 
 
 def _figure(ax: Axes) -> Figure:
