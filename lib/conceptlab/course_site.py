@@ -50,7 +50,7 @@ INDEX = Template(
 <style>
 :root { color-scheme: light dark; }
 body { font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.2rem; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.2rem; margin-top: 1.2rem; }
 a.card { display: flex; flex-direction: column; color: inherit; text-decoration: none;
   border: 1px solid #8886; border-radius: 8px; overflow: hidden; }
 a.card:hover, a.card:focus { border-color: #36c; }
