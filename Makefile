@@ -9,12 +9,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 COURSE := $(PY) -m conceptlab.course
+# sae-lens needs an older transformer-lens than the course: an environment of its own.
+CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab bench student commit lint clean fetch
+.PHONY: help run test lab bench saes crosscheck student commit lint clean fetch
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-16s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
 
 run: fetch ## execute every notebook and write the site to build/ (ONLY=01 for some)
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
@@ -29,6 +31,15 @@ lab: fetch ## open JupyterLab on the notebooks
 
 bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 	@$(PY) tests/bench $(ONLY)
+
+saes: fetch ## rebuild the shipped dictionaries in data/saes (minutes on a GPU, hours on a CPU)
+	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done
+
+crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab read each other's files?
+	@rm -rf build/crosscheck
+	@$(PY) tests/crosscheck/saelens.py ours build/crosscheck
+	@$(CROSS)/bin/python tests/crosscheck/saelens.py theirs build/crosscheck
+	@$(PY) tests/crosscheck/saelens.py ours build/crosscheck
 
 student: $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
@@ -52,6 +63,14 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt | $(VENV)/.made
 	@echo "Installing the dependencies into $(VENV) (several minutes the first time) ..."
 	@$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch)
 	@$(PIP) -e '.[all]'
+	@touch $@
+
+$(CROSS)/.installed: | $(VENV)/.made
+	@echo "Installing sae-lens into $(CROSS) (several minutes) ..."
+	@$(PYTHON) -m venv $(CROSS)
+	@echo '*' > $(CROSS)/.gitignore
+	@$(if $(TORCH_INDEX),$(CROSS)/bin/python -m pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" torch)
+	@$(CROSS)/bin/python -m pip install --quiet --disable-pip-version-check sae-lens==6.54.12 transformer-lens==3.9.0
 	@touch $@
 
 $(VENV)/.made:

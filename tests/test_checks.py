@@ -105,3 +105,93 @@ def test_checks_of_notebook_00_name_the_mistake(capsys):
         "turns it round",
     ):
         assert said in out
+
+
+# ---- notebook 02 -------------------------------------------------------------------------------------------
+def _solutions_02():
+    def inference_threshold(batches, k):
+        return torch.stack([b.flatten().topk(k * len(b)).values[-1] for b in batches]).mean()
+
+    def pseudo_gradients(z, threshold, width):
+        step = -((z - threshold).abs() < width / 2).to(z.dtype) / width
+        return threshold * step, step
+
+    def shrunk(a, l1):
+        return (a - l1 / 2).relu()
+
+    def mean_max_cosine(truth, found):
+        unit = [x / x.norm(dim=1, keepdim=True) for x in (truth, found)]
+        return (unit[0] @ unit[1].T).amax(1).mean()
+
+    def unit_norm(W_enc, b_enc, W_dec):
+        norms = W_dec.norm(dim=1)
+        return W_enc * norms, b_enc * norms, W_dec / norms[:, None]
+
+    return [inference_threshold, pseudo_gradients, shrunk, mean_max_cosine, unit_norm]
+
+
+@pytest.mark.parametrize("solution", _solutions_02(), ids=lambda f: f.__name__)
+def test_checks_of_notebook_02(solution, capsys):
+    from conceptlab.checks import nb02_sparse_autoencoders as nb02
+
+    check = getattr(nb02, f"check_{solution.__name__}")
+    check(solution)
+    assert "PASSED" in capsys.readouterr().out
+    for wrong in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
+        check(wrong)
+        assert "NOT YET" in capsys.readouterr().out
+
+
+def test_checks_of_notebook_02_name_the_mistake(capsys):
+    from conceptlab.checks import nb02_sparse_autoencoders as nb02
+
+    def kernel(z, t, w):
+        return ((z - t).abs() < w / 2) / w
+
+    nb02.check_inference_threshold(lambda batches, k: torch.stack([b.topk(k).values[:, -1] for b in batches]).mean())
+    nb02.check_inference_threshold(lambda batches, k: batches[-1].flatten().topk(k * len(batches[-1])).values[-1])
+    nb02.check_pseudo_gradients(lambda z, t, w: (kernel(z, t, w), kernel(z, t, w)))
+    nb02.check_pseudo_gradients(lambda z, t, w: (-kernel(z, t, w), -kernel(z, t, w)))
+    nb02.check_pseudo_gradients(lambda z, t, w: (-z * kernel(z, t, w), -kernel(z, t, w)))
+    nb02.check_shrunk(lambda a, l1: (a - l1).relu())
+    nb02.check_shrunk(lambda a, l1: a * (a > l1 / 2))
+    nb02.check_mean_max_cosine(lambda a, b: (a @ b.T).amax(1).mean())
+    nb02.check_mean_max_cosine(lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean())
+    nb02.check_unit_norm(lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)))
+    out = capsys.readouterr().out
+    assert "PASSED" not in out
+    for said in (
+        "which is TopK's cut",
+        "last batch; average",
+        "both gradients are negative",
+        "height `threshold`",
+        "multiplied by z",
+        "half of it",
+        "a threshold, not a shrinkage",
+        "divide by them",
+        "found rows were scored",
+        "the bias needs the norms",
+    ):
+        assert said in out
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda e, b, d: (e * d.norm(dim=1), b * d.norm(dim=1), d / d.norm(dim=1, keepdim=True)), "PASSED"),
+        (lambda e, b, d: (e, b, d), "W_dec is unchanged"),
+        (lambda e, b, d: (e, b, d / d.norm(dim=1, keepdim=True)), "the norms are gone"),
+        (lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)), "the bias needs the norms"),
+        (lambda e, b, d: (e, b, d / d.norm(dim=0)), "columns have norm 1"),
+        (lambda e, b, d: (e, b, d / d.norm()), "divided by one number"),
+        (lambda e, b, d: d, "return W_enc, b_enc, W_dec"),
+        (lambda e, b, d: None, "return W_enc, b_enc, W_dec"),
+        (lambda e, b, d: e @ e, "RuntimeError"),
+    ],
+)
+def test_check_of_unit_norm(capsys, answer, says):
+    from conceptlab.checks.nb02_sparse_autoencoders import check_unit_norm
+
+    check_unit_norm(answer)
+    out = capsys.readouterr().out
+    assert says in out and ("PASSED" in out) == (says == "PASSED")

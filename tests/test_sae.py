@@ -1,17 +1,11 @@
-"""Dictionaries: TopK by hand, planted features, gradients, files, and the metrics."""
-
-import json
+"""Dictionaries: every architecture by hand, gradients, and the metrics."""
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from conceptlab import sae as S
-from conceptlab.activations import Harvest, harvest
 from conceptlab.cache import ConceptLabError
-from conceptlab.sae.train import _schedule, _start_from_data
-from conceptlab.text import TokenRows, token_rows
 
 
 def make(d_in=6, d_sae=10, k=3, seed=0, **fields):
@@ -120,7 +114,7 @@ def test_dead_features_learn_from_the_error_alone():
     plain, info = sae.loss(x)
     dead = torch.zeros(12, dtype=torch.bool)
     dead[8:] = True
-    assert not bool(dead[info["indices"]].any())
+    assert not bool(dead[info["fired"].nonzero()[:, 0]].any())
     (without,) = torch.autograd.grad(plain, sae.W_dec)
     assert float(without[8:].abs().sum()) == 0
     with torch.no_grad():
@@ -133,119 +127,161 @@ def test_dead_features_learn_from_the_error_alone():
     assert torch.equal(sae.loss(x, dead=torch.zeros(12, dtype=torch.bool))[0], sae.loss(x)[0])
 
 
-# ---- training --------------------------------------------------------------------------------------------
-def planted(tmp_path, lm, n=6_000, d=16, n_features=24, active=2, seed=0):
-    """A harvest whose activations are sums of `active` of `n_features` known directions."""
-    g = torch.Generator().manual_seed(seed)
-    truth = F.normalize(torch.randn(n_features, d, generator=g), dim=1)
-    which = torch.rand(n, n_features, generator=g).topk(active).indices
-    codes = torch.zeros(n, n_features).scatter(1, which, 1 + torch.rand(n, active, generator=g))
-    x = codes @ truth + 0.3
-    n_ctx = 61
-    ids = torch.arange(n // 60 * n_ctx).view(-1, n_ctx) % 100 + 5
-    rows = TokenRows(ids, torch.zeros_like(ids))
-    (x.to(torch.float16).numpy()).tofile(tmp_path / "layer_00.f16")
-    row = torch.arange(len(ids)).repeat_interleave(60).numpy()
-    pos = (torch.arange(n) % 60 + 1).numpy()
-    return Harvest(tmp_path, rows, (0,), row, pos, d, "mlp_output"), truth
+# ---- the architectures -----------------------------------------------------------------------------------
+ALL = ["relu", "gated", "topk", "batchtopk", "jumprelu"]
 
 
-def test_planted_features_are_recovered(tmp_path, tiny_llama):
-    data, truth = planted(tmp_path, lm := tiny_llama(), 6_000)
-    cfg = S.TrainConfig(d_sae=48, k=2, steps=400, batch_size=256, lr=5e-3)
-    sae, history = S.train_topk(lm, data, 0, cfg, progress=False)
-    cosine = (truth @ sae.W_dec.T).amax(1)
-    chance = (truth @ F.normalize(torch.randn(48, 16, generator=torch.Generator().manual_seed(3)), dim=1).T).amax(1)
-    assert cosine.mean() > 0.8 > 0.7 > chance.mean()
-    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(48), atol=1e-5)
-    assert S.quality(sae, data.tensor(0)).fve > 0.75 and history.fve[-1] > history.fve[0]
-    assert history.step[-1] == 399 and len(history.step) == len(history.dead) == 41
-    again, _ = S.train_topk(lm, data, 0, cfg, progress=False)
-    assert torch.allclose(again.W_dec, sae.W_dec, atol=1e-4), "the seed decides"
+def random_sae(kind, d_in=6, d_sae=10, k=3, seed=0):
+    """Any architecture with every weight away from its initial value, in float64."""
+    sae = S.make_sae(S.SAEConfig(kind, d_in, d_sae, k, "m", 0, "h"), seed).double()
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        for p in sae.parameters():
+            p += 0.2 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        sae.normalise_decoder()
+        if kind == "jumprelu":
+            sae.log_threshold -= 1.0
+        if kind == "batchtopk":
+            sae.threshold.fill_(0.4)
+    return sae
 
 
-def test_starts_from_data_even_with_fewer_tokens_than_features():
-    sae, sample = make(d_sae=50), batch(30)
-    _start_from_data(sae, sample, S.TrainConfig(d_sae=50, encoder_scale=0.1))
-    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(50), atol=1e-5)
-    assert torch.allclose(sae.W_enc, 0.1 * sae.W_dec.T) and torch.allclose(sae.b_dec, sample.mean(0))
-    rows = F.normalize(sample - sample.mean(0), dim=1)
-    assert bool(((sae.W_dec[:30] @ rows.T).amax(1) > 0.99).all())
+@pytest.mark.parametrize("kind", ALL)
+def test_scale_folds_into_the_weights_and_loss_has_no_unit(kind):
+    sae, x = random_sae(kind), batch(64).double()
+    loss = float(sae.loss(x / 3.7, sparsity=0.01)[0].detach())  # before the rest: it may move a threshold
+    features, x_hat = sae.encode(x / 3.7), sae(x / 3.7)
+    assert bool((features >= 0).all()) and 0 < float((features > 0).double().mean()) < 0.9
+    sae.scale_inputs(3.7)
+    assert torch.allclose(sae.encode(x), 3.7 * features) and torch.allclose(sae(x), 3.7 * x_hat)
+    assert float(sae.loss(x, sparsity=0.01)[0].detach()) == pytest.approx(loss, rel=1e-9)
 
 
-def test_learning_rate_rises_and_falls():
-    cfg = S.TrainConfig(steps=100, warmup=0.1)
-    factors = [_schedule(step, cfg) for step in range(100)]
-    assert factors[0] == pytest.approx(0.1) and max(factors) == 1.0 and factors[-1] == pytest.approx(1 / 90)
-    assert factors.index(1.0) == 9 and factors[10:] == sorted(factors[10:], reverse=True)
+@pytest.mark.parametrize("kind", ["relu", "gated", "topk", "jumprelu"])
+def test_loss_sees_what_encode_gives(kind):
+    sae, x = random_sae(kind), batch(64).double()
+    loss, info = sae.loss(x)
+    features = sae.encode(x)
+    assert float(info["fve"]) == pytest.approx(S.fve(x, sae(x)), abs=1e-9)
+    assert float(info["l0"]) == pytest.approx(float((features > 0).sum(1).double().mean()))
+    assert bool(info["fired"][(features > 0).any(0)].all())
+    loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in sae.parameters())
 
 
-def test_live_dictionaries_are_trained_once(tmp_path, monkeypatch, tiny_llama):
-    lm = tiny_llama()  # reads the tokenizer from the real cache
-    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
-    rows = token_rows(lm, ["some words about nothing much at all"] * 40, n_ctx=16)
-    cfg = S.TrainConfig(d_sae=32, k=4, steps=4, batch_size=32)
-    first = S.live_dictionaries(lm, rows, (0, 1), cfg, progress=False)
-    assert list(first) == [0, 1] and first[1].cfg.hook_name == lm.mlp_output(1) and first[1].cfg.k == 4
-    monkeypatch.setattr(S.train, "train_topk", None)  # would raise if it were called again
-    second = S.live_dictionaries(lm, rows, (0, 1), cfg, progress=False)
-    assert torch.equal(first[1].W_enc, second[1].W_enc)
+def test_relu_loss_by_hand():
+    sae, x = random_sae("relu"), batch(8).double()
+    features, error = sae.encode(x), x - sae(x)
+    variance = float((x - x.mean(0)).square().sum())
+    by_hand = float(error.square().sum()) / variance
+    by_hand += 0.7 * sum(float(f) for f in features.flatten()) / (8 * (variance / 8) ** 0.5)
+    assert float(sae.loss(x, sparsity=0.7)[0]) == pytest.approx(by_hand)
 
 
-# ---- files -----------------------------------------------------------------------------------------------
-def test_a_dictionary_survives_the_disk(tmp_path):
-    sae, x = make(), batch()
-    S.save_sae(sae, tmp_path / "new" / "sae")
-    loaded = S.load_sae(tmp_path / "new" / "sae")
-    assert loaded.cfg == sae.cfg and torch.equal(loaded(x), sae(x))
-    assert not any(p.requires_grad for p in loaded.parameters())
+def test_decoder_norm_penalty_does_not_depend_on_the_norms():
+    sae, x = random_sae("relu"), batch(30).double()
+    sae.unit_norm = False
+    loss, x_hat = sae.loss(x)[0], sae(x)
+    sizes = torch.linspace(0.1, 5, 10).double()
+    with torch.no_grad():  # small features with long rows: the plain penalty would call that sparse
+        sae.W_enc /= sizes
+        sae.b_enc /= sizes
+        sae.W_dec *= sizes[:, None]
+    assert torch.allclose(sae.loss(x)[0], loss) and torch.allclose(sae(x), x_hat)
+    sae.finish()
+    assert torch.allclose(sae(x), x_hat) and torch.allclose(sae.W_dec.norm(dim=1), torch.ones(10).double())
+    sae.unit_norm = True
+    assert torch.allclose(sae.loss(x)[0], loss)
 
 
-def broken_architecture(folder):
-    cfg = json.loads((folder / "cfg.json").read_text())
-    (folder / "cfg.json").write_text(json.dumps(cfg | {"architecture": "magic"}))
+def test_gated_by_hand():
+    sae = S.GatedSAE(S.SAEConfig("gated", 2, 2, 1, "m", 0, "h"))
+    with torch.no_grad():
+        sae.W_enc.copy_(torch.eye(2))
+        sae.b_gate.copy_(torch.tensor([-1.0, 1.0]))
+        sae.b_mag.copy_(torch.tensor([0.5, -0.5]))
+        sae.r_mag.copy_(torch.tensor([2.0, 3.0]).log())
+    # projected: [2, -0.5]; gate: [1, 0.5] both open; magnitude: relu([2 * 2 + 0.5, 3 * -0.5 - 0.5]) = [4.5, 0]
+    # projected: [0.9, 1]; gate: [-0.1, 2], the first shut; magnitude: [2.3, 2.5]
+    found = sae.encode(torch.tensor([[2.0, -0.5], [0.9, 1.0]]))
+    assert torch.allclose(found, torch.tensor([[4.5, 0.0], [0.0, 2.5]]))
 
 
-def rewrite(folder, change):
-    path = folder / "sae_weights.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    change(tensors)
-    path.unlink()
-    save_file(tensors, path)
+def test_the_gate_learns_through_the_frozen_decoder_alone():
+    sae, x = random_sae("gated"), batch(40).double()
+    (found,) = torch.autograd.grad(sae.loss(x, sparsity=0.3)[0], sae.W_dec)
+    error = (x - sae(x)).square().sum() / (x - x.mean(0)).square().sum()
+    (plain,) = torch.autograd.grad(error, sae.W_dec)
+    assert torch.allclose(found, plain), "neither penalty nor auxiliary term moves the decoder"
+    assert torch.autograd.grad(sae.loss(x, sparsity=0.0)[0], sae.b_gate)[0].abs().sum() > 0
 
 
-def broken_shape(folder):
-    rewrite(folder, lambda tensors: tensors.update(b_enc=torch.zeros(3)))
+def test_batch_topk_against_a_sorted_list():
+    sae, x = random_sae("batchtopk"), batch(20).double()
+    with torch.no_grad():
+        sae.b_enc += 2  # enough positive scores
+    scores = sae.pre_activations(x)
+    kept = sorted(scores.flatten().tolist(), reverse=True)[: 3 * 20]
+    features = sae.encode_batch(x)
+    assert sorted(features[features > 0].tolist(), reverse=True) == kept
+    assert len(set((features > 0).sum(1).tolist())) > 1, "some tokens get more than others"
+    sae.threshold.zero_()
+    _, info = sae.loss(x)
+    assert float(info["l0"]) == 3.0 and float(sae.threshold) == pytest.approx(kept[-1])
+    sae.threshold.fill_(1.0)
+    sae.loss(x)
+    assert float(sae.threshold) == pytest.approx(0.95 + 0.05 * kept[-1]), "a running mean"
 
 
-def missing_tensor(folder):
-    rewrite(folder, lambda tensors: tensors.pop("W_dec"))
+@pytest.mark.parametrize(("function", "smooth"), [(S.jump_relu, lambda t: 1 - t**2), (S.step, lambda t: 2 * (1 - t))])
+def test_straight_through_gradients_are_those_of_the_mean_over_smooth_data(function, smooth):
+    z = torch.linspace(-1, 1, 400_001, dtype=torch.float64)[:, None]  # density 1/2 on [-1, 1]
+    for t in (0.2, 0.5, 0.7):
+        threshold = torch.tensor([t], dtype=torch.float64, requires_grad=True)
+        mean = function(z, threshold, 0.05).mean()
+        (found,) = torch.autograd.grad(mean, threshold)
+        assert float(mean) == pytest.approx(smooth(t) / 4, abs=1e-4)  # integral of z or 1 above t, times 1/2
+        difference = (smooth(t + 1e-4) - smooth(t - 1e-4)) / (4 * 2e-4)
+        assert float(found[0]) == pytest.approx(difference, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "cfg.json").unlink(), "holds no dictionary that can be read.*needs cfg.json"),
-        (lambda f: (f / "sae_weights.safetensors").unlink(), "holds no dictionary"),
-        (lambda f: (f / "cfg.json").write_text("{"), "holds no dictionary"),
-        (lambda f: (f / "cfg.json").write_text('{"d_in": 3}'), "holds no dictionary"),
-        (lambda f: (f / "sae_weights.safetensors").write_bytes(b"no"), "holds no dictionary"),
-        (broken_architecture, "Unknown architecture 'magic'; known are topk"),
-        (broken_shape, "b_enc is missing or not of the shape"),
-        (missing_tensor, "W_dec is missing or not of the shape"),
-    ],
-)
-def test_broken_files_are_named(tmp_path, damage, message):
-    S.save_sae(make(), tmp_path)
-    damage(tmp_path)
-    with pytest.raises(ConceptLabError, match=message) as caught:
-        S.load_sae(tmp_path)
-    assert "\n" not in str(caught.value)
+def test_straight_through_gradients_by_loop():
+    g = torch.Generator().manual_seed(2)
+    z = torch.randn(9, 4, generator=g).double().requires_grad_()
+    threshold = torch.tensor([0.1, 0.3, 0.5, 0.7]).double().requires_grad_()
+    weight, width = torch.randn(9, 4, generator=g).double(), 0.4
+    d_z, d_t = torch.autograd.grad((weight * S.jump_relu(z, threshold, width)).sum(), (z, threshold))
+    (d_step,) = torch.autograd.grad((weight * S.step(z, threshold, width)).sum(), threshold)
+    want_t, want_step = [0.0] * 4, [0.0] * 4
+    for b in range(9):
+        for i in range(4):
+            value, t, w = float(z[b, i]), float(threshold[i]), float(weight[b, i])
+            assert float(d_z[b, i]) == (w if value > t else 0.0)
+            if abs(value - t) < width / 2:
+                want_t[i] -= t / width * w
+                want_step[i] -= w / width
+    assert d_t.tolist() == pytest.approx(want_t) and d_step.tolist() == pytest.approx(want_step)
+    assert any(want_t)
 
 
-def test_a_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(ConceptLabError, match="holds no dictionary"):
-        S.load_sae(tmp_path / "nowhere")
+def test_jumprelu_loss_counts_features():
+    sae, x = random_sae("jumprelu"), batch(30).double()
+    plain, with_penalty = (float(sae.loss(x, sparsity=c)[0]) for c in (0.0, 0.25))
+    active = [sum(float(z) > float(t) for z, t in zip(row, sae.threshold, strict=True))
+              for row in (x - sae.b_dec) @ sae.W_enc + sae.b_enc]  # fmt: skip
+    assert plain == pytest.approx(1 - S.fve(x, sae(x)))
+    assert with_penalty - plain == pytest.approx(0.25 * sum(active) / 30)
+
+
+def test_jumprelu_starts_with_k_features():
+    sae, x = S.make_sae(S.SAEConfig("jumprelu", 6, 40, 5, "m", 0, "h")), batch(500)
+    sae.start(x)
+    assert float((sae.encode(x) > 0).float().sum(1).mean()) == pytest.approx(5, abs=0.1)
+
+
+def test_unknown_architecture():
+    with pytest.raises(ConceptLabError, match="Unknown architecture 'magic'; known are relu, gated, topk"):
+        S.make_sae(S.SAEConfig("magic", 6, 10, 3, "m", 0, "h"))
 
 
 # ---- metrics ---------------------------------------------------------------------------------------------
@@ -343,92 +379,3 @@ def test_auroc_draws():
     same = (texts % 2).float() + 0.01 * scores
     wide, narrow = (S.auroc_draws(same, texts % 4 < 2, t)[1:] for t in (texts, None))
     assert wide[~wide.isnan()].std() > narrow[~narrow.isnan()].std()
-
-
-# ---- exercises -------------------------------------------------------------------------------------------
-def solution_batch_topk(scores, k):
-    flat = scores.relu().flatten()
-    top = flat.topk(k * len(scores))
-    return torch.zeros_like(flat).scatter(0, top.indices, top.values).view_as(scores)
-
-
-def topk_per_row(scores, k):
-    top = scores.relu().topk(k, dim=-1)
-    return torch.zeros_like(scores).scatter(-1, top.indices, top.values)
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (solution_batch_topk, "PASSED"),
-        (lambda s, k: s, "nothing was set to zero"),
-        (lambda s, k: s.relu(), "relu alone"),
-        (topk_per_row, "that is TopK"),
-        (lambda s, k: None, "nothing yet"),
-        (lambda s, k: s[:, :1], "shape"),
-        (lambda s, k: 1 / 0, "ZeroDivisionError"),
-        (lambda s, k: "text", "expected numbers"),
-    ],
-)
-def test_check_of_batch_topk(capsys, answer, says):
-    from conceptlab.checks.nb02_sparse_autoencoders import check_batch_topk
-
-    check_batch_topk(answer)
-    out = capsys.readouterr().out
-    assert says in out and ("PASSED" in out) == (says == "PASSED")
-
-
-@pytest.mark.parametrize(
-    ("answer", "says"),
-    [
-        (lambda e, b, d: (e * d.norm(dim=1), b * d.norm(dim=1), d / d.norm(dim=1, keepdim=True)), "PASSED"),
-        (lambda e, b, d: (e, b, d), "W_dec is unchanged"),
-        (lambda e, b, d: (e, b, d / d.norm(dim=1, keepdim=True)), "the norms are gone"),
-        (lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)), "the bias needs the norms"),
-        (lambda e, b, d: (e, b, d / d.norm(dim=0)), "columns have norm 1"),
-        (lambda e, b, d: (e, b, d / d.norm()), "divided by one number"),
-        (lambda e, b, d: d, "return W_enc, b_enc, W_dec"),
-        (lambda e, b, d: None, "return W_enc, b_enc, W_dec"),
-        (lambda e, b, d: e @ e, "RuntimeError"),
-    ],
-)
-def test_check_of_unit_norm(capsys, answer, says):
-    from conceptlab.checks.nb02_sparse_autoencoders import check_unit_norm
-
-    check_unit_norm(answer)
-    out = capsys.readouterr().out
-    assert says in out and ("PASSED" in out) == (says == "PASSED")
-
-
-# ---- figures ---------------------------------------------------------------------------------------------
-def test_figures_draw(recwarn):
-    import matplotlib.pyplot as plt
-    import numpy as np
-
-    from conceptlab.evaluation import Interval
-    from conceptlab.plots import sae as plots
-
-    line = (["a", " word", "\n", "漢", "א"], [0.0, 2.0, 0.1, 0.0, -1.0], "note")
-    long = ([" word"] * 60, [1.0] * 60, "")
-    figures = [
-        plots.token_heatmap({"neuron 1": [line, long], "silent": [(["a"], [0.0], "")]}, "title"),
-        plots.norms_by_layer(np.array([1.0, 50.0]), np.array([2.0, 2.0]), "title"),
-        plots.training_curves({"by hand": [0.1, 0.4]}, ("library", 0.5), "title"),
-        plots.variance_against_k([8, 16], {"features": [0.2, 0.3], "neurons": [0.1, 0.2]}, "title"),
-        plots.class_areas(["x"], {"feature": [Interval(0.7, 0.6, 0.8, 9)]}, "title", split_after=1),
-    ]
-    for figure in figures:
-        figure.canvas.draw()
-        plt.close(figure)
-    assert not [w for w in recwarn if "Glyph" in str(w.message)]
-
-
-def test_from_text_to_a_file(tmp_path, tiny_llama):
-    lm = tiny_llama()
-    rows = token_rows(lm, ["the cat sat on the mat and looked at the moon"] * 30, n_ctx=16)
-    data = harvest(lm, rows, (1,), folder=tmp_path / "h", progress=False)
-    sae, _ = S.train_topk(lm, data, 1, S.TrainConfig(d_sae=32, k=4, steps=10), progress=False)
-    assert sae.cfg.model_name == lm.name and sae.cfg.hook_name == "blocks.1.mlp.hook_out"
-    S.save_sae(sae, tmp_path / "s")
-    x = data.tensor(1)[:7]
-    assert torch.equal(S.load_sae(tmp_path / "s")(x), sae(x))

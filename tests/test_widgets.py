@@ -45,3 +45,50 @@ def test_figures_are_closed(parts):
     plt.close("all")
     search_widget(*parts, words="dog")
     assert not plt.get_fignums()
+
+
+# ---- dashboards of features --------------------------------------------------------------------------------
+@pytest.fixture
+def dictionary(tiny_llama, tmp_path):
+    import torch
+
+    from conceptlab import sae as S
+    from conceptlab.activations import harvest
+    from conceptlab.autointerp.firings import sae_firings
+    from conceptlab.text import token_rows
+
+    lm = tiny_llama()
+    texts = [f"the {animal} sat on the mat and looked at the moon" for animal in ("cat", "dog", "bird")]
+    found = harvest(lm, token_rows(lm, texts, n_ctx=8), (1,), folder=tmp_path / "h", progress=False)
+    sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, "h")).requires_grad_(False)
+    with torch.no_grad():
+        sae.b_enc[7] = -1e9  # a dead feature
+    return lm, sae, found, sae_firings(sae, found.tensor(1))
+
+
+def test_top_contexts_end_near_the_strongest_token_of_each_text(dictionary):
+    from conceptlab.widgets import top_contexts
+
+    lm, sae, found, firings = dictionary
+    feature = int(firings.counts().argmax())
+    dense, docs = sae.encode(found.tensor(1))[:, feature], found.docs()
+    strongest = sorted((float(dense[docs == d].max()) for d in docs.unique()), reverse=True)
+    lines = top_contexts(lm, found, firings, feature, before=2, after=1)
+    assert [max(values) for _, values, _ in lines] == pytest.approx([s for s in strongest if s > 0], rel=1e-5)
+    for words, values, _ in lines:
+        assert len(words) == len(values) <= 4
+        assert "".join(words) in " the cat sat on the mat and looked at the moon the dog sat the bird sat" or words
+
+
+def test_feature_widget_draws_the_static_figure(dictionary):
+    from conceptlab.widgets import feature_figure, feature_widget
+
+    firings = dictionary[-1]
+    order = firings.counts().argsort(descending=True).tolist()
+    box, message, image = feature_widget(*dictionary, feature=order[0]).children
+    assert image.value == png(feature_figure(*dictionary, order[0]))
+    before = image.value
+    box.value = order[1]
+    assert image.value == png(feature_figure(*dictionary, order[1])) != before
+    box.value = 7
+    assert "none of the" in message.value

@@ -20,6 +20,19 @@ from .models import LanguageModel
 from .text import TokenRows
 
 
+def shuffled_batches(n: int, size: int, seed: int = 0, steps: int | None = None) -> Iterator[Int[np.ndarray, " size"]]:
+    """`steps` batches of ascending indices below `n`, a new order each time all are used up; the rest is left out."""
+    generator, done = np.random.default_rng(seed), 0
+    size = min(size, n)
+    while steps is None or done < steps:
+        order = generator.permutation(n)
+        for i in range(0, n - size + 1, size):
+            if steps is not None and done >= steps:
+                return
+            done += 1
+            yield np.sort(order[i : i + size])
+
+
 @dataclass(frozen=True)
 class Harvest:
     """Activations of a set of layers at the same token positions, float16 on disk.
@@ -52,15 +65,9 @@ class Harvest:
 
     def batches(self, layer: int, size: int, seed: int = 0, steps: int | None = None) -> Iterator[Tensor]:
         """`steps` shuffled batches `[size, d_model]` (float32); a new order each time the data is used up."""
-        data, generator, done = self.memmap(layer), np.random.default_rng(seed), 0
-        size = min(size, self.n_tokens)
-        while steps is None or done < steps:
-            order = generator.permutation(self.n_tokens)
-            for i in range(0, self.n_tokens - size + 1, size):
-                if steps is not None and done >= steps:
-                    return
-                done += 1
-                yield torch.from_numpy(data[np.sort(order[i : i + size])].astype(np.float32))
+        data = self.memmap(layer)
+        for picks in shuffled_batches(self.n_tokens, size, seed, steps):
+            yield torch.from_numpy(data[picks].astype(np.float32))
 
     def token_ids(self) -> Int[Tensor, " tokens"]:
         """The token at each kept position."""
@@ -85,48 +92,72 @@ def harvest(
     batch_size: int = 16,
     folder: Path | None = None,
     progress: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Harvest:
     """Run `rows` through the model up to the deepest of `layers` and keep the activations at site `kind`.
 
     Finished harvests are found again by a hash of model, rows, layers and kind; an interrupted one goes on where it
-    stopped. Refuses to start when the disk has no room for it.
+    stopped. Refuses to start when the disk has no room for it. `part = (i, n)`: do only the i-th of n equal shares of
+    the rows, into the same files (several processes, one disk); the harvest is whole when every share has been done.
     """
     layers = tuple(sorted({lm.check_layer(layer) for layer in layers}))
     keep = rows.docs >= 0
     keep[:, 0] = False
     row, pos = (x.numpy() for x in keep.nonzero(as_tuple=True))
     width = lm.d_mlp if kind == "neurons" else lm.d_model
-    folder = folder or cache_dir() / "activations" / _key(lm, rows, layers, kind)
-    state = folder / "state.json"
-    done = json.loads(state.read_text())["rows"] if state.exists() else 0
-    result = Harvest(folder, rows, layers, row, pos, width, kind)
-    if done >= len(rows):
+    result = Harvest(
+        folder or cache_dir() / "activations" / _key(lm, rows, layers, kind), rows, layers, row, pos, width, kind
+    )
+    first, stop = (len(rows) * i // part[1] for i in (part[0], part[0] + 1))
+    if _rows_done(result.folder / "state.json") >= len(rows):
         return result
-    folder.mkdir(parents=True, exist_ok=True)
-    require_space(folder, 2 * width * len(row) * len(layers), f"Harvesting {len(row):,} tokens of {len(layers)} layers")
-    files = [_open(folder / f"layer_{layer:02d}.f16", (len(row), width)) for layer in layers]
-    bar = tqdm(total=len(rows) * rows.ids.shape[1], initial=done * rows.ids.shape[1], unit="tok", disable=not progress)
-    bar.set_description(f"harvest layers {list(layers)}")
-    for i, ids in rows.batches(batch_size, start=done):
-        found = lm.capture(ids, [(kind, layer) for layer in layers])
-        chosen = keep[i : i + len(ids)]
-        start = int(np.searchsorted(row, i))
-        for layer, file in zip(layers, files, strict=True):
-            part = found[kind, layer].cpu()[chosen].to(torch.float16).numpy()
-            file[start : start + len(part)] = part
-        bar.update(ids.numel())
-        for file in files:
-            file.flush()
-        with atomic_path(state) as temporary:
-            temporary.write_text(json.dumps({"rows": i + len(ids), "model": lm.name, "kind": kind}))
+    state = result.folder / ("state.json" if part[1] == 1 else f"state_{part[0]}_of_{part[1]}.json")
+    done = max(first, _rows_done(state))
+    result.folder.mkdir(parents=True, exist_ok=True)
+    missing = sum(2 * width * len(row) for x in layers if not (result.folder / f"layer_{x:02d}.f16").exists())
+    require_space(result.folder, missing, f"Harvesting {len(row):,} tokens of {len(layers)} layers")
+    bar = tqdm(
+        total=(stop - first) * rows.ids.shape[1], initial=(done - first) * rows.ids.shape[1], unit="tok",
+        disable=not progress, desc=f"harvest layers {list(layers)}",
+    )  # fmt: skip
+    for n_done in _write_rows(lm, result, keep, range(done, stop, batch_size), stop):
+        bar.update((n_done - done) * rows.ids.shape[1])
+        done = n_done
+        _write_state(state, done, lm, kind)
     bar.close()
+    shares = [result.folder / f"state_{i}_of_{part[1]}.json" for i in range(part[1])]
+    if part[1] > 1 and all(_rows_done(x) >= len(rows) * (i + 1) // part[1] for i, x in enumerate(shares)):
+        _write_state(result.folder / "state.json", len(rows), lm, kind)
     return result
 
 
+def _write_rows(lm: LanguageModel, result: Harvest, keep: Tensor, starts: range, stop: int) -> Iterator[int]:
+    """Run the batches of rows that begin at `starts`, write what is kept, and say up to which row it is on disk."""
+    files = [_open(result.folder / f"layer_{x:02d}.f16", (result.n_tokens, result.d_model)) for x in result.layers]
+    for i in starts:
+        end = min(i + starts.step, stop)
+        found = lm.capture(result.rows.ids[i:end], [(result.kind, layer) for layer in result.layers])
+        start = int(np.searchsorted(result.row, i))
+        for layer, file in zip(result.layers, files, strict=True):
+            part = found[result.kind, layer].cpu()[keep[i:end]].to(torch.float16).numpy()
+            file[start : start + len(part)] = part
+            file.flush()
+        yield end
+
+
 def _open(path: Path, shape: tuple[int, int]) -> np.memmap:
-    size = 2 * shape[0] * shape[1]
-    mode = "r+" if path.exists() and path.stat().st_size == size else "w+"
-    return np.memmap(path, np.float16, mode, shape=shape)
+    with open(path, "ab") as file:  # several processes may come here at once: nobody shortens what another has written
+        file.truncate(2 * shape[0] * shape[1])
+    return np.memmap(path, np.float16, "r+", shape=shape)
+
+
+def _rows_done(state: Path) -> int:
+    return json.loads(state.read_text())["rows"] if state.exists() else 0
+
+
+def _write_state(state: Path, done: int, lm: LanguageModel, kind: str) -> None:
+    with atomic_path(state) as temporary:
+        temporary.write_text(json.dumps({"rows": done, "model": lm.name, "kind": kind}))
 
 
 def _key(lm: LanguageModel, rows: TokenRows, layers: tuple[int, ...], kind: str) -> str:

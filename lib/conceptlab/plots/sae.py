@@ -15,6 +15,7 @@ from .style import COLORS, finish, new_figure
 
 Context = tuple[Sequence[str], Sequence[float], str]  # tokens, activation of each, note at the right end
 _WIDTH = 92  # characters of a heat map's line
+_LINES = ("target", "neighbour", "general", "second", "accent")  # colours of up to five dictionaries
 
 
 def token_heatmap(blocks: Mapping[str, Sequence[Context]], title: str = "", colour: str = "target") -> Figure:
@@ -24,11 +25,20 @@ def token_heatmap(blocks: Mapping[str, Sequence[Context]], title: str = "", colo
     """
     n_lines = sum(len(block) for block in blocks.values()) + 1.4 * len(blocks)
     fig, ax = new_figure(width=9.6, height=0.22 * n_lines + (0.45 if title else 0.15))
+    draw_contexts(ax, blocks, colour)
+    if title:
+        ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
+    return fig
+
+
+def draw_contexts(ax: Axes, blocks: Mapping[str, Sequence[Context]], colour: str = "target") -> None:
+    """The lines of `token_heatmap` in given axes; an empty heading takes no line."""
     shades = mpl.colors.LinearSegmentedColormap.from_list("shade", ["white", COLORS[colour]])
     y = 0.0
     for heading, contexts in blocks.items():
-        y += 1.0
-        ax.text(0, y, heading, fontsize=9, fontweight="bold", va="center")
+        if heading:
+            y += 1.0
+            ax.text(0, y, heading, fontsize=9, fontweight="bold", va="center")
         largest = max(max(values) for _, values, _ in contexts)
         for tokens, values, note in contexts:
             y += 1.0
@@ -36,9 +46,6 @@ def token_heatmap(blocks: Mapping[str, Sequence[Context]], title: str = "", colo
         y += 0.4
     ax.set(xlim=(0, _WIDTH + 24), ylim=(y + 0.5, 0.2))
     ax.set_axis_off()
-    if title:
-        ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
-    return fig
 
 
 def _line(ax: Axes, y: float, tokens: Sequence[str], shares: np.ndarray, note: str, shades) -> None:
@@ -60,27 +67,48 @@ def _drawable(character: str) -> bool:
     return ord(character) < 0x0530 or 0x1E00 <= ord(character) < 0x2600
 
 
-def norms_by_layer(first: np.ndarray, rest: np.ndarray, title: str) -> Figure:
-    """Median norm of the MLP output per layer, at position 0 and at all other positions; logarithmic."""
-    fig, ax = new_figure(width=8, height=2.8)
-    ax.plot(first, "o-", ms=4, color=COLORS["target"], label="position 0")
-    ax.plot(rest, "o-", ms=4, color=COLORS["neighbour"], label="all other positions")
-    ax.set_yscale("log")
-    finish(ax, title, "layer", "median norm of the MLP output", legend=True)
+def sparsity_frontier(
+    points: Mapping[str, Mapping[str, Sequence[float]]], measures: Mapping[str, str], title: str
+) -> Figure:
+    """One line per architecture over L0 (logarithmic), one panel per measure.
+
+    `points`: architecture -> {"l0": values, measure: values, ...}; `measures`: measure -> label of its axis.
+    """
+    fig, axes = new_figure(1, len(measures), width=max(7.6, 4.3 * len(measures) + 1.2), height=3.5, squeeze=False)
+    for ax, (measure, label) in zip(axes[0], measures.items(), strict=True):
+        for (name, values), colour, marker in zip(points.items(), _LINES, "osD^v", strict=False):
+            order = np.argsort(values["l0"])
+            x, y = (np.asarray(values[m], dtype=float)[order] for m in ("l0", measure))
+            ax.plot(x, y, marker + "-", ms=5, lw=1.2, color=COLORS[colour], label=name)
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+        finish(ax, "", "L0: active features per token", label)
+    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
 
 
-def training_curves(
-    curves: Mapping[str, Sequence[float]], reference: tuple[str, float] | None = None, title: str = ""
-) -> Figure:
-    """Share of variance explained on each training batch; `reference`: a dashed line, name and value."""
-    fig, ax = new_figure(width=7, height=3)
-    for (name, values), colour in zip(curves.items(), ("target", "control", "neighbour", "second"), strict=False):
-        ax.plot(np.arange(1, len(values) + 1), values, color=COLORS[colour], label=name)
-    if reference:
-        ax.axhline(reference[1], color=COLORS["ink"], ls="--", lw=1, label=reference[0])
-    ax.set_ylim(0, 1)
-    finish(ax, title, "optimisation step", "variance explained", legend=True)
+def sorted_cosines(series: Mapping[str, np.ndarray], title: str, x: str, y: str, least: float | None = None) -> Figure:
+    """Cosines of each series from the largest to the smallest, over the share of features; a rule at `least`."""
+    fig, ax = new_figure(width=7.6, height=3.2)
+    for (name, values), colour in zip(series.items(), ("target", "neighbour", "general", "control"), strict=False):
+        ordered = np.sort(np.asarray(values))[::-1]
+        ax.plot(np.arange(1, len(ordered) + 1) / len(ordered), ordered, color=COLORS[colour], label=name)
+    if least is not None:
+        ax.axhline(least, color=COLORS["ink"], ls="--", lw=1)
+    ax.set(xlim=(0, 1), ylim=(min(0.0, *(float(np.min(v)) for v in series.values())), 1.02))
+    finish(ax, title, x, y)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    return fig
+
+
+def densities(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
+    """Histogram of log10 firing rates per dictionary: `metrics.density_histogram`'s counts and edges."""
+    fig, ax = new_figure(width=7, height=2.8)
+    for (name, (counts, edges)), colour in zip(series.items(), _LINES, strict=False):
+        ax.stairs(np.asarray(counts), np.asarray(edges), color=COLORS[colour], lw=1.4, label=name)
+    finish(ax, title, "log10 of the share of tokens a feature fires on", "features")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
 
 

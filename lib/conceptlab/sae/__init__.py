@@ -1,7 +1,12 @@
 """Sparse autoencoders: dictionaries of features for MLP outputs."""
 
+from .architectures import ARCHITECTURES, make_sae
 from .base import SAE, SAEConfig
-from .io import load_sae, save_sae
+from .batchtopk import BatchTopKSAE
+from .distributed import World
+from .gated import GatedSAE
+from .io import check_fits, load_sae, sae_site, save_sae
+from .jumprelu import JumpReLUSAE, jump_relu, step
 from .metrics import (
     Quality,
     auroc,
@@ -15,31 +20,47 @@ from .metrics import (
     quality,
     spliced_loss,
 )
+from .relu import ReLUSAE
+from .shipped import load_card, load_shipped, shipped_layers
 from .sparse import top_scores, weighted_rows
 from .topk import TopKSAE
-from .train import History, TrainConfig, live_dictionaries, train_topk
+from .train import History, TrainConfig, live_dictionaries, train_sae
 
 __all__ = [
+    "ARCHITECTURES",
     "SAE",
+    "BatchTopKSAE",
+    "GatedSAE",
     "History",
+    "JumpReLUSAE",
     "Quality",
+    "ReLUSAE",
     "SAEConfig",
     "TopKSAE",
     "TrainConfig",
+    "World",
     "auroc",
     "auroc_draws",
     "best_direction",
+    "check_fits",
     "draws_interval",
     "fve",
     "fve_by_group",
+    "jump_relu",
     "live_dictionaries",
+    "load_card",
     "load_sae",
+    "load_shipped",
     "loss_recovered",
+    "make_sae",
     "pool_max",
     "quality",
+    "sae_site",
     "save_sae",
+    "shipped_layers",
     "spliced_loss",
+    "step",
     "top_scores",
-    "train_topk",
+    "train_sae",
     "weighted_rows",
 ]

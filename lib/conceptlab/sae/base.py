@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ..models import LanguageModel
+from .distributed import SOLO, World
 
 
 @dataclass(frozen=True)
 class SAEConfig:
     """What a dictionary is and what it reads."""
 
-    architecture: str  # "topk"
+    architecture: str  # a name in `ARCHITECTURES`: relu, gated, topk, batchtopk, jumprelu
     d_in: int  # width of the activations
     d_sae: int  # number of features
-    k: int  # active features per token (TopK)
+    k: int  # active features per token: exact (topk), on average (batchtopk), aimed at by the start (others)
     model_name: str  # the model it was trained on
     hook_layer: int  # 0-based
     hook_name: str  # TransformerLens' name of the place it reads, `LanguageModel.mlp_output(layer)`
 
 
-class SAE(nn.Module):
-    """`x_hat = encode(x) @ W_dec + b_dec` with unit-norm rows of `W_dec`; architectures define `encode`.
+@dataclass(frozen=True)
+class Recipe:
+    """Training settings that depend on the architecture. Tuned on SmolLM2-135M, layer 6, 500 steps of 512 tokens."""
 
-    Weights: `W_enc [d_in, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]`.
+    lr: float  # Adam's learning rate
+    encoder_scale: float  # the encoder starts as this times the decoder's transpose
+    sparsity: float = 0.0  # coefficient of the penalty, no unit; 0: sparse by construction
+    resamples: bool = True  # dead features are restarted at badly reconstructed tokens (else: an auxiliary loss)
+
+
+class SAE(nn.Module):
+    """`x_hat = encode(x) @ W_dec + b_dec` with unit-norm rows of `W_dec`; architectures define `encode` and `loss`.
+
+    Weights: `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]`, and one vector `[d_sae]` for each name in
+    `feature_vectors`.
     """
+
+    feature_vectors: ClassVar[tuple[str, ...]] = ("b_enc",)
+    thresholds: ClassVar[tuple[str, ...]] = ()  # further tensors in the unit of the features
+    recipe: ClassVar[Recipe]
+    lr_factors: ClassVar[dict[str, float]] = {}  # parameters that learn faster or slower than the others
+    resample_scale: ClassVar[float] = 0.2  # size of a restarted encoder column, in mean norms of the live ones
 
     def __init__(self, cfg: SAEConfig, seed: int = 0):
         super().__init__()
         self.cfg = cfg
+        self.unit_norm = True  # False while a penalty on the decoder's norms is trained with (ReLU only)
         W_dec = torch.randn(cfg.d_sae, cfg.d_in, generator=torch.Generator().manual_seed(seed))
         W_dec = W_dec / W_dec.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(W_dec)
         self.W_enc = nn.Parameter(W_dec.T.clone())  # encoder starts as the decoder's transpose
-        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae))
+        for name in self.feature_vectors:
+            setattr(self, name, nn.Parameter(torch.zeros(cfg.d_sae)))
         self.b_dec = nn.Parameter(torch.zeros(cfg.d_in))
 
+    # ---- use ----------------------------------------------------------------------------------------
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         """Feature activations, non-negative and sparse."""
         raise NotImplementedError
@@ -52,17 +74,80 @@ class SAE(nn.Module):
         return self.decode(self.encode(x))
 
     @torch.no_grad()
+    def residual_directions(self, lm: LanguageModel) -> Float[Tensor, "d_sae d_model"]:
+        """Decoder rows as they act on the residual stream.
+
+        The gain of a post-MLP norm is included, unless the dictionary reads what comes after it (Gemma Scope).
+        """
+        if self.cfg.hook_name.endswith(".hook_mlp_out"):
+            return self.W_dec.clone()
+        return self.W_dec * lm.post_mlp_gain(self.cfg.hook_layer)
+
+    # ---- training -----------------------------------------------------------------------------------
+    def loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"] | None = None,
+        sparsity: float | None = None,
+        world: World = SOLO,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Squared error over the variance of the batch, plus what the architecture adds.
+
+        `dead`: features that have not fired for long (for an auxiliary loss). `sparsity`: coefficient of the penalty
+        (None: the recipe's). `world`: the processes that share the batch, of which `x` is one's part.
+        Returns the loss of this part, whose mean over the processes is that of the batch, and detached `{"fve"`, `"l0"`
+        (of the whole batch), `"fired" [d_sae]` (of this part)`}`.
+        """
+        raise NotImplementedError
+
+    def start(self, sample: Float[Tensor, "n d_in"]) -> None:
+        """Set what an architecture wants set from data before the first step. Encoder and decoder stand already."""
+
+    def scores(self, x: Float[Tensor, "batch d_in"], bias: Float[Tensor, " d_sae"]) -> Float[Tensor, "batch d_sae"]:
+        """`(x - b_dec) @ W_enc + bias`, the centring moved out of the large product."""
+        return torch.addmm(bias - self.b_dec @ self.W_enc, x, self.W_enc).to(x.dtype)
+
+    def report(
+        self, error: Tensor, features: Float[Tensor, "batch d_sae"], variance: Tensor, world: World
+    ) -> dict[str, Tensor]:
+        """What `loss` says beside the loss, from the error of this process and the variance of the batch."""
+        on = features.detach() > 0
+        return {
+            "fve": 1 - world.mean(error.detach().square().sum()) / variance,
+            "l0": world.mean(on.sum() / len(on)),
+            "fired": on.any(0),
+        }
+
+    @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Give every decoder row norm 1."""
         self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
 
     @torch.no_grad()
-    def scale_inputs(self, factor: float) -> None:
-        """Fold `encode(x / factor) * factor` into the weights: trained on scaled activations, read raw ones."""
-        self.b_enc *= factor
-        self.b_dec *= factor
+    def remove_parallel_gradient(self) -> None:
+        """Drop the part of the decoder's gradient that would only change the rows' norms."""
+        grad, W_dec = self.W_dec.grad, self.W_dec
+        grad -= (grad * W_dec).sum(1, keepdim=True) * W_dec
 
     @torch.no_grad()
-    def residual_directions(self, lm: LanguageModel) -> Float[Tensor, "d_sae d_model"]:
-        """Decoder rows as they act on the residual stream (the gain of a post-MLP norm included)."""
-        return self.W_dec * lm.post_mlp_gain(self.cfg.hook_layer)
+    def scale_inputs(self, factor: float) -> None:
+        """Fold `encode(x / factor) * factor` into the weights: trained on scaled activations, read raw ones."""
+        for name in ("b_dec", *(n for n in self.feature_vectors if n.startswith("b_")), *self.thresholds):
+            getattr(self, name).mul_(factor)
+
+    def finish(self) -> None:
+        """What is left to do after the last step."""
+
+    @torch.no_grad()
+    def restart_features(self, dead: Bool[Tensor, " d_sae"], rows: Float[Tensor, "n_dead d_in"]) -> None:
+        """Give dead features new directions (`rows`, of norm 1): small encoder columns, biases as at the start."""
+        live = ~dead if not bool(dead.all()) else dead
+        self.W_dec[dead] = rows
+        self.W_enc[:, dead] = self.resample_scale * self.W_enc[:, live].norm(dim=0).mean() * rows.T
+        for name in self.feature_vectors:
+            getattr(self, name)[dead] = 0.0
+
+
+def variance_sum(x: Float[Tensor, "batch d"], world: World = SOLO) -> Float[Tensor, ""]:
+    """`sum |x - mean|^2` over the tokens of this process, the mean that of the batch; averaged over the processes."""
+    return world.mean((x - world.mean(x.mean(0))).square().sum())

@@ -18,7 +18,7 @@ from .base import SAE
 
 def fve(x: Float[Tensor, "n d"], x_hat: Float[Tensor, "n d"]) -> float:
     """Share of variance explained: `1 - sum |x - x_hat|^2 / sum |x - mean(x)|^2`. 1 is perfect, 0 is the mean."""
-    return float(1 - (x - x_hat).square().sum() / (x - x.mean(0)).square().sum())
+    return float((1 - (x - x_hat).square().sum() / (x - x.mean(0)).square().sum()).detach())
 
 
 def fve_by_group(
@@ -36,27 +36,74 @@ def fve_by_group(
     return 1 - n * by_group / (x - x.mean(0)).square().sum()
 
 
+DENSE = 0.1  # a feature that fires on a larger share of the tokens than this counts as dense
+
+
 @dataclass(frozen=True)
 class Quality:
     """What a dictionary does to activations it was not trained on."""
 
     fve: float  # share of variance explained
+    mse: float  # squared error per token and dimension, in the activations' own unit
     l0: float  # active features per token
     dead: float  # share of features that fire on none of the tokens
+    dense: float  # share of features that fire on more than a tenth of them (`DENSE`)
 
 
 @torch.no_grad()
 def quality(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 4_096) -> Quality:
     """Reconstruction and sparsity on activations `x`. More tokens leave fewer features dead: state how many."""
-    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.bool, device=x.device)
-    active, error = 0, 0.0
+    fired, error = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=x.device), 0.0
     for part in x.split(batch_size):
         features = sae.encode(part)
-        fired |= (features > 0).any(0)
-        active += int((features > 0).sum())
+        fired += (features > 0).sum(0)
         error += float((part - sae.decode(features)).square().sum())
     total = float((x - x.mean(0)).square().sum())
-    return Quality(1 - error / total, active / len(x), float((~fired).float().mean()))
+    rates = fired / len(x)
+    dead, dense = ((rates == 0).float().mean(), (rates > DENSE).float().mean())
+    return Quality(1 - error / total, error / x.numel(), float(rates.sum()), float(dead), float(dense))
+
+
+@torch.no_grad()
+def firing_rates(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 4_096) -> Float[Tensor, " d_sae"]:
+    """Share of the tokens on which each feature fires: its density."""
+    fired = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=x.device)
+    for part in x.split(batch_size):
+        fired += (sae.encode(part) > 0).sum(0)
+    return (fired / len(x)).cpu()
+
+
+def density_histogram(
+    rates: Float[Tensor, " d_sae"], low: float = -5.0, bins: int = 20
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, " edges"]]:
+    """Live features in equal bins of log10 firing rate between `low` and 0; rarer ones fall into the first bin.
+
+    Returns counts and the `bins + 1` edges. Dead features (rate 0) are left out.
+    """
+    logs = rates[rates > 0].log10().clamp(low, 0.0).float()
+    return torch.histc(logs, bins, low, 0.0), torch.linspace(low, 0.0, bins + 1)
+
+
+def nearest(
+    rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None, chunk: int = 1_024
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """Cosine with, and index of, the nearest of `others` for each row (decoder rows of two dictionaries).
+
+    None: the nearest other row of the same matrix. Memory: `chunk` x m cosines at a time.
+    """
+    target = rows if others is None else others
+    target = target / target.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    values, indices = [], []
+    for start in range(0, len(rows), chunk):
+        part = rows[start : start + chunk]
+        near = (part / part.norm(dim=1, keepdim=True).clamp_min(1e-12)) @ target.T
+        if others is None:
+            own = torch.arange(len(part), device=rows.device)
+            near[own, own + start] = -torch.inf
+        best = near.max(1)
+        values.append(best.values)
+        indices.append(best.indices)
+    return torch.cat(values), torch.cat(indices)
 
 
 @torch.no_grad()

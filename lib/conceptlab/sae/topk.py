@@ -7,12 +7,18 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE
+from .base import SAE, Recipe, variance_sum
+from .distributed import SOLO, World
 from .sparse import top_scores, weighted_rows
+
+K_AUX = 32  # dead features that explain a token's error
+AUX_WEIGHT = 1 / 32
 
 
 class TopKSAE(SAE):
     """`encode(x) = TopK(relu((x - b_dec) W_enc + b_enc))`."""
+
+    recipe = Recipe(lr=4e-3, encoder_scale=0.1, resamples=False)
 
     def pre_activations(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """Feature scores before the k largest are kept."""
@@ -38,23 +44,36 @@ class TopKSAE(SAE):
         self,
         x: Float[Tensor, "batch d_in"],
         dead: Bool[Tensor, " d_sae"] | None = None,
-        k_aux: int = 32,
-        aux_weight: float = 1 / 32,
+        sparsity: float | None = None,
+        world: World = SOLO,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error over the variance of `x`, plus the auxiliary loss of dead features (section 2.4 there).
 
-        `dead`: the features that reconstruct, with their own `k_aux` largest scores, what the live ones leave.
-        Returns the loss and `{"fve", "indices"}`.
+        `sparsity` has no meaning here. A feature counts as fired when it was among the k, also with a value of zero.
         """
         bias = self.b_enc - self.b_dec @ self.W_enc  # the centring of x, moved out of the large product
         values, indices = top_scores(x, self.W_enc, bias, self.cfg.k)
         error = x - self.decode_sparse(values, indices)
-        loss = error.square().sum() / (x - x.mean(0)).square().sum()
-        fve = 1 - loss.detach()
-        if dead is not None and (n_dead := int(dead.sum())) > 0:
-            which = dead.nonzero()[:, 0]
-            own = top_scores(x, self.W_enc[:, which], bias[which], min(k_aux, n_dead))
-            guess, left = weighted_rows(own[0], own[1], self.W_dec[which]), error.detach()
-            aux = (guess - left).square().sum() / left.square().sum()
-            loss = loss + aux_weight * aux.nan_to_num(0.0)
-        return loss, {"fve": fve, "indices": indices}
+        loss = error.square().sum() / variance_sum(x, world)
+        fired = torch.zeros(self.cfg.d_sae, dtype=torch.bool, device=x.device)
+        fired[indices.flatten()] = True
+        l0 = world.mean((values.detach() > 0).sum() / len(x))
+        info = {"fve": 1 - world.mean(loss.detach()), "l0": l0, "fired": fired}
+        return loss + self.auxiliary_loss(x, error, bias, dead, world), info
+
+    def auxiliary_loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        error: Float[Tensor, "batch d_in"],
+        bias: Float[Tensor, " d_sae"],
+        dead: Bool[Tensor, " d_sae"] | None,
+        world: World,
+    ) -> Tensor | float:
+        """Dead features reconstruct, with their own `K_AUX` largest scores, what the live ones leave. 0 if none is."""
+        if dead is None or (n_dead := int(dead.sum())) == 0:
+            return 0.0
+        which = dead.nonzero()[:, 0]
+        own = top_scores(x, self.W_enc[:, which], bias[which], min(K_AUX, n_dead))
+        guess, left = weighted_rows(own[0], own[1], self.W_dec[which]), error.detach()
+        aux = (guess - left).square().sum() / world.mean(left.square().sum())
+        return AUX_WEIGHT * aux.nan_to_num(0.0)

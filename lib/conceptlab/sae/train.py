@@ -1,90 +1,255 @@
-"""Train a TopK dictionary on a harvest, and keep small live dictionaries for the notebooks."""
+"""Train a dictionary of any architecture on activations, and keep small live dictionaries for the notebooks."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..activations import Harvest, harvest
-from ..cache import atomic_path, cache_dir
+from ..activations import Harvest, harvest, shuffled_batches
+from ..cache import ConceptLabError, atomic_path, cache_dir
 from ..models import LanguageModel
 from ..text import TokenRows
-from .base import SAEConfig
+from .architectures import architecture, make_sae
+from .base import SAE, SAEConfig
+from .checkpoint import load_checkpoint, save_checkpoint
+from .distributed import SOLO, World
 from .io import load_sae, save_sae
-from .topk import TopKSAE
 
 _RECIPE = 2  # raised when training changes, so that dictionaries of the old recipe are not found again
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a dictionary is trained."""
+    """How a dictionary is trained. None: what the architecture's `recipe` says."""
 
     d_sae: int = 4_096  # features
-    k: int = 32  # active features per token
+    k: int = 32  # active features per token (topk, batchtopk); where the threshold starts (jumprelu)
     steps: int = 1_000  # optimisation steps
-    batch_size: int = 512  # tokens per step
-    lr: float = 4e-3  # Adam; linear warm-up and decay to zero. Tuned for a few hundred steps
-    warmup: float = 0.05  # share of the steps
-    encoder_scale: float = 0.1  # the encoder starts as this times the decoder's transpose
+    batch_size: int = 512  # tokens per step, over all processes
+    lr: float | None = None  # Adam; linear warm-up and decay to zero. Tuned for a few hundred steps
+    warmup: float = 0.05  # share of the steps in which the learning rate rises
+    encoder_scale: float | None = None  # the encoder starts as this times the decoder's transpose
     dead_after: int = 20_000  # tokens without firing after which a feature counts as dead
     seed: int = 0
+    architecture: str = "topk"  # relu, gated, topk, batchtopk or jumprelu
+    sparsity: float | None = None  # coefficient of the L1 (relu, gated) or L0 (jumprelu) penalty, no unit
+    sparsity_warmup: float = 0.1  # share of the steps in which that coefficient rises from zero
+    decoder_norm_penalty: bool = False  # relu: penalise sum f_i |W_dec_i| and leave the norms free
+    bias_init: str = "mean"  # b_dec starts as the "mean" or the "geometric_median" of the activations
+    resample_at: tuple[float, ...] = (0.2, 0.4, 0.6)  # shares of the steps after which dead features are restarted
+    checkpoint_every: int = 500  # steps between checkpoints, where a folder for them is given
 
 
 @dataclass
 class History:
-    """One entry per logged step."""
+    """One entry per logged step (every tenth and the last), measured on the training batch."""
 
-    step: list[int]
-    fve: list[float]  # share of variance explained on the training batch
-    dead: list[float]  # share of features that have not fired for `dead_after` tokens
+    step: list[int] = field(default_factory=list)
+    fve: list[float] = field(default_factory=list)  # share of variance explained
+    dead: list[float] = field(default_factory=list)  # share of features that have not fired for `dead_after` tokens
+    loss: list[float] = field(default_factory=list)  # what is minimised
+    l0: list[float] = field(default_factory=list)  # active features per token
 
 
-def train_topk(
-    lm: LanguageModel, data: Harvest, layer: int, cfg: TrainConfig = TrainConfig(), progress: bool = True
-) -> tuple[TopKSAE, History]:
-    """Train on `data`; the returned dictionary reads raw activations (the training scale is folded in)."""
-    sae_cfg = SAEConfig("topk", data.d_model, cfg.d_sae, cfg.k, lm.name, layer, lm.mlp_output(layer))
-    sae = TopKSAE(sae_cfg, cfg.seed).to(lm.device)
-    sample = next(data.batches(layer, max(8_192, cfg.d_sae), cfg.seed, steps=1)).to(lm.device)
+def train_sae(
+    data: Harvest | Float[Tensor, "tokens d_in"],
+    cfg: TrainConfig = TrainConfig(),
+    lm: LanguageModel | None = None,
+    layer: int | None = None,
+    progress: bool = True,
+    checkpoint: Path | None = None,
+    world: World = SOLO,
+) -> tuple[SAE, History]:
+    """Train on `data`; the returned dictionary reads raw activations (the training scale is folded in).
+
+    `data`: a harvest, of which `layer` is taken, or plain activations. `lm`: whose activations they are (name and
+    device). `checkpoint`: a folder in which training leaves its state and from which it goes on, to the same bits; it
+    stays there afterwards. `world`: the processes that train together. On CUDA the large products run in bfloat16.
+
+    Raises ConceptLabError for settings that do not fit, a checkpoint of another run, or a loss that is not finite.
+    """
+    source = _Source(data, layer)
+    cfg = _resolved(cfg)
+    device = lm.device if lm is not None else source.device
+    hook = "" if lm is None or layer is None else lm.mlp_output(layer)
+    names = (getattr(lm, "name", ""), layer or 0, hook)
+    sae = make_sae(SAEConfig(cfg.architecture, source.width, cfg.d_sae, cfg.k, *names), cfg.seed).to(device)
+    sae.unit_norm = not cfg.decoder_norm_penalty
+    sample = source.take(next(shuffled_batches(len(source), max(8_192, cfg.d_sae), cfg.seed))).to(device)
     scale = float(sample.square().mean().sqrt())  # activations are divided by it during training
     _start_from_data(sae, sample / scale, cfg)
-    optimiser = torch.optim.Adam(sae.parameters(), lr=cfg.lr, betas=(0.9, 0.999), fused=True)
-    idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=lm.device)
-    history = History([], [], [])
-    bar = tqdm(total=cfg.steps, unit="step", disable=not progress, desc=f"SAE layer {layer}", mininterval=2)
-    for step, x in enumerate(data.batches(layer, cfg.batch_size, cfg.seed, cfg.steps)):
-        x = x.to(lm.device) / scale
-        for group in optimiser.param_groups:
-            group["lr"] = cfg.lr * _schedule(step, cfg)
-        loss, info = sae.loss(x, dead=idle > cfg.dead_after)
-        optimiser.zero_grad()
-        loss.backward()
-        _remove_parallel_gradient(sae)
-        optimiser.step()
-        sae.normalise_decoder()
-        idle += len(x)
-        idle[info["indices"].unique()] = 0
+    run = _Run(sae, cfg, world, scale)
+    done = run.resume(checkpoint) if checkpoint is not None else 0
+    hidden = not progress or world.rank > 0
+    bar = tqdm(total=cfg.steps, initial=done, unit="step", disable=hidden, desc=_title(cfg, layer), mininterval=2)
+    for step, picks in enumerate(shuffled_batches(len(source), cfg.batch_size, cfg.seed, cfg.steps)):
+        if step < done:
+            continue
+        run.update(step, source.take(world.share(picks)).to(device) / scale)
         if step % 10 == 0 or step == cfg.steps - 1:
-            history.step.append(step)
-            history.fve.append(float(info["fve"]))
-            history.dead.append(float((idle > cfg.dead_after).float().mean()))
-            bar.set_postfix(fve=f"{history.fve[-1]:.3f}", dead=f"{history.dead[-1]:.3f}", refresh=False)
+            bar.set_postfix(run.log(step), refresh=False)
         bar.update()
+        if checkpoint is not None and ((step + 1) % cfg.checkpoint_every == 0 or step == cfg.steps - 1):
+            run.save(checkpoint, step + 1)
     bar.close()
+    sae.finish()
     sae.scale_inputs(scale)
-    return sae.requires_grad_(False), history
+    return sae.requires_grad_(False), run.history
+
+
+def _title(cfg: TrainConfig, layer: int | None) -> str:
+    return f"{cfg.architecture} SAE" + ("" if layer is None else f" layer {layer}")
+
+
+def _resolved(cfg: TrainConfig) -> TrainConfig:
+    """`cfg` with the architecture's recipe where it says None. Raises ConceptLabError for what does not fit."""
+    recipe = architecture(cfg.architecture).recipe
+    if not 1 <= cfg.k <= cfg.d_sae:
+        raise ConceptLabError(f"k = {cfg.k} active features need 1 <= k <= d_sae = {cfg.d_sae}; choose another k.")
+    if cfg.decoder_norm_penalty and cfg.architecture != "relu":
+        raise ConceptLabError("decoder_norm_penalty is an option of the relu architecture; leave it off for others.")
+    if cfg.bias_init not in ("mean", "geometric_median"):
+        raise ConceptLabError(f"bias_init is 'mean' or 'geometric_median', not {cfg.bias_init!r}.")
+    if cfg.steps < 1 or cfg.batch_size < 1 or cfg.checkpoint_every < 1:
+        raise ConceptLabError("steps, batch_size and checkpoint_every must be at least 1.")
+    return replace(
+        cfg,
+        lr=recipe.lr if cfg.lr is None else cfg.lr,
+        encoder_scale=recipe.encoder_scale if cfg.encoder_scale is None else cfg.encoder_scale,
+        sparsity=recipe.sparsity if cfg.sparsity is None else cfg.sparsity,
+    )
+
+
+class _Source:
+    """Activations by index, from a harvest on disk or from a tensor."""
+
+    def __init__(self, data: Harvest | Tensor, layer: int | None):
+        if isinstance(data, Harvest) and layer is None:
+            raise ConceptLabError(f"A harvest needs layer=; this one holds layers {list(data.layers)}.")
+        self.data = data.memmap(layer) if isinstance(data, Harvest) else data
+        gpu = torch.cuda.is_available() and isinstance(data, Harvest)
+        self.device = torch.device("cuda") if gpu else getattr(data, "device", torch.device("cpu"))
+        self.width = self.data.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def take(self, picks: np.ndarray) -> Float[Tensor, "n d_in"]:
+        if isinstance(self.data, Tensor):
+            return self.data[torch.from_numpy(picks).to(self.data.device)].detach().float()
+        return torch.from_numpy(self.data[picks].astype(np.float32))
+
+
+class _Run:
+    """A dictionary in training: weights, optimiser, how long each feature has been silent, and the curves."""
+
+    def __init__(self, sae: SAE, cfg: TrainConfig, world: World, scale: float):
+        self.sae, self.cfg, self.world, self.scale = sae, cfg, world, scale
+        groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in sae.named_parameters()]
+        self.optimiser = torch.optim.Adam(groups, lr=cfg.lr, betas=(0.9, 0.999), fused=True)
+        self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
+        self.history = History()
+        self.restarts = {int(share * cfg.steps) for share in cfg.resample_at} if sae.recipe.resamples else set()
+
+    def update(self, step: int, x: Float[Tensor, "batch d_in"]) -> None:
+        """One optimisation step on this process's part of the batch."""
+        sae, cfg, dead = self.sae, self.cfg, self.idle > self.cfg.dead_after
+        for group in self.optimiser.param_groups:
+            group["lr"] = cfg.lr * _schedule(step, cfg) * group["factor"]
+        sparsity = cfg.sparsity * min(1.0, (step + 1) / max(1.0, cfg.sparsity_warmup * cfg.steps))
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
+            loss, self.info = sae.loss(x, dead, sparsity, self.world)
+        self.loss = loss.detach()
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.world.average_gradients(sae)
+        if sae.unit_norm:
+            sae.remove_parallel_gradient()
+        self.optimiser.step()
+        if sae.unit_norm:
+            sae.normalise_decoder()
+        self.idle += len(x) * self.world.size
+        self.idle[self.world.any(self.info["fired"])] = 0
+        if step + 1 in self.restarts:
+            self.restart(step, x)
+
+    @torch.no_grad()
+    def restart(self, step: int, x: Float[Tensor, "batch d_in"]) -> None:
+        """Point dead features at the errors of badly reconstructed tokens, forget their momentum (Bricken et al. 2023).
+
+        Tokens are drawn with a chance in proportion to their squared loss. There the new row is the token itself; its
+        error has less of what living features already say.
+        """
+        dead = self.idle > self.cfg.dead_after
+        if not bool(dead.any()):
+            return
+        x = self.world.gather(x)
+        error = x - self.sae(x)
+        chance = error.square().sum(1).square().double().cpu() + 1e-12
+        n, generator = int(dead.sum()), torch.Generator().manual_seed(self.cfg.seed + step)
+        picks = torch.multinomial(chance, n, replacement=n > len(x), generator=generator).to(x.device)
+        self.sae.restart_features(dead, F.normalize(error[picks], dim=1))
+        for name, p in self.sae.named_parameters():
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if name == "W_enc":
+                    self.optimiser.state[p][moment][:, dead] = 0
+                elif name != "b_dec":
+                    self.optimiser.state[p][moment][dead] = 0
+        self.idle[dead] = 0
+
+    def log(self, step: int) -> dict[str, str]:
+        """Add an entry to the curves and give it as text."""
+        h, dead = self.history, self.idle > self.cfg.dead_after
+        entry = {
+            "loss": float(self.world.mean(self.loss)),
+            "fve": float(self.info["fve"]),
+            "l0": float(self.info["l0"]),
+            "dead": float(dead.float().mean()),
+        }
+        if not np.isfinite(entry["loss"]):
+            raise ConceptLabError(
+                f"The loss is not finite at step {step}; lower the learning rate ({self.cfg.lr}) "
+                "or look for infinite activations."
+            )
+        h.step.append(step)
+        for name, value in entry.items():
+            getattr(h, name).append(value)
+        return {name: f"{value:.1f}" if name == "l0" else f"{value:.3f}" for name, value in entry.items()}
+
+    def save(self, folder: Path, done: int) -> None:
+        """Leave all that the next step depends on in `folder` (process 0 does, the others hold the same)."""
+        if self.world.rank == 0:
+            facts = {"done": done, "run": self._identity(), "history": asdict(self.history)}
+            save_checkpoint(folder, self.sae, self.optimiser, self.idle, facts)
+
+    def resume(self, folder: Path) -> int:
+        """Take up the state in `folder`; returns the number of steps done, 0 where there is none."""
+        facts = load_checkpoint(folder, self.sae, self.optimiser, self.idle, self._identity())
+        if facts is None:
+            return 0
+        self.history = History(**facts["history"])
+        return facts["done"]
+
+    def _identity(self) -> dict:
+        settings = asdict(self.cfg) | {"resample_at": list(self.cfg.resample_at)}
+        del settings["checkpoint_every"]
+        return {**settings, **asdict(self.sae.cfg), "scale": f"{self.scale:.5g}"}
 
 
 @torch.no_grad()
-def _start_from_data(sae: TopKSAE, sample: Tensor, cfg: TrainConfig) -> None:
+def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
     """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows."""
-    sae.b_dec.copy_(sample.mean(0))
+    sae.b_dec.copy_(sample.mean(0) if cfg.bias_init == "mean" else geometric_median(sample))
     generator = torch.Generator().manual_seed(cfg.seed)
     picks = torch.randperm(len(sample), generator=generator)[: cfg.d_sae].to(sample.device)
     rows = sample[picks] - sae.b_dec
@@ -94,6 +259,16 @@ def _start_from_data(sae: TopKSAE, sample: Tensor, cfg: TrainConfig) -> None:
     sae.W_dec.copy_(rows + noise.to(rows.device))
     sae.normalise_decoder()
     sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
+    sae.start(sample)
+
+
+def geometric_median(x: Float[Tensor, "n d"], steps: int = 50) -> Float[Tensor, " d"]:
+    """The point with the smallest sum of distances to the rows of `x`: outliers pull it less than the mean."""
+    centre = x.mean(0)
+    for _ in range(steps):  # Weiszfeld's iteration
+        weight = 1 / (x - centre).norm(dim=1).clamp_min(1e-8)
+        centre = (weight @ x) / weight.sum()
+    return centre
 
 
 def _schedule(step: int, cfg: TrainConfig) -> float:
@@ -101,18 +276,11 @@ def _schedule(step: int, cfg: TrainConfig) -> float:
     return min((step + 1) / warm, (cfg.steps - step) / max(1, cfg.steps - warm), 1.0)
 
 
-@torch.no_grad()
-def _remove_parallel_gradient(sae: TopKSAE) -> None:
-    """Drop the part of the decoder's gradient that would only change the rows' norms."""
-    grad, W_dec = sae.W_dec.grad, sae.W_dec
-    grad -= (grad * W_dec).sum(1, keepdim=True) * W_dec
-
-
 def live_dictionaries(
     lm: LanguageModel, rows: TokenRows, layers: Sequence[int], cfg: TrainConfig, progress: bool = True
-) -> dict[int, TopKSAE]:
+) -> dict[int, SAE]:
     """Small dictionaries of several layers, trained here and now, and kept in the cache for the next notebook."""
-    key = json.dumps([_RECIPE, lm.name, asdict(cfg), hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()])
+    key = json.dumps([_RECIPE, lm.name, asdict(_resolved(cfg)), hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()])
     root = cache_dir() / "live_saes" / hashlib.sha256(key.encode()).hexdigest()[:16]
     found, missing = {}, [layer for layer in layers if not (root / f"layer_{layer:02d}" / "cfg.json").exists()]
     if missing:
@@ -120,7 +288,7 @@ def live_dictionaries(
     for layer in layers:
         folder = root / f"layer_{layer:02d}"
         if layer in missing:
-            sae, _ = train_topk(lm, data, layer, cfg, progress)
+            sae, _ = train_sae(data, cfg, lm, layer, progress)
             with atomic_path(folder) as temporary:
                 save_sae(sae, temporary)
         found[layer] = load_sae(folder)

@@ -1,0 +1,100 @@
+"""The tidy table of an experiment: one row per number, finished cells kept when a run is interrupted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from ..cache import ConceptLabError, atomic_path, data_dir
+from ..evaluation.statistics import Interval
+from ..models import LanguageModel
+
+COLUMNS = (
+    "experiment", "model", "concept", "method", "attack", "budget", "metric", "value", "low", "high", "n", "seed",
+)  # fmt: skip
+KEY = ("concept", "method", "attack", "budget", "seed")  # what names a cell of the grid
+
+
+class ResultTable:
+    """Rows of one experiment on one model, written to disk after every cell.
+
+    While the experiment runs they lie in `<name>_<model>.partial.csv`; `close` moves them to `<name>_<model>.csv` and
+    writes where they come from beside it. A cell that is already there is skipped (`missing`).
+    """
+
+    def __init__(self, experiment: str, lm: LanguageModel, folder: Path | None = None, seed: int = 0):
+        self.experiment, self.model, self.seed = experiment, lm.name, seed
+        self.device = str(lm.device)
+        folder = folder or data_dir() / "results"
+        stem = f"{experiment}_{lm.name.replace('/', '_')}"
+        self.path, self.partial = folder / f"{stem}.csv", folder / f"{stem}.partial.csv"
+        self.rows = read_table(self.partial) if self.partial.exists() else []
+        self.started = time.monotonic()
+
+    def missing(self, concept: str = "", method: str = "", attack: str = "", budget: float | int | str = "") -> bool:
+        """Whether this cell of the grid has still to be computed."""
+        wanted = (concept, method, attack, str(budget), str(self.seed))
+        return all(tuple(row[c] for c in KEY) != wanted for row in self.rows)
+
+    def add(
+        self,
+        found: dict[str, Interval],
+        concept: str = "",
+        method: str = "",
+        attack: str = "",
+        budget: float | int | str = "",
+    ) -> None:
+        """Keep one cell: metric -> value with interval."""
+        for metric, interval in found.items():
+            cell = (self.experiment, self.model, concept, method, attack, str(budget), metric)
+            numbers = [f"{x:.5g}" for x in interval[:3]]
+            self.rows.append(dict(zip(COLUMNS, (*cell, *numbers, str(interval.n), str(self.seed)), strict=True)))
+        _write(self.partial, self.rows)
+
+    def close(self, **settings) -> Path:
+        """Finish: move the table to its place and write its provenance."""
+        provenance = {
+            "experiment": self.experiment, "model": self.model, "commit": _commit(), "seed": self.seed,
+            "device": self.device, "minutes": round((time.monotonic() - self.started) / 60, 1),
+            "versions": {"python": platform.python_version()} | {p: version(p) for p in ("torch", "transformers")},
+            "settings": settings,
+        }  # fmt: skip
+        with atomic_path(self.path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(provenance, indent=1) + "\n")
+        _write(self.path, self.rows)
+        self.partial.unlink(missing_ok=True)
+        return self.path
+
+
+def read_table(path: Path | str) -> list[dict[str, str]]:
+    """Rows of a table; raises ConceptLabError when it is missing or has other columns."""
+    path = Path(path)
+    if not path.exists():
+        raise ConceptLabError(f"There is no table {path.name}; make it with `conceptlab reproduce`.")
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ConceptLabError(f"{path.name} has not the columns of a results table ({', '.join(COLUMNS)}).")
+        return list(reader)
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_plain(rows))
+
+
+def _plain(rows: Iterable[dict[str, str]]) -> Iterable[dict[str, str]]:
+    return ({c: row[c] for c in COLUMNS} for row in rows)
+
+
+def _commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=data_dir())
+    return done.stdout.strip() or "unknown"

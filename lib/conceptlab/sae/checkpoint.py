@@ -1,0 +1,55 @@
+"""The state of a training run on disk: weights, buffers and Adam's moments in safetensors, the rest in JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..cache import ConceptLabError, atomic_path
+from .base import SAE
+
+
+def save_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: Tensor, facts: dict) -> None:
+    """Write a run's state into `folder` in one move: an interrupt leaves the state before it."""
+    tensors = {f"sae.{name}": x for name, x in sae.state_dict().items()} | {"idle": idle}
+    for name, p in sae.named_parameters():
+        tensors |= {f"adam.{name}.{part}": x for part, x in optimiser.state[p].items()}
+    with atomic_path(Path(folder)) as temporary:
+        temporary.mkdir()
+        save_file({k: x.detach().cpu().clone(memory_format=torch.contiguous_format) for k, x in tensors.items()},
+                  temporary / "state.safetensors")  # fmt: skip
+        (temporary / "state.json").write_text(json.dumps(facts))
+
+
+def load_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: Tensor, identity: dict) -> dict | None:
+    """Put a saved state into `sae`, `optimiser` and `idle`; returns its facts, None where `folder` holds none.
+
+    Raises ConceptLabError when it is damaged or of a run with other settings or data than `identity` says.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return None
+    try:
+        facts = json.loads((folder / "state.json").read_text())
+        tensors = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ConceptLabError(f"The checkpoint {folder} cannot be read ({type(error).__name__}); delete it.") from None
+    other = [name for name, value in identity.items() if facts["run"].get(name) != value]
+    if other:
+        raise ConceptLabError(
+            f"The checkpoint {folder} belongs to a run with another {other[0]} ({facts['run'].get(other[0])!r}, "
+            f"now {identity[other[0]]!r}); delete it or choose another folder."
+        )
+    sae.load_state_dict({name[4:]: x for name, x in tensors.items() if name.startswith("sae.")})
+    idle.copy_(tensors["idle"])
+    for name, p in sae.named_parameters():
+        prefix = f"adam.{name}."
+        state = {k[len(prefix) :]: x.to(p.device) for k, x in tensors.items() if k.startswith(prefix)}
+        # the fused Adam wants moments laid out as the weights are: W_enc is the transpose of a matrix
+        optimiser.state[p] = {k: torch.empty_like(p).copy_(x) if x.shape == p.shape else x for k, x in state.items()}
+    return facts

@@ -1,0 +1,49 @@
+"""Gated sparse autoencoder (Rajamanoharan et al. 2024a): one path decides which features fire, one how strongly."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import SAE, Recipe, variance_sum
+from .distributed import SOLO, World
+
+
+class GatedSAE(SAE):
+    """`f = 1[pi > 0] * ReLU(exp(r_mag) * (x - b_dec) W_enc + b_mag)` with the gate `pi = (x - b_dec) W_enc + b_gate`.
+
+    The magnitude path shares the gate's weights up to a factor per feature, `W_mag = exp(r_mag) W_enc`. The penalty
+    falls on the gate alone, so the magnitudes need not shrink.
+    """
+
+    feature_vectors = ("b_gate", "b_mag", "r_mag")
+    recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.35)
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        projected = (x - self.b_dec) @ self.W_enc
+        magnitude = F.relu(projected * self.r_mag.exp() + self.b_mag)
+        return magnitude * (projected + self.b_gate > 0)
+
+    def loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"] | None = None,
+        sparsity: float | None = None,
+        world: World = SOLO,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruction + penalty on `ReLU(pi)` + reconstruction from `ReLU(pi)` with a frozen decoder.
+
+        The step function passes no gradient, so the third term is what teaches the gate; it must not move the decoder.
+        Normalised as in `ReLUSAE.loss`.
+        """
+        l1 = self.recipe.sparsity if sparsity is None else sparsity
+        gate = self.scores(x, self.b_gate)
+        opened = F.relu(gate)
+        features = F.relu((gate - self.b_gate) * self.r_mag.exp() + self.b_mag) * (gate > 0)
+        error = x - self.decode(features)
+        frozen = x - (opened @ self.W_dec.detach() + self.b_dec.detach())
+        variance = variance_sum(x, world)
+        penalty = opened.sum() / (variance * len(x)).sqrt()
+        loss = (error.square().sum() + frozen.square().sum()) / variance + l1 * penalty
+        return loss, self.report(error, features, variance, world)

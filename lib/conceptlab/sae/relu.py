@@ -1,0 +1,54 @@
+"""ReLU sparse autoencoder with an L1 penalty (Bricken et al. 2023; Anthropic's April 2024 update as an option)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import SAE, Recipe, variance_sum
+from .distributed import SOLO, World
+
+
+class ReLUSAE(SAE):
+    """`f = ReLU((x - b_dec) W_enc + b_enc)`, trained on `|x - x_hat|^2 + l1 * sum_i f_i`.
+
+    With `unit_norm = False` (`TrainConfig(decoder_norm_penalty=True)`) the decoder's norms are free and the penalty is
+    `l1 * sum_i f_i |W_dec_i|`; they are folded into the features when training ends. The penalty pulls every
+    activation towards zero, so that reconstructions come out too short ("shrinkage").
+    """
+
+    recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.21)
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        return F.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
+
+    def loss(
+        self,
+        x: Float[Tensor, "batch d_in"],
+        dead: Bool[Tensor, " d_sae"] | None = None,
+        sparsity: float | None = None,
+        world: World = SOLO,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`sum |x - x_hat|^2 / V + l1 * sum f / (n s)` with `V` the variance of the n tokens and `s^2 = V / n`.
+
+        Both terms are pure numbers: `l1` need not change with the scale of the activations. A feature alone would be
+        shortened by `l1 s / 2`.
+        """
+        l1 = self.recipe.sparsity if sparsity is None else sparsity
+        features = F.relu(self.scores(x, self.b_enc))
+        error = x - self.decode(features)
+        variance = variance_sum(x, world)
+        size = features if self.unit_norm else features * self.W_dec.norm(dim=1)
+        penalty = size.sum() / (variance * len(x)).sqrt()
+        loss = error.square().sum() / variance + l1 * penalty
+        return loss, self.report(error, features, variance, world)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Move the norms of the decoder's rows into the features, which leaves every reconstruction as it is."""
+        norms = self.W_dec.norm(dim=1).clamp_min(1e-8)
+        self.W_enc *= norms
+        self.b_enc *= norms
+        self.W_dec /= norms[:, None]

@@ -1,0 +1,68 @@
+"""Result tables that survive an interruption, and the sweep over layers on a tiny model."""
+
+import json
+
+import pytest
+import torch
+
+from conceptlab.cache import ConceptLabError
+from conceptlab.concepts import load_concept
+from conceptlab.evaluation import Interval
+from conceptlab.reproduce import COLUMNS, ResultTable, layers, read_table
+from conceptlab.reproduce.layers import contrast_directions, turned
+
+
+@pytest.fixture
+def lm(tiny_llama):
+    return tiny_llama(initializer_range=0.5)
+
+
+def test_finished_cells_survive_an_interruption(lm, tmp_path):
+    table = ResultTable("demo", lm, tmp_path)
+    table.add({"target": Interval(-1.0, -2.0, 0.0, 7)}, "japan", "contrast", budget=3)
+    again = ResultTable("demo", lm, tmp_path)
+    assert not again.missing("japan", "contrast", budget=3)
+    assert again.missing("japan", "contrast", budget=4) and again.missing("rome", "contrast", budget=3)
+    assert not again.path.exists(), "an unfinished table is not taken for a finished one"
+    again.add({"target": Interval(0.5, 0.1, 0.9, 7)}, "rome", "contrast", budget=3)
+    path = again.close(k=5)
+    rows = read_table(path)
+    assert [row["concept"] for row in rows] == ["japan", "rome"] and tuple(rows[0]) == COLUMNS
+    assert float(rows[0]["low"]) == -2.0 and rows[0]["n"] == "7"
+    assert not again.partial.exists()
+    assert json.loads(path.with_suffix(".json").read_text())["settings"] == {"k": 5}
+
+
+def test_another_seed_is_another_cell(lm, tmp_path):
+    ResultTable("demo", lm, tmp_path, seed=0).add({"m": Interval(1, 1, 1, 1)}, "japan")
+    assert ResultTable("demo", lm, tmp_path, seed=1).missing("japan")
+
+
+def test_tables_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConceptLabError, match="make it with `conceptlab reproduce`"):
+        read_table(tmp_path / "none.csv")
+    (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConceptLabError, match="has not the columns of a results table"):
+        read_table(tmp_path / "wrong.csv")
+
+
+def test_turning_directions_reflects_what_a_layer_writes(lm):
+    Q = torch.linalg.qr(torch.randn(lm.d_model, 3, generator=torch.Generator().manual_seed(0)))[0]
+    rows = lm.down_proj(1).clone()
+    with turned(lm, 1, Q, 2.0).applied(lm):
+        after = lm.down_proj(1).clone()
+    assert torch.allclose(after @ Q, -(rows @ Q), atol=1e-5)
+    rest = torch.eye(lm.d_model) - Q @ Q.T
+    assert torch.allclose(after @ rest, rows @ rest, atol=1e-5)
+    assert torch.equal(lm.down_proj(1), rows)
+
+
+def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path):
+    table = ResultTable("layers", lm, tmp_path)
+    layers(lm, table, ["japan"], k=2, n_questions=2, n_texts=6)
+    rows = read_table(table.path)
+    assert {(r["method"], r["budget"]) for r in rows} == {(m, str(i)) for m in ("contrast", "random") for i in (0, 1)}
+    assert {r["metric"] for r in rows} == {"target", "neighbour", "general"}
+    directions = contrast_directions(lm, load_concept("japan"), 2, n_texts=6)
+    for Q in (*directions["contrast"], *directions["random"]):
+        assert torch.allclose(Q.T @ Q, torch.eye(2), atol=1e-5)
