@@ -173,7 +173,7 @@ def test_relu_loss_by_hand():
     sae, x = random_sae("relu"), batch(8).double()
     features, error = sae.encode(x), x - sae(x)
     variance = float((x - x.mean(0)).square().sum())
-    by_hand = float(error.square().sum()) / variance
+    by_hand = float(error.detach().square().sum()) / variance
     by_hand += 0.7 * sum(float(f) for f in features.flatten()) / (8 * (variance / 8) ** 0.5)
     assert float(sae.loss(x, sparsity=0.7)[0]) == pytest.approx(by_hand)
 
