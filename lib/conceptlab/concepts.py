@@ -14,6 +14,8 @@ import yaml
 from .cache import ConceptLabError, data_dir
 from .text import Article, Question, vital_articles
 
+COURSE_CONCEPTS = ("ancient_rome", "chemical_elements", "japan")  # those that the notebooks study live
+
 
 @dataclass(frozen=True)
 class TextQuery:
@@ -91,12 +93,12 @@ def load_concept(name: str | Path) -> Concept:
 
 
 def course_texts(n_general: int = 600, seed: int = 0) -> list[str]:
-    """Training text of the live dictionaries: the leads of all concepts and neighbours, and as many other leads.
+    """Training text of the live dictionaries: the leads of `COURSE_CONCEPTS` and neighbours, and as many other leads.
 
     Sorted and seeded, so that every notebook that asks for the same text shares one harvest.
     """
     chosen: dict[str, str] = {}
-    for name in list_concepts():
+    for name in COURSE_CONCEPTS:
         concept = load_concept(name)
         for article in (*concept.articles(), *(concept.neighbour.articles() if concept.neighbour else ())):
             chosen[article.title] = article.text
