@@ -31,10 +31,6 @@ def nb(path):
     return notebook.read(path)
 
 
-def lines(cell):
-    return [line for line in cell.source.splitlines() if line.strip()]
-
-
 def text_of(outputs):
     shown = [out.get("text", "") or out.get("data", {}) for out in outputs]
     return "".join(notebook.texts(shown)).strip()
@@ -69,9 +65,11 @@ def test_name_title_and_tags(path, nb):
 def test_length(path, nb):
     low, high = CELLS.get(path.stem[:2], THIN)
     assert low <= len(nb.cells) <= high
-    sizes = [len(lines(cell)) for cell in notebook.code_cells(nb)]
+    sizes = [len(cell.source.splitlines()) for cell in notebook.code_cells(nb)]  # blank lines count
     assert statistics.median(sizes) <= 8
     assert max(sizes) <= 30
+    prose = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
+    assert 800 <= prose <= 1_800
 
 
 def test_first_code_cell_is_for_colab_and_upgrades_nothing(path, nb):
