@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from conceptlab import sae as S
+from conceptlab.activations import harvest
 from conceptlab.cache import ConceptLabError
-from conceptlab.sae import shipped
+from conceptlab.sae import command, shipped
+from conceptlab.sae.held_out import fve_at, with_k
 from conceptlab.sae.io import save_sae
 
 WORDS = "the cat sat on a mat and looked at red moon while old men sang of rivers stones and bread in rain".split()
@@ -20,64 +22,69 @@ def sentences(n, seed):
 
 @pytest.fixture
 def built(tmp_path, tiny_llama, monkeypatch):
-    """Two dictionaries of a tiny model, and how to build them (again)."""
+    """How the dictionaries of a tiny model are built (again), with the settings of the shipped ones scaled down."""
     lm = tiny_llama()  # its tokenizer comes from the usual cache
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(shipped, "N_CTX", 32)
-    cfg = S.TrainConfig(d_sae=64, k=4, steps=30, batch_size=64, lr=1e-2)
-    texts = (sentences(60, 0), sentences(12, 1))
-
-    def build(layers=(0, 1), **changes):
-        arguments = {"cfg": cfg, "texts": texts, "storage": "int8", "loss_rows": 4, "progress": False} | changes
-        return shipped.build_shipped(lm, layers, root=tmp_path / "saes", **arguments)
-
-    return lm, build, tmp_path / "saes"
+    settings = {
+        "N_CTX": 32,
+        "TRAINING": S.TrainConfig(d_sae=64, k=4, steps=30, batch_size=64, lr=1e-2),
+        "STORAGE": "int8",
+        "SHIPPED": {lm.name: (0, 1)},
+        "CANDIDATES": {lm.name: (0, 1)},
+        "mixture": lambda: (sentences(60, 0), sentences(12, 1)),
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(shipped, name, value)
+    return lm, lambda layers=None: shipped.build_shipped(lm, layers, tmp_path / "saes", progress=False)
 
 
 def test_building_writes_dictionary_and_card_and_is_done_once(built, monkeypatch):
-    lm, build, root = built
-    folders = build((0,))
-    assert folders == [root / "tiny-llama" / "layer_00"]
-    assert sorted(p.name for p in folders[0].iterdir()) == ["card.json", "cfg.json", "sae_weights.safetensors"]
-    before = (folders[0] / "sae_weights.safetensors").stat().st_mtime_ns
-    calls, train = [], shipped.train_sae
-    monkeypatch.setattr(shipped, "train_sae", lambda *a, **k: calls.append(a[3]) or train(*a, **k))
-    build((0, 1))
-    assert calls == [1] and (folders[0] / "sae_weights.safetensors").stat().st_mtime_ns == before
-    build((0,), cfg=S.TrainConfig(d_sae=64, k=4, steps=31, batch_size=64))  # another recipe: built again
-    assert calls == [1, 0]
+    lm, build = built
+    (folder,) = build((0,))
+    assert folder.parts[-2:] == ("tiny-llama", "layer_00")
+    assert sorted(p.name for p in folder.iterdir()) == ["card.json", "cfg.json", "sae_weights.safetensors"]
+    before = (folder / "sae_weights.safetensors").stat().st_mtime_ns
+    calls, train = [], command.train_sae
+    monkeypatch.setattr(command, "train_sae", lambda *a, **k: calls.append(a[3]) or train(*a, **k))
+    assert [f.name for f in build()] == ["layer_00", "layer_01"]
+    assert calls == [1] and (folder / "sae_weights.safetensors").stat().st_mtime_ns == before
 
 
-def test_the_card_says_what_the_files_do(built):
-    lm, build, root = built
+def test_the_card_says_what_the_files_do(built, tmp_path):
+    lm, build = built
     build((1,))
-    card, sae = shipped.load_card("tiny-llama", 1, root), shipped.load_shipped(lm, 1, root)
+    card, sae = shipped.load_card("tiny-llama", 1, tmp_path / "saes"), shipped.load_shipped(lm, 1, tmp_path / "saes")
     rows = shipped.token_rows(lm, sentences(12, 1), n_ctx=32)
-    x = shipped.harvest(lm, rows, (1,), progress=False).tensor(1)
+    x = harvest(lm, rows, (1,), progress=False).tensor(1)
     found, told = S.quality(sae, x), card["held_out"]
     assert told["tokens"] == len(x) and told["l0"] == pytest.approx(found.l0, abs=0.01)
     assert told["fve"] == pytest.approx(found.fve, abs=1e-4)
     assert told["dead_share"] == pytest.approx(found.dead, abs=1e-4)
-    assert told["fve_at_k"]["16"] == pytest.approx(S.quality(shipped.with_k(sae, 16), x).fve, abs=1e-4)
+    assert told["fve_at_k"]["16"] == pytest.approx(S.quality(with_k(sae, 16), x).fve, abs=1e-4)
     assert list(told["fve_at_k"]) == ["16", "32", "64"]  # there are 64 features
     changes = (None, torch.zeros_like, lambda a: sae(a))
-    clean, zero, spliced = (S.spliced_loss(lm, rows.ids[:4], 1, f).double() for f in changes)
+    clean, zero, spliced = (S.spliced_loss(lm, rows.ids[:64], 1, f).double() for f in changes)
     expected = float((zero.mean() - spliced.mean()) / (zero.mean() - clean.mean()))
     assert told["ce_recovered"]["value"] == pytest.approx(expected, abs=1e-3)
     assert abs(card["storage_loss"]["fve"]) < 0.02
-    assert card["recipe"]["texts"] == 60 and card["recipe"]["seed"] == 0 and card["tokens_trained_on"] == 30 * 64
+    assert card["recipe"]["storage"] == "int8" and card["recipe"]["seed"] == 0 and card["tokens_trained_on"] == 30 * 64
 
 
-def test_an_interrupted_build_leaves_nothing_half_done(built, monkeypatch):
-    _, build, root = built
+def test_an_interrupted_build_leaves_nothing_half_done_and_goes_on(built, monkeypatch, tmp_path):
+    _, build = built
 
     def fail(*_args, **_kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shipped.HeldOut, "measure", fail)
-    with pytest.raises(KeyboardInterrupt):
-        build((0,))
-    assert not list(root.rglob("*.json")) and not list(root.rglob(".layer*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(command.HeldOut, "measure", fail)
+        with pytest.raises(KeyboardInterrupt):
+            build((0,))
+    assert not list((tmp_path / "saes").rglob("*.json")) and not list((tmp_path / "saes").rglob(".layer*"))
+    (state,) = (tmp_path / "cache" / "training").iterdir()
+    monkeypatch.setattr("conceptlab.sae.train._Run.update", fail)  # all steps are done: not one is taken again
+    build((0,))
+    assert not state.exists()
 
 
 def test_shipped_layers_are_those_on_disk(tmp_path, tiny_llama):
@@ -93,6 +100,8 @@ def test_shipped_layers_are_those_on_disk(tmp_path, tiny_llama):
         shipped.load_shipped(lm, 0, tmp_path)
     with pytest.raises(ConceptLabError, match="card.json cannot be read .FileNotFoundError.; fetch it again"):
         shipped.load_card("tiny-llama", 1, tmp_path)
+    with pytest.raises(ConceptLabError, match="No dictionaries of tiny-llama ship; train some with"):
+        shipped.build_shipped(lm)
     (tmp_path / "tiny-llama").rename(tmp_path / "gemma3-270m")
     assert shipped.shipped_layers("google/gemma-3-270m-it", tmp_path) == (1,)
     with pytest.raises(ConceptLabError, match="of tiny-llama, the model is gemma3-270m"):
@@ -104,12 +113,12 @@ def test_share_of_variance_at_other_k_is_that_of_the_dictionary_with_that_k():
     g = torch.Generator().manual_seed(0)
     sae = S.TopKSAE(S.SAEConfig("topk", 12, 40, 4, "m", 0, "h")).requires_grad_(False)
     x = torch.randn(300, 12, generator=g)
-    found = shipped.fve_at(sae, x, (1, 8, 40, 128), batch_size=128)
+    found = fve_at(sae, x, (1, 8, 40, 128), batch_size=128)
     assert list(found) == [1, 8, 40]  # no more than there are features
     for k, value in found.items():
-        assert value == pytest.approx(S.quality(shipped.with_k(sae, k), x).fve, abs=1e-5)
+        assert value == pytest.approx(S.quality(with_k(sae, k), x).fve, abs=1e-5)
     with pytest.raises(ConceptLabError, match="k = 41 is not between 1 and 40"):
-        shipped.with_k(sae, 41)
+        with_k(sae, 41)
 
 
 def test_the_chosen_layers_exist_and_are_candidates():

@@ -28,13 +28,15 @@ def test_sums_over_uses_are_those_of_a_loop():
     expected = np.zeros((9, 5))
     for b, j in itertools.product(range(20), range(3)):
         expected[indices[b, j]] += values[b, j].item() * rows[b].numpy()
-    np.testing.assert_allclose(S._Uses(indices, 9).sum(values, rows), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        S._Uses(indices, torch.arange(20).repeat_interleave(3), 9).sum(values, rows), expected, atol=1e-5
+    )
     assert not expected[4].any()
 
 
 def test_more_features_than_16_bits_count():
     indices = torch.tensor([[70_000, 3], [65_536 + 3, 70_000]])  # 3 and 65,539 are the same number in 16 bits
-    found = S._Uses(indices, 80_000).sum(torch.ones(2, 2), torch.tensor([[1.0], [10.0]]))
+    found = S._Uses(indices, torch.tensor([0, 0, 1, 1]), 80_000).sum(torch.ones(2, 2), torch.tensor([[1.0], [10.0]]))
     assert found.nonzero()[:, 0].tolist() == [3, 65_539, 70_000]
     assert found[[3, 65_539, 70_000], 0].tolist() == [1.0, 10.0, 11.0]
 
@@ -67,3 +69,25 @@ def test_gradients_can_be_taken_twice_from_one_graph():
     out = S.weighted_rows(values, torch.tensor([[0, 1], [2, 3], [4, 5], [6, 0]]), rows).sum()
     first = torch.autograd.grad(out, (values, rows), retain_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(first, torch.autograd.grad(out, (values, rows)), strict=True))
+
+
+def test_selection_over_a_batch_has_the_values_and_gradients_of_the_dense_one():
+    generator = torch.Generator().manual_seed(5)
+
+    def weight(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    W_enc, b_enc, W_dec, x = weight(6, 64), weight(64), weight(64, 6), weight(30, 6).detach()
+    x[3] = 0  # with the negative biases below this token keeps nothing
+    b_enc.data -= 1
+    values, tokens, features, cut = S.batch_scores(x, W_enc, b_enc, 90, lambda top: top.min())
+    uses = torch.bincount(tokens, minlength=30)
+    assert len(values) == 90 and uses[3] == 0 and uses.max() > 3 and bool((tokens.diff() >= 0).all())
+    sparse = (S.weighted_rows(values, features, W_dec, uses.cumsum(0) - uses) - x).square().sum()
+    scores = (x @ W_enc + b_enc).relu()
+    assert float(cut) == pytest.approx(float(scores.flatten().topk(90).values[-1].detach()))
+    dense = ((scores * (scores >= cut)) @ W_dec - x).square().sum()
+    assert torch.allclose(sparse, dense, rtol=1e-12)
+    weights = (W_enc, b_enc, W_dec)
+    for ours, theirs in zip(torch.autograd.grad(sparse, weights), torch.autograd.grad(dense, weights), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)

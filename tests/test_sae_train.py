@@ -17,7 +17,6 @@ from conceptlab.activations import Harvest, harvest
 from conceptlab.cache import ConceptLabError
 from conceptlab.sae.command import train_dictionaries
 from conceptlab.sae.distributed import World
-from conceptlab.sae.shipped import CANDIDATES
 from conceptlab.sae.train import _schedule, _start_from_data, geometric_median
 from conceptlab.text import TokenRows, token_rows
 
@@ -289,34 +288,37 @@ def test_dictionaries_in_a_folder(tmp_path, monkeypatch, tiny_llama):
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     rows = token_rows(lm, ["some words about nothing much at all"] * 40, n_ctx=16)
     cfg = S.TrainConfig(d_sae=32, k=4, steps=4, batch_size=32)
-    folders = train_dictionaries(lm, rows, (0, -1), cfg, tmp_path / "out", "words", progress=False)
+    folders = train_dictionaries(lm, rows, (0, -1), cfg, tmp_path / "out", progress=False)
     assert [f.name for f in folders] == ["layer_00", "layer_01"]
     assert S.load_sae(folders[1]).cfg.hook_layer == 1 and sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "layer_00",
         "layer_01",
     ]
     card = json.loads((folders[1] / "card.json").read_text())
-    assert card["model"] == lm.name and card["steps"] == 4 and card["tokens_trained_on"] == 128
+    assert card["recipe"]["model"] == lm.name and card["recipe"]["steps"] == 4 and card["tokens_trained_on"] == 128
     stamp = (folders[0] / "cfg.json").stat().st_mtime_ns
-    train_dictionaries(lm, rows, (0, 1), cfg, tmp_path / "out", "words", progress=False)
+    train_dictionaries(lm, rows, (0, 1), cfg, tmp_path / "out", progress=False)
     assert (folders[0] / "cfg.json").stat().st_mtime_ns == stamp, "what is there is left"
     with pytest.raises(ConceptLabError, match="another k .4, now 5.; choose another --out"):
         train_dictionaries(lm, rows, (0,), S.TrainConfig(d_sae=32, k=5, steps=4, batch_size=32), tmp_path / "out",
-                           "words", progress=False)  # fmt: skip
+                           progress=False)  # fmt: skip
 
 
 def test_train_sae_from_the_command_line(tmp_path, monkeypatch, capsys, tiny_llama):
     lm = tiny_llama()
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("conceptlab.models.load_model", lambda name: lm)
-    monkeypatch.setattr("conceptlab.sae.shipped.mixture", lambda: (["a few words " * 30] * 50, []))
+    monkeypatch.setattr(
+        "conceptlab.sae.shipped.mixture", lambda: (["a few words " * 30] * 50, ["words a few " * 30] * 9)
+    )
     words = ["train-sae", "--layers", "1", "--d-sae", "32", "--k", "4", "--tokens", "2000", "--batch-size", "64"]
     words += ["--architecture", "jumprelu", "--out", str(tmp_path / "out")]
     assert cli.main(words) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'layer_01'}: ready\n"
     sae = S.load_sae(tmp_path / "out" / "layer_01")
     assert isinstance(sae, S.JumpReLUSAE)
-    assert json.loads((tmp_path / "out" / "layer_01" / "card.json").read_text())["steps"] == 2000 // 64
+    card = json.loads((tmp_path / "out" / "layer_01" / "card.json").read_text())
+    assert card["recipe"]["steps"] == 2000 // 64 and card["held_out"]["fve"] > 0.5
     for extra, message in ((["--layers", "7"], "layer 7 does not exist"), (["--architecture", "x"], "Unknown arch")):
         assert cli.main([*words, *extra, "--out", str(tmp_path / "other")]) == 1
         error = capsys.readouterr().err
@@ -327,14 +329,10 @@ def test_train_sae_from_the_command_line(tmp_path, monkeypatch, capsys, tiny_lla
 def test_the_shipped_dictionaries_are_rebuilt_by_the_same_verb(tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr("conceptlab.models.load_model", lambda name: SimpleNamespace(name=name))
-    monkeypatch.setattr(
-        "conceptlab.sae.shipped.build_shipped",
-        lambda lm, layers, root, harvest_layers: seen.append((lm.name, layers, root, harvest_layers)) or ["x"],
-    )
+    monkeypatch.setattr("conceptlab.sae.shipped.build_shipped", lambda *words: seen.append(words) or ["x"])
     assert cli.main(["train-sae", "--shipped", "--model", "gemma3-270m", "--layers", "3", "5"]) == 0
-    assert (
-        seen == [("gemma3-270m", [3, 5], None, CANDIDATES["gemma3-270m"])] and capsys.readouterr().out == "x: ready\n"
-    )
+    assert seen == [(SimpleNamespace(name="gemma3-270m"), [3, 5], None, S.World())]
+    assert capsys.readouterr().out == "x: ready\n"
 
 
 def test_from_text_to_a_file(tmp_path, tiny_llama):

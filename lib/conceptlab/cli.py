@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .cache import ConceptLabError, package_path
 from .checkpoints import PACKAGED, packaged_checkpoint
 from .text import ENWIK8, EVALS, VITAL
+
+if TYPE_CHECKING:
+    from .models import LanguageModel
+    from .sae import World
 
 _TEXTS = {"vital-articles": VITAL, "web-passages": EVALS, "enwik8": ENWIK8}
 
@@ -26,45 +31,53 @@ def fetch(names: list[str]) -> None:
 
 
 def train_sae(arguments: argparse.Namespace) -> None:
-    """Train dictionaries on the text mixture, alone or as one process of `accelerate launch` or `torchrun`."""
+    """Train dictionaries on the text mixture, alone or as one process of `accelerate launch` or `torchrun`.
+
+    With `--shipped` those of data/saes, with the settings they ship with.
+    """
     from .models import load_model
-    from .sae import TrainConfig
-    from .sae.command import train_dictionaries
+    from .sae import shipped
     from .sae.distributed import join, leave
-    from .sae.shipped import mixture
+
+    if arguments.layers is None and not arguments.shipped:
+        raise ConceptLabError("train-sae needs --layers, or --shipped for the dictionaries of data/saes.")
+    world = join()
+    try:
+        with world.first():
+            lm = load_model(arguments.model)
+        if arguments.shipped:
+            folders = shipped.build_shipped(lm, arguments.layers, arguments.out, world)
+        else:
+            folders = _train_as_asked(lm, arguments, world)
+        for folder in folders if world.rank == 0 else ():
+            print(f"{folder}: ready", flush=True)
+    finally:
+        leave(world)
+
+
+def _train_as_asked(lm: LanguageModel, arguments: argparse.Namespace, world: World) -> list[Path]:
+    from .sae import TrainConfig, shipped
+    from .sae.command import train_dictionaries
     from .text import token_rows
 
-    if arguments.layers is None:
-        raise ConceptLabError("train-sae needs --layers, or --shipped for the dictionaries of data/saes.")
     n, size = arguments.tokens, arguments.batch_size
     cfg = TrainConfig(
         architecture=arguments.architecture, d_sae=arguments.d_sae, k=arguments.k, seed=arguments.seed,
         steps=arguments.steps or max(1, n // size), batch_size=size, lr=arguments.lr, sparsity=arguments.sparsity,
         checkpoint_every=arguments.checkpoint_every,
     )  # fmt: skip
-    out = arguments.out or Path("build/saes") / arguments.model.replace("/", "_")
-    world = join()
-    try:
-        with world.first():
-            lm = load_model(arguments.model)
-            rows = token_rows(lm, mixture()[0], n_tokens=n)
-        text = "encyclopedia leads, web passages, enwik8 paragraphs"
-        for folder in train_dictionaries(lm, rows, arguments.layers, cfg, out, text, world):
-            if world.rank == 0:
-                print(f"{folder}: ready", flush=True)
-    finally:
-        leave(world)
-
-
-def build_shipped(arguments: argparse.Namespace) -> None:
-    """Rebuild dictionaries of data/saes with the settings they ship with."""
-    from .models import load_model
-    from .sae import shipped
-
-    lm = load_model(arguments.model)
-    together = shipped.CANDIDATES.get(lm.name)  # one pass serves every choice of layers
-    for folder in shipped.build_shipped(lm, arguments.layers, root=arguments.out, harvest_layers=together):
-        print(f"{folder}: ready", flush=True)
+    with world.first():
+        train, held_out = shipped.mixture()
+    return train_dictionaries(
+        lm,
+        token_rows(lm, train, n_tokens=n),
+        arguments.layers,
+        cfg,
+        arguments.out or Path("build/saes") / arguments.model.replace("/", "_"),
+        held_out=token_rows(lm, held_out, n_tokens=20_000),
+        text=shipped.MIXTURE,
+        world=world,
+    )
 
 
 def reproduce(arguments: argparse.Namespace) -> None:
@@ -101,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
     verb.add_argument("--out", type=Path, help="folder for layer_NN; default: build/saes/<model>")
-    verb.set_defaults(run=lambda a: (build_shipped if a.shipped else train_sae)(a))
+    verb.set_defaults(run=train_sae)
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
     verb.add_argument("experiment", help="layers")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")

@@ -36,8 +36,18 @@ class Recipe:
     resamples: bool = True  # dead features are restarted at badly reconstructed tokens (else: an auxiliary loss)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What an objective needs to know of a batch beside the activations."""
+
+    variance: Float[Tensor, ""]  # sum |x - mean|^2, averaged over the processes
+    sparsity: float  # coefficient of the penalty, no unit
+    dead: Bool[Tensor, " d_sae"] | None  # features that have not fired for long
+    world: World  # the processes that share the batch
+
+
 class SAE(nn.Module):
-    """`x_hat = encode(x) @ W_dec + b_dec` with unit-norm rows of `W_dec`; architectures define `encode` and `loss`.
+    """`x_hat = encode(x) @ W_dec + b_dec` with unit-norm rows of `W_dec`; an architecture adds `encode`, `objective`.
 
     Weights: `W_enc [d_in, d_sae]`, `W_dec [d_sae, d_in]`, `b_dec [d_in]`, and one vector `[d_sae]` for each name in
     `feature_vectors`.
@@ -91,13 +101,18 @@ class SAE(nn.Module):
         sparsity: float | None = None,
         world: World = SOLO,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared error over the variance of the batch, plus what the architecture adds.
+        """What training minimises: squared error over the variance of the batch, plus what the architecture adds.
 
         `dead`: features that have not fired for long (for an auxiliary loss). `sparsity`: coefficient of the penalty
         (None: the recipe's). `world`: the processes that share the batch, of which `x` is one's part.
         Returns the loss of this part, whose mean over the processes is that of the batch, and detached `{"fve"`, `"l0"`
         (of the whole batch), `"fired" [d_sae]` (of this part)`}`.
         """
+        coefficient = self.recipe.sparsity if sparsity is None else sparsity
+        return self.objective(x, Batch(variance_sum(x, world), coefficient, dead, world))
+
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The equation behind `loss`, one per architecture; `x` are the tokens of this process."""
         raise NotImplementedError
 
     def start(self, sample: Float[Tensor, "n d_in"]) -> None:
@@ -107,14 +122,12 @@ class SAE(nn.Module):
         """`(x - b_dec) @ W_enc + bias`, the centring moved out of the large product."""
         return torch.addmm(bias - self.b_dec @ self.W_enc, x, self.W_enc).to(x.dtype)
 
-    def report(
-        self, error: Tensor, features: Float[Tensor, "batch d_sae"], variance: Tensor, world: World
-    ) -> dict[str, Tensor]:
-        """What `loss` says beside the loss, from the error of this process and the variance of the batch."""
+    def report(self, error: Tensor, features: Float[Tensor, "batch d_sae"], batch: Batch) -> dict[str, Tensor]:
+        """What `loss` says beside the loss, from the error of this process."""
         on = features.detach() > 0
         return {
-            "fve": 1 - world.mean(error.detach().square().sum()) / variance,
-            "l0": world.mean(on.sum() / len(on)),
+            "fve": 1 - batch.world.mean(error.detach().square().sum()) / batch.variance,
+            "l0": batch.world.mean(on.sum() / len(on)),
             "fired": on.any(0),
         }
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Recipe, SAEConfig, variance_sum
-from .distributed import SOLO, World
+from ..selection import largest
+from .base import Batch, Recipe, SAEConfig
+from .sparse import batch_scores, weighted_rows
 from .topk import TopKSAE
 
 
@@ -34,32 +35,23 @@ class BatchTopKSAE(TopKSAE):
     def encode_batch(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """As in training: the `k * batch` largest scores of these tokens together."""
         scores = self.pre_activations(x)
-        return scores * (scores >= self._cut(scores, SOLO))
+        return scores * (scores >= largest(scores.view(1, -1), self.cfg.k * len(x))[0].min())
 
-    def _cut(self, scores: Float[Tensor, "batch d_sae"], world: World) -> Float[Tensor, ""]:
-        """The smallest of the `k * batch` largest scores over all processes."""
-        n = self.cfg.k * len(scores) * world.size
-        own = scores.detach().flatten()
-        top = own.topk(min(n, len(own)), sorted=False).values  # all the kept ones may be of one process
-        everywhere = world.gather(top)
-        return everywhere.topk(min(n, len(everywhere)), sorted=False).values.min()
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `TopKSAE.objective`, the selection made over the batch. Moves `threshold`."""
+        bias, world = self.b_enc - self.b_dec @ self.W_enc, batch.world
+        count = self.cfg.k * len(x) * world.size  # of all processes; all that are kept may be of one
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None = None,
-        sparsity: float | None = None,
-        world: World = SOLO,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """As `TopKSAE.loss`, the selection made over the batch. Moves `threshold`."""
-        scores = F.relu(self.scores(x, self.b_enc))
-        cut = self._cut(scores, world)
+        def smallest_kept(own: Tensor) -> Tensor:
+            return largest(world.gather(own)[None], count)[0].min()
+
+        own = min(count, self.cfg.d_sae * len(x))
+        values, tokens, features, cut = batch_scores(x, self.W_enc, bias, own, smallest_kept)
         with torch.no_grad():
             moved = torch.lerp(cut, self.threshold, self.momentum)
             self.threshold.copy_(torch.where(self.threshold > 0, moved, cut))
-        features = scores * (scores >= cut)
-        error = x - self.decode(features)
-        variance = variance_sum(x, world)
-        bias = self.b_enc - self.b_dec @ self.W_enc
-        loss = error.square().sum() / variance + self.auxiliary_loss(x, error, bias, dead, world)
-        return loss, self.report(error, features, variance, world)
+        uses = torch.bincount(tokens, minlength=len(x))
+        error = x - weighted_rows(values, features, self.W_dec, uses.cumsum(0) - uses) - self.b_dec
+        loss = error.square().sum() / batch.variance
+        info = self.sparse_report(loss, values, features, len(x), batch)
+        return loss + self.auxiliary_loss(x, error, bias, batch), info

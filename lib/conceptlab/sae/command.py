@@ -1,20 +1,27 @@
-"""From a model's name to dictionaries in a folder: harvest, train, save, on one process or several."""
+"""From a model's name to dictionaries in a folder: harvest, train, measure, save, on one process or several."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from ..activations import Harvest, harvest
-from ..cache import ConceptLabError, atomic_path
+from ..cache import ConceptLabError, atomic_path, cache_dir
 from ..models import LanguageModel
 from ..text import TokenRows
+from .base import SAE
 from .distributed import SOLO, World
-from .io import save_sae
-from .train import TrainConfig, train_sae
+from .held_out import HeldOut
+from .io import load_sae, save_sae
+from .train import History, TrainConfig, train_sae
 
 
 def shared_harvest(
@@ -33,62 +40,90 @@ def train_dictionaries(
     layers: Sequence[int],
     cfg: TrainConfig,
     out: Path,
+    *,
+    held_out: TokenRows | None = None,
     text: str = "",
+    storage: str | None = None,
+    harvest_layers: Sequence[int] | None = None,
+    loss_rows: int = 64,
     world: World = SOLO,
     progress: bool = True,
 ) -> list[Path]:
     """Harvest `rows` and train one dictionary for each layer into `out/layer_NN`, with a `card.json` beside it.
 
-    Layers that are there already (with the same settings) are left as they are, and a run that was interrupted goes
-    on from its checkpoint. `text`: what the rows are, for the card. Raises ConceptLabError when a folder holds a
-    dictionary of other settings.
+    Layers that are there already (with the same settings and text) are left as they are, and a run that was
+    interrupted goes on from its checkpoint in the cache. `held_out`: rows on which the stored dictionary is measured,
+    cross-entropy on the first `loss_rows` of them. `text`: what the rows are, for the card. `storage`: how matrices
+    are stored (None: float32, which sae-lens reads). `harvest_layers`: harvest these in the same pass (None: `layers`).
+    Raises ConceptLabError when a folder holds a dictionary of other settings.
     """
     layers = [lm.check_layer(layer) for layer in layers]
     folders = {layer: Path(out) / f"layer_{layer:02d}" for layer in layers}
-    asked = {"model": lm.name, "tokens_asked": rows.n_tokens, "text": text, **json.loads(json.dumps(asdict(cfg)))}
-    missing = [layer for layer in layers if not _is_there(folders[layer], asked)]
+    recipe = _recipe(lm, rows, cfg, text, storage)
+    missing = [layer for layer in layers if not _is_there(folders[layer], recipe)]
     if missing:
-        data = shared_harvest(lm, rows, layers, world, progress)
+        data = shared_harvest(lm, rows, harvest_layers or layers, world, progress)
+    judge = None
+    if missing and held_out is not None and world.rank == 0:
+        judge = HeldOut(lm, held_out, missing, loss_rows, progress)
     for layer in missing:
-        folder, start = folders[layer], time.monotonic()
-        checkpoint = folder.with_name(f"{folder.name}.checkpoint")
+        start, checkpoint = time.monotonic(), _checkpoint(recipe, layer)
         sae, history = train_sae(data, cfg, lm, layer, progress, checkpoint, world)
-        card = {
-            **asked,
-            "layer": layer,
-            "tokens_harvested": data.n_tokens,
-            "tokens_trained_on": cfg.steps * min(cfg.batch_size, data.n_tokens),
-            "processes": world.size,
-            "minutes": round((time.monotonic() - start) / 60, 2),
-            "last_batch": {name: getattr(history, name)[-1] for name in ("loss", "fve", "l0", "dead")},
-        }
         if world.rank == 0:
-            with atomic_path(folder) as temporary:
-                save_sae(sae, temporary)
-                (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-            _remove(checkpoint)
+            facts = {
+                "recipe": recipe,
+                "layer": layer,
+                "hook_name": sae.cfg.hook_name,
+                "tokens": data.n_tokens,
+                "tokens_trained_on": cfg.steps * min(cfg.batch_size, data.n_tokens),
+                "processes": world.size,
+                "training_minutes": round((time.monotonic() - start) / 60, 2),
+            }
+            _save(lm, sae, history, facts, folders[layer], judge)
+            shutil.rmtree(checkpoint, ignore_errors=True)
         world.barrier()
     return list(folders.values())
 
 
-def _is_there(folder: Path, asked: dict) -> bool:
+def _save(lm: LanguageModel, sae: SAE, history: History, facts: dict, folder: Path, judge: HeldOut | None) -> None:
+    """Dictionary and card into `folder`, both or neither; the card's measurements are of what was stored."""
+    with atomic_path(folder) as temporary:
+        save_sae(sae, temporary, facts["recipe"]["storage"])
+        card = {**facts, "last_batch": {name: getattr(history, name)[-1] for name in ("loss", "fve", "l0", "dead")}}
+        if judge is not None:
+            stored = load_sae(temporary, sae.cfg.hook_layer, lm=lm)
+            card |= {"held_out": judge.measure(stored), "storage_loss": judge.lost(sae, stored)}
+        card["device"] = torch.cuda.get_device_name() if lm.device.type == "cuda" else platform.machine()
+        card["torch"] = torch.__version__
+        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+def _recipe(lm: LanguageModel, rows: TokenRows, cfg: TrainConfig, text: str, storage: str | None) -> dict:
+    """All that decides what the dictionaries of a folder are, as it stands in a card."""
+    settings = json.loads(json.dumps(asdict(cfg)))
+    del settings["checkpoint_every"]
+    digest = hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()[:16]
+    source = {"text": text, "rows": len(rows), "n_ctx": rows.ids.shape[1], "rows_sha256": digest}
+    return {"model": lm.name, **settings, **source, "storage": storage}
+
+
+def _checkpoint(recipe: dict, layer: int) -> Path:
+    digest = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    return cache_dir() / "training" / f"{recipe['model'].replace('/', '_')}-layer_{layer:02d}-{digest}"
+
+
+def _is_there(folder: Path, recipe: dict) -> bool:
     """Whether `folder` holds the dictionary that is asked for. Raises ConceptLabError when it holds another one."""
     if not folder.exists():
         return False
     try:
-        card = json.loads((folder / "card.json").read_text())
-    except (OSError, ValueError):
-        card = {}
-    other = [name for name, value in asked.items() if card.get(name) != value and name != "checkpoint_every"]
-    if other:
-        raise ConceptLabError(
-            f"{folder} holds a dictionary with another {other[0]} ({card.get(other[0])!r}, now {asked[other[0]]!r}); "
-            "choose another --out or delete it."
-        )
+        found = json.loads((folder / "card.json").read_text())["recipe"]
+    except (OSError, ValueError, KeyError):
+        found = {}
+    for name, asked in recipe.items():
+        if found.get(name) != asked:
+            raise ConceptLabError(
+                f"{folder} holds a dictionary with another {name} ({found.get(name)!r}, now {asked!r}); "
+                "choose another --out or delete it."
+            )
     return True
-
-
-def _remove(checkpoint: Path) -> None:
-    for path in checkpoint.glob("*"):
-        path.unlink()
-    checkpoint.rmdir()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Recipe, variance_sum
-from .distributed import SOLO, World
+from .base import SAE, Batch, Recipe
 
 
 class GatedSAE(SAE):
@@ -25,25 +24,17 @@ class GatedSAE(SAE):
         magnitude = F.relu(projected * self.r_mag.exp() + self.b_mag)
         return magnitude * (projected + self.b_gate > 0)
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None = None,
-        sparsity: float | None = None,
-        world: World = SOLO,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction + penalty on `ReLU(pi)` + reconstruction from `ReLU(pi)` with a frozen decoder.
 
         The step function passes no gradient, so the third term is what teaches the gate; it must not move the decoder.
-        Normalised as in `ReLUSAE.loss`.
+        Normalised as in `ReLUSAE.objective`.
         """
-        l1 = self.recipe.sparsity if sparsity is None else sparsity
         gate = self.scores(x, self.b_gate)
         opened = F.relu(gate)
         features = F.relu((gate - self.b_gate) * self.r_mag.exp() + self.b_mag) * (gate > 0)
         error = x - self.decode(features)
         frozen = x - (opened @ self.W_dec.detach() + self.b_dec.detach())
-        variance = variance_sum(x, world)
-        penalty = opened.sum() / (variance * len(x)).sqrt()
-        loss = (error.square().sum() + frozen.square().sum()) / variance + l1 * penalty
-        return loss, self.report(error, features, variance, world)
+        penalty = opened.sum() / (batch.variance * len(x)).sqrt()
+        loss = (error.square().sum() + frozen.square().sum()) / batch.variance + batch.sparsity * penalty
+        return loss, self.report(error, features, batch)

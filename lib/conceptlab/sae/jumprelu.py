@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .base import SAE, Recipe, variance_sum
-from .distributed import SOLO, World
+from .base import SAE, Batch, Recipe
 
 
 def jump_relu(
@@ -78,26 +77,18 @@ class JumpReLUSAE(SAE):
         z = (x - self.b_dec) @ self.W_enc + self.b_enc
         return z * (z > self.threshold)
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None = None,
-        sparsity: float | None = None,
-        world: World = SOLO,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`sum |x - x_hat|^2 / V + l0 * L0` with `V` the variance and `L0` the mean number of active features.
 
         A feature alone pays for itself where its activation exceeds `s sqrt(l0)`, `s^2 = V / n`.
         """
-        l0 = self.recipe.sparsity if sparsity is None else sparsity
-        variance = variance_sum(x, world)
-        bandwidth = self.bandwidth * (variance / len(x)).sqrt()
+        bandwidth = self.bandwidth * (batch.variance / len(x)).sqrt()
         z, threshold = self.scores(x, self.b_enc), self.threshold
         features = jump_relu(z, threshold, bandwidth)
         error = x - self.decode(features)
         count = step(z, threshold, bandwidth).sum() / len(x)
-        loss = error.square().sum() / variance + l0 * count
-        return loss, self.report(error, features, variance, world)
+        loss = error.square().sum() / batch.variance + batch.sparsity * count
+        return loss, self.report(error, features, batch)
 
     @torch.no_grad()
     def start(self, sample: Float[Tensor, "n d_in"]) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Recipe, variance_sum
-from .distributed import SOLO, World
+from .base import SAE, Batch, Recipe
 
 
 class ReLUSAE(SAE):
@@ -24,26 +23,18 @@ class ReLUSAE(SAE):
     def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
         return F.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None = None,
-        sparsity: float | None = None,
-        world: World = SOLO,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`sum |x - x_hat|^2 / V + l1 * sum f / (n s)` with `V` the variance of the n tokens and `s^2 = V / n`.
 
         Both terms are pure numbers: `l1` need not change with the scale of the activations. A feature alone would be
         shortened by `l1 s / 2`.
         """
-        l1 = self.recipe.sparsity if sparsity is None else sparsity
         features = F.relu(self.scores(x, self.b_enc))
         error = x - self.decode(features)
-        variance = variance_sum(x, world)
         size = features if self.unit_norm else features * self.W_dec.norm(dim=1)
-        penalty = size.sum() / (variance * len(x)).sqrt()
-        loss = error.square().sum() / variance + l1 * penalty
-        return loss, self.report(error, features, variance, world)
+        penalty = size.sum() / (batch.variance * len(x)).sqrt()
+        loss = error.square().sum() / batch.variance + batch.sparsity * penalty
+        return loss, self.report(error, features, batch)
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -1,35 +1,26 @@
-"""The dictionaries that ship in data/saes: which layers, which text, how they are trained, measured and read."""
+"""The dictionaries that ship in data/saes: which layers, which text, how they are built and read."""
 
 from __future__ import annotations
 
 import json
-import platform
 import random
-import shutil
-import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from ..activations import Harvest, harvest
-from ..cache import ConceptLabError, atomic_path, cache_dir, data_dir
+from ..cache import ConceptLabError, data_dir
 from ..models import LanguageModel
-from ..text import TokenRows, enwik8_paragraphs, token_rows, vital_articles, web_passages
+from ..text import enwik8_paragraphs, token_rows, vital_articles, web_passages
 from .base import SAE
-from .io import check_fits, load_sae, model_family, save_sae
-from .metrics import loss_recovered, quality, spliced_loss
-from .topk import TopKSAE
-from .train import TrainConfig, train_sae
+from .command import train_dictionaries
+from .distributed import SOLO, World
+from .io import load_sae, model_family
+from .train import TrainConfig
 
+MIXTURE = "encyclopedia leads, web passages, paragraphs of enwik8"  # for the card
 N_ENWIK8 = 5_000  # paragraphs of enwik8 in the mixture, about 0.45 M tokens
 HELD_OUT = {"leads": 500, "web": 200, "enwik8": 300}  # texts of each source that no dictionary is trained on
 N_CTX = 128  # tokens per row of the harvest
 STORAGE = "int5"  # about 3.1 MB for 4,096 features of width 576
-KS = (16, 32, 64, 128)  # active features per token at which a card reports the share of variance explained
 
 # Layers from which the shipped ones are chosen by measurement: harvested together, in one pass.
 CANDIDATES = {
@@ -66,6 +57,35 @@ def mixture(seed: int = 0, more_enwik8: int = 0) -> tuple[list[str], list[str]]:
         rest = [text for text in everything if text not in used]
         train += generator.sample(rest, min(more_enwik8, len(rest)))
     return train, held_out
+
+
+def build_shipped(
+    lm: LanguageModel,
+    layers: Sequence[int] | None = None,
+    root: Path | None = None,
+    world: World = SOLO,
+    progress: bool = True,
+) -> list[Path]:
+    """Harvest, train, measure and write `root/<model>/layer_NN` for each of `layers` (None: `SHIPPED`).
+
+    Resumable as `train_dictionaries` is. Raises ConceptLabError for a model without chosen layers.
+    """
+    if lm.name not in SHIPPED:
+        raise ConceptLabError(f"No dictionaries of {lm.name} ship; train some with `conceptlab train-sae --layers`.")
+    train, held_out = mixture()
+    return train_dictionaries(
+        lm,
+        token_rows(lm, train, n_ctx=N_CTX),
+        SHIPPED[lm.name] if layers is None else layers,
+        TRAINING,
+        (root or data_dir() / "saes") / lm.name,
+        held_out=token_rows(lm, held_out, n_ctx=N_CTX),
+        text=MIXTURE,
+        storage=STORAGE,
+        harvest_layers=CANDIDATES[lm.name],  # one pass serves every choice of layers
+        world=world,
+        progress=progress,
+    )
 
 
 # ---- read ------------------------------------------------------------------------------------------------
@@ -107,157 +127,3 @@ def _layer_folder(model: str, layer: int, root: Path | None) -> Path:
             + (f"there are layers {there}." if there else "train one with `conceptlab train-sae`.")
         )
     return folder
-
-
-# ---- build -----------------------------------------------------------------------------------------------
-def build_shipped(
-    lm: LanguageModel,
-    layers: Sequence[int] | None = None,
-    cfg: TrainConfig = TRAINING,
-    root: Path | None = None,
-    texts: tuple[Sequence[str], Sequence[str]] | None = None,
-    harvest_layers: Sequence[int] | None = None,
-    storage: str = STORAGE,
-    loss_rows: int = 64,
-    progress: bool = True,
-) -> list[Path]:
-    """Harvest, train, measure on held-out text and write `root/<model>/layer_NN` for each of `layers`.
-
-    Resumable: a layer whose card states the same recipe is left alone, an interrupted one goes on from its last
-    checkpoint. `layers` None: `SHIPPED`. `texts`: training and held-out texts (None: `mixture()`). `harvest_layers`:
-    harvest these in the same pass (None: `layers`). `loss_rows`: held-out rows on which cross-entropy is measured.
-    """
-    if layers is None and lm.name not in SHIPPED:
-        raise ConceptLabError(f"No layers are chosen for {lm.name}; pass layers=.")
-    layers = [lm.check_layer(x) for x in (SHIPPED[lm.name] if layers is None else layers)]
-    root = (root or data_dir() / "saes") / lm.name.replace("/", "_")
-    source = "encyclopedia leads, web passages, paragraphs of enwik8" if texts is None else "texts that were passed"
-    train, held_out = mixture() if texts is None else texts
-    rows = token_rows(lm, train, n_ctx=N_CTX)
-    recipe = {"model": lm.name, **json.loads(json.dumps(asdict(cfg))), "storage": storage}
-    recipe |= {"text": source, "texts": len(train), "rows": len(rows), "n_ctx": N_CTX}
-    folders = {layer: root / f"layer_{layer:02d}" for layer in layers}
-    missing = [layer for layer in layers if not _is_built(folders[layer], recipe)]
-    if missing:
-        data = harvest(lm, rows, harvest_layers or layers, progress=progress)
-        held = HeldOut(lm, token_rows(lm, held_out, n_ctx=N_CTX), missing, loss_rows, progress)
-    for layer in missing:
-        _build_one(lm, layer, data, held, cfg, recipe, folders[layer], progress)
-    return list(folders.values())
-
-
-def _build_one(
-    lm: LanguageModel,
-    layer: int,
-    data: Harvest,
-    held: HeldOut,
-    cfg: TrainConfig,
-    recipe: dict,
-    folder: Path,
-    progress: bool,
-) -> None:
-    start = time.monotonic()
-    state = cache_dir() / "training" / f"{lm.name.replace('/', '_')}-layer_{layer:02d}-{data.folder.name[-12:]}"
-    sae, _ = train_sae(data, cfg, lm, layer, progress, checkpoint=state)
-    minutes = (time.monotonic() - start) / 60
-    with atomic_path(folder) as temporary:
-        save_sae(sae, temporary, recipe["storage"])
-        stored = load_sae(temporary, layer, lm=lm)
-        card = {
-            "recipe": recipe,
-            "layer": layer,
-            "hook_name": sae.cfg.hook_name,
-            "tokens": data.n_tokens,
-            "tokens_trained_on": cfg.steps * min(cfg.batch_size, data.n_tokens),
-            "held_out": held.measure(stored),
-            "storage_loss": held.lost(sae, stored),
-            "training_minutes": round(minutes, 1),
-            "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else platform.machine(),
-            "torch": torch.__version__,
-        }
-        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
-    shutil.rmtree(state, ignore_errors=True)
-
-
-def _is_built(folder: Path, recipe: dict) -> bool:
-    try:
-        return json.loads((folder / "card.json").read_text())["recipe"] == recipe
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-# ---- measure ---------------------------------------------------------------------------------------------
-class HeldOut:
-    """Activations and losses on text that no dictionary was trained on; what every layer needs is computed once."""
-
-    def __init__(
-        self, lm: LanguageModel, rows: TokenRows, layers: Sequence[int], loss_rows: int = 64, progress: bool = True
-    ):
-        self.lm, self.ids = lm, rows.ids[:loss_rows]
-        self.data = harvest(lm, rows, layers, progress=progress)
-        self.clean = spliced_loss(lm, self.ids, layers[0], None)
-        self.zero: dict[int, Tensor] = {}
-        self.spliced: dict[int, Tensor] = {}
-
-    def measure(self, sae: SAE) -> dict:
-        """What a card says: all numbers of the dictionary as it is read from the disk."""
-        layer = sae.cfg.hook_layer
-        check_fits(self.lm, sae)
-        x = self._activations(layer)
-        found = quality(sae, x)
-        self.zero[layer] = spliced_loss(self.lm, self.ids, layer, torch.zeros_like)
-        self.spliced[layer] = self._splice(sae)
-        kept = loss_recovered(self.clean, self.spliced[layer], self.zero[layer])
-        ks = KS if type(sae) is TopKSAE else ()
-        return {
-            "tokens": len(x),
-            "fve": round(found.fve, 4),
-            "fve_at_k": {str(k): round(v, 4) for k, v in fve_at(sae, x, ks).items()},
-            "l0": round(found.l0, 2),
-            "dead_share": round(found.dead, 4),
-            "ce_recovered": {name: round(getattr(kept, name), 4) for name in ("value", "low", "high")},
-            "ce_tokens": self.ids[:, 2:].numel(),
-            "ce_nats": {
-                "model": round(float(self.clean.mean()), 4),
-                "dictionary": round(float(self.spliced[layer].mean()), 4),
-                "zeros": round(float(self.zero[layer].mean()), 4),
-            },
-        }
-
-    def lost(self, sae: SAE, stored: SAE) -> dict:
-        """What the small storage costs, in share of variance and of cross-entropy recovered. After `measure`."""
-        layer = sae.cfg.hook_layer
-        x = self._activations(layer)
-        fve = quality(sae, x).fve - quality(stored, x).fve
-        gap = (self.zero[layer] - self.clean).double().mean()
-        ce = float((self.spliced[layer] - self._splice(sae)).double().mean() / gap)
-        return {"fve": round(fve, 5), "ce_recovered": round(ce, 5)}
-
-    def _activations(self, layer: int) -> Float[Tensor, "tokens d_in"]:
-        return self.data.tensor(layer).to(self.lm.device)
-
-    def _splice(self, sae: SAE) -> Float[Tensor, " rows"]:
-        return spliced_loss(self.lm, self.ids, sae.cfg.hook_layer, lambda a: sae(a.float()))
-
-
-@torch.no_grad()
-def fve_at(sae: TopKSAE, x: Float[Tensor, "n d_in"], ks: Iterable[int], batch_size: int = 4_096) -> dict[int, float]:
-    """Share of variance explained with other numbers of active features than it was trained with, in one pass."""
-    ks = [k for k in ks if k <= sae.cfg.d_sae]
-    error = dict.fromkeys(ks, 0.0)
-    for part in x.split(batch_size) if ks else ():
-        top = sae.pre_activations(part).topk(max(ks), dim=-1)
-        for k in ks:
-            x_hat = sae.decode_sparse(top.values[:, :k].contiguous(), top.indices[:, :k].contiguous())
-            error[k] += float((part - x_hat).square().sum())
-    total = float((x - x.mean(0)).square().sum())
-    return {k: 1 - error[k] / total for k in ks}
-
-
-def with_k(sae: TopKSAE, k: int) -> TopKSAE:
-    """The same weights with another number of active features per token (nothing is copied)."""
-    if not 1 <= k <= sae.cfg.d_sae:
-        raise ConceptLabError(f"k = {k} is not between 1 and {sae.cfg.d_sae}, the number of features.")
-    other = TopKSAE(replace(sae.cfg, k=k)).requires_grad_(False)
-    other.load_state_dict(sae.state_dict(), assign=True)
-    return other

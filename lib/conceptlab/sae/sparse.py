@@ -1,4 +1,4 @@
-"""The sparse products of a TopK dictionary: gradients that touch only the active features, and a fast selection.
+"""The sparse products of TopK and BatchTopK: gradients of the active features only, and a fast selection.
 
 A step on B tokens of width d with n features, k of them active, costs (multiplications and additions)
 
@@ -15,6 +15,8 @@ products. What else costs time on a CPU is memory, so matrices [B, n] are never 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -27,10 +29,17 @@ _CHUNK = 1 << 22  # scores held at once on a CPU: 16 MiB
 
 
 def weighted_rows(
-    values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"], rows: Float[Tensor, "n d"]
+    values: Float[Tensor, "*uses"],
+    indices: Int[Tensor, "*uses"],
+    rows: Float[Tensor, "n d"],
+    starts: Int[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, "batch d"]:
-    """`sum_k values[b, k] * rows[indices[b, k]]`, differentiable in `values` and `rows`."""
-    return _WeightedRows.apply(values, indices, rows)
+    """`sum_j values[b, j] * rows[indices[b, j]]`, differentiable in `values` and `rows`.
+
+    Each token has k uses (`values [batch, k]`), or, where `starts` is given, those of the flat `values` between its
+    start and that of the next token.
+    """
+    return _WeightedRows.apply(values, indices, rows, starts)
 
 
 def top_scores(
@@ -41,6 +50,20 @@ def top_scores(
     Differentiable in `W` and `bias`, not in `x`.
     """
     return _TopScores.apply(x, W, bias, k)
+
+
+def batch_scores(
+    x: Float[Tensor, "batch d"],
+    W: Float[Tensor, "d n"],
+    bias: Float[Tensor, " n"],
+    count: int,
+    cut: Callable[[Tensor], Tensor],
+) -> tuple[Float[Tensor, " uses"], Int[Tensor, " uses"], Int[Tensor, " uses"], Float[Tensor, ""]]:
+    """The positive scores of all tokens together that reach a cut: values, tokens (ascending), features, and the cut.
+
+    `cut` chooses it from the `count` largest of `relu(x @ W + bias)`. Differentiable as `top_scores`.
+    """
+    return _BatchScores.apply(x, W, bias, count, cut)
 
 
 def _select(x: Tensor, W: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -60,9 +83,9 @@ def _select(x: Tensor, W: Tensor, bias: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 class _Uses:
-    """Which tokens use each feature: the entries of `indices [batch, k]` in the order of the n features."""
+    """Which tokens use each of n features: entries `indices`, of tokens `tokens`, in the order of the features."""
 
-    def __init__(self, indices: Tensor, n: int):
+    def __init__(self, indices: Tensor, tokens: Tensor, n: int):
         flat = indices.flatten()
         if flat.is_cpu and n <= 1 << 16:  # numpy sorts 16-bit numbers by counting
             self.order = torch.from_numpy(np.argsort(flat.numpy().astype(np.uint16), kind="stable"))
@@ -70,12 +93,20 @@ class _Uses:
             self.order = flat.argsort(stable=True)
         counts = torch.bincount(flat, minlength=n)
         self.starts = counts.cumsum(0) - counts
-        self.tokens = torch.div(self.order, indices.shape[1], rounding_mode="floor")
+        self.tokens = tokens[self.order]
 
     def sum(self, values: Tensor, rows: Tensor) -> Tensor:
-        """The transpose of `weighted_rows`: for each feature, the sum of `values[b, k] * rows[b]` over its uses."""
+        """The transpose of `weighted_rows`: for each feature, the sum of its values times the rows of their tokens."""
         weights = values.flatten()[self.order]
         return F.embedding_bag(self.tokens, rows, self.starts, per_sample_weights=weights, mode="sum")
+
+
+def _owners(indices: Tensor, starts: Tensor | None) -> Tensor:
+    """The token of each use, flat."""
+    if starts is None:
+        return torch.arange(len(indices), device=indices.device).repeat_interleave(indices.shape[1])
+    ends = torch.cat([starts[1:], starts.new_tensor([len(indices)])])
+    return torch.arange(len(starts), device=starts.device).repeat_interleave(ends - starts)
 
 
 def _sums(values: Tensor, indices: Tensor, n: int) -> Tensor:
@@ -85,20 +116,20 @@ def _sums(values: Tensor, indices: Tensor, n: int) -> Tensor:
 
 class _WeightedRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, indices, rows):
+    def forward(ctx, values, indices, rows, starts):
         with torch.enable_grad():  # embedding_bag's own gradient for the weights is fast; that for the rows is not
             weights = values.detach().requires_grad_()
-            out = F.embedding_bag(indices, rows.detach(), per_sample_weights=weights, mode="sum")
+            out = F.embedding_bag(indices, rows.detach(), starts, per_sample_weights=weights, mode="sum")
         ctx.own = out, weights
-        ctx.save_for_backward(values, indices, rows)
+        ctx.save_for_backward(values, indices, rows, starts)
         return out.detach()
 
     @staticmethod
     def backward(ctx, grad):
-        values, indices, rows = ctx.saved_tensors
+        values, indices, rows, starts = ctx.saved_tensors
         grad = grad.contiguous()
         (d_values,) = torch.autograd.grad(*ctx.own, grad, retain_graph=True)
-        return d_values, None, _Uses(indices, len(rows)).sum(values, grad)
+        return d_values, None, _Uses(indices, _owners(indices, starts), len(rows)).sum(values, grad), None
 
 
 class _TopScores(torch.autograd.Function):
@@ -114,4 +145,25 @@ class _TopScores(torch.autograd.Function):
     def backward(ctx, grad, _indices):
         x, indices, values = ctx.saved_tensors
         grad = grad * (values > 0)
-        return None, _Uses(indices, ctx.n).sum(grad, x).T, _sums(grad, indices, ctx.n), None
+        uses = _Uses(indices, _owners(indices, None), ctx.n)
+        return None, uses.sum(grad, x).T, _sums(grad, indices, ctx.n), None
+
+
+class _BatchScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, W, bias, count, cut):
+        top, places = (part[0] for part in largest(torch.addmm(bias, x, W).view(1, -1), count))
+        top = top.relu().to(x.dtype)
+        level = cut(top)
+        keep = (top >= level) & (top > 0)
+        places, order = places[keep].sort()
+        tokens, features = places // W.shape[1], places % W.shape[1]
+        ctx.save_for_backward(x, tokens, features)
+        ctx.n = W.shape[1]
+        ctx.mark_non_differentiable(tokens, features, level)
+        return top[keep][order], tokens, features, level
+
+    @staticmethod
+    def backward(ctx, grad, *_):
+        x, tokens, features = ctx.saved_tensors
+        return None, _Uses(features, tokens, ctx.n).sum(grad, x).T, _sums(grad, features, ctx.n), None, None

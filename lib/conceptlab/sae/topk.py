@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Recipe, variance_sum
-from .distributed import SOLO, World
+from .base import SAE, Batch, Recipe
 from .sparse import top_scores, weighted_rows
 
 K_AUX = 32  # dead features that explain a token's error
@@ -40,13 +39,7 @@ class TopKSAE(SAE):
         """The same as `decode`, touching only the k active rows of each token."""
         return weighted_rows(values, indices, self.W_dec) + self.b_dec
 
-    def loss(
-        self,
-        x: Float[Tensor, "batch d_in"],
-        dead: Bool[Tensor, " d_sae"] | None = None,
-        sparsity: float | None = None,
-        world: World = SOLO,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Squared error over the variance of `x`, plus the auxiliary loss of dead features (section 2.4 there).
 
         `sparsity` has no meaning here. A feature counts as fired when it was among the k, also with a value of zero.
@@ -54,26 +47,29 @@ class TopKSAE(SAE):
         bias = self.b_enc - self.b_dec @ self.W_enc  # the centring of x, moved out of the large product
         values, indices = top_scores(x, self.W_enc, bias, self.cfg.k)
         error = x - self.decode_sparse(values, indices)
-        loss = error.square().sum() / variance_sum(x, world)
-        fired = torch.zeros(self.cfg.d_sae, dtype=torch.bool, device=x.device)
+        loss = error.square().sum() / batch.variance
+        info = self.sparse_report(loss, values, indices, len(x), batch)
+        return loss + self.auxiliary_loss(x, error, bias, batch), info
+
+    def sparse_report(self, loss: Tensor, values: Tensor, indices: Tensor, n_tokens: int, batch: Batch) -> dict:
+        """As `report`, from the squared error over the variance and the uses of features."""
+        fired = torch.zeros(self.cfg.d_sae, dtype=torch.bool, device=values.device)
         fired[indices.flatten()] = True
-        l0 = world.mean((values.detach() > 0).sum() / len(x))
-        info = {"fve": 1 - world.mean(loss.detach()), "l0": l0, "fired": fired}
-        return loss + self.auxiliary_loss(x, error, bias, dead, world), info
+        l0 = batch.world.mean((values.detach() > 0).sum() / n_tokens)
+        return {"fve": 1 - batch.world.mean(loss.detach()), "l0": l0, "fired": fired}
 
     def auxiliary_loss(
         self,
         x: Float[Tensor, "batch d_in"],
         error: Float[Tensor, "batch d_in"],
         bias: Float[Tensor, " d_sae"],
-        dead: Bool[Tensor, " d_sae"] | None,
-        world: World,
+        batch: Batch,
     ) -> Tensor | float:
         """Dead features reconstruct, with their own `K_AUX` largest scores, what the live ones leave. 0 if none is."""
-        if dead is None or (n_dead := int(dead.sum())) == 0:
+        if batch.dead is None or (n_dead := int(batch.dead.sum())) == 0:
             return 0.0
-        which = dead.nonzero()[:, 0]
+        which = batch.dead.nonzero()[:, 0]
         own = top_scores(x, self.W_enc[:, which], bias[which], min(K_AUX, n_dead))
         guess, left = weighted_rows(own[0], own[1], self.W_dec[which]), error.detach()
-        aux = (guess - left).square().sum() / world.mean(left.square().sum())
+        aux = (guess - left).square().sum() / batch.world.mean(left.square().sum())
         return AUX_WEIGHT * aux.nan_to_num(0.0)
