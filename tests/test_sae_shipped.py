@@ -121,6 +121,17 @@ def test_share_of_variance_at_other_k_is_that_of_the_dictionary_with_that_k():
         with_k(sae, 41)
 
 
+def test_share_of_variance_at_other_k_of_a_batch_dictionary_is_that_of_its_threshold():
+    g = torch.Generator().manual_seed(0)
+    sae = S.BatchTopKSAE(S.SAEConfig("batchtopk", 12, 40, 4, "m", 0, "h")).requires_grad_(False)
+    x = torch.randn(300, 12, generator=g)
+    found = fve_at(sae, x, (2, 8), batch_size=300)
+    for k, value in found.items():
+        sae.threshold.copy_(sae.pre_activations(x).flatten().topk(k * 300 + 1).values[-1])
+        quality = S.quality(sae, x)
+        assert value == pytest.approx(quality.fve, abs=1e-5) and quality.l0 == pytest.approx(k)
+
+
 def test_the_chosen_layers_exist_and_are_candidates():
     for model, layers in shipped.SHIPPED.items():
         assert len(layers) >= 6 and set(layers) <= set(shipped.CANDIDATES[model])
@@ -131,6 +142,7 @@ def test_training_and_held_out_texts_are_apart(monkeypatch):
     monkeypatch.setattr(shipped, "enwik8_paragraphs", lambda: iter(f"paragraph {i}" for i in range(1_000)))
     train, held_out = shipped.mixture()
     assert not set(train) & set(held_out) and len(held_out) == sum(shipped.HELD_OUT.values())
+    assert held_out[: shipped.HELD_OUT["leads"]] == shipped.held_out_leads()
     more, same = shipped.mixture(more_enwik8=200)
     assert same == held_out and more[: len(train)] == train and len(more) == len(train) + 200
     assert not set(more) & set(held_out)

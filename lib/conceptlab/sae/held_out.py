@@ -12,8 +12,10 @@ from torch import Tensor
 from ..activations import harvest
 from ..cache import ConceptLabError
 from ..models import LanguageModel
+from ..selection import largest
 from ..text import TokenRows
 from .base import SAE
+from .batchtopk import BatchTopKSAE
 from .io import check_fits
 from .metrics import loss_recovered, quality, spliced_loss
 from .topk import TopKSAE
@@ -42,7 +44,7 @@ class HeldOut:
         self.zero[layer] = spliced_loss(self.lm, self.ids, layer, torch.zeros_like)
         self.spliced[layer] = self._splice(sae)
         kept = loss_recovered(self.clean, self.spliced[layer], self.zero[layer])
-        at_k = {str(k): round(v, 4) for k, v in fve_at(sae, x, KS).items()} if type(sae) is TopKSAE else {}
+        at_k = {str(k): round(v, 4) for k, v in fve_at(sae, x, KS).items()} if isinstance(sae, TopKSAE) else {}
         return {
             "tokens": len(x),
             "fve": round(found.fve, 4),
@@ -76,13 +78,22 @@ class HeldOut:
 
 @torch.no_grad()
 def fve_at(sae: TopKSAE, x: Float[Tensor, "n d_in"], ks: Iterable[int], batch_size: int = 4_096) -> dict[int, float]:
-    """Share of variance explained with other numbers of active features than it was trained with, in one pass."""
+    """Share of variance explained with other numbers of active features than it was trained with, in one pass.
+
+    BatchTopK: k on average, by the threshold that gives so many on the first `batch_size` rows.
+    """
     ks = [k for k in ks if k <= sae.cfg.d_sae]
-    error = dict.fromkeys(ks, 0.0)
+    error, cuts = dict.fromkeys(ks, 0.0), {}
     for part in x.split(batch_size):
-        top = sae.pre_activations(part).topk(max(ks), dim=-1)
+        scores = sae.pre_activations(part)
+        if not cuts and isinstance(sae, BatchTopKSAE):
+            cuts = {k: largest(scores.view(1, -1), k * len(part))[0].min() for k in ks}
+        top = None if cuts else scores.topk(max(ks), dim=-1)
         for k in ks:
-            x_hat = sae.decode_sparse(top.values[:, :k].contiguous(), top.indices[:, :k].contiguous())
+            if cuts:
+                x_hat = sae.decode(scores * (scores >= cuts[k]))
+            else:
+                x_hat = sae.decode_sparse(top.values[:, :k].contiguous(), top.indices[:, :k].contiguous())
             error[k] += float((part - x_hat).square().sum())
     total = float((x - x.mean(0)).square().sum())
     return {k: 1 - error[k] / total for k in ks}
