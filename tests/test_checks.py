@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conceptlab.checks import check_equal, check_true, passed
+from conceptlab.checks import check_equal, check_true, nb00_start_here, nb02_sparse_autoencoders, passed
 
 TRUTH = torch.tensor([1.0, -2.0, 4.0])
 
@@ -78,25 +78,11 @@ def _solutions_00():
     return [direct_effects, settles_at, per_neuron, promoted]
 
 
-@pytest.mark.parametrize("solution", _solutions_00(), ids=lambda f: f.__name__)
-def test_checks_of_notebook_00(solution, capsys):
-    from conceptlab.checks import nb00_start_here
-
-    check = getattr(nb00_start_here, f"check_{solution.__name__}")
-    check(solution)
-    assert "PASSED" in capsys.readouterr().out
-    for wrong in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
-        check(wrong)
-        assert "NOT YET" in capsys.readouterr().out
-
-
 def test_checks_of_notebook_00_name_the_mistake(capsys):
-    from conceptlab.checks import nb00_start_here as nb00
-
-    nb00.check_direct_effects(lambda pieces, direction: pieces @ direction)
-    nb00.check_settles_at(lambda r: torch.where((r == 0).any(0), (r == 0).int().argmax(0), len(r)))
-    nb00.check_per_neuron(lambda a, w, g: a[:, None] * w * g)
-    nb00.check_promoted(lambda a, v, rows, k: (rows @ v).topk(k).indices)
+    nb00_start_here.check_direct_effects(lambda pieces, direction: pieces @ direction)
+    nb00_start_here.check_settles_at(lambda r: torch.where((r == 0).any(0), (r == 0).int().argmax(0), len(r)))
+    nb00_start_here.check_per_neuron(lambda a, w, g: a[:, None] * w * g)
+    nb00_start_here.check_promoted(lambda a, v, rows, k: (rows @ v).topk(k).indices)
     out = capsys.readouterr().out
     for said in (
         "nothing is divided",
@@ -130,34 +116,26 @@ def _solutions_02():
     return [inference_threshold, pseudo_gradients, shrunk, mean_max_cosine, unit_norm]
 
 
-@pytest.mark.parametrize("solution", _solutions_02(), ids=lambda f: f.__name__)
-def test_checks_of_notebook_02(solution, capsys):
-    from conceptlab.checks import nb02_sparse_autoencoders as nb02
-
-    check = getattr(nb02, f"check_{solution.__name__}")
-    check(solution)
-    assert "PASSED" in capsys.readouterr().out
-    for wrong in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
-        check(wrong)
-        assert "NOT YET" in capsys.readouterr().out
-
-
 def test_checks_of_notebook_02_name_the_mistake(capsys):
-    from conceptlab.checks import nb02_sparse_autoencoders as nb02
-
     def kernel(z, t, w):
         return ((z - t).abs() < w / 2) / w
 
-    nb02.check_inference_threshold(lambda batches, k: torch.stack([b.topk(k).values[:, -1] for b in batches]).mean())
-    nb02.check_inference_threshold(lambda batches, k: batches[-1].flatten().topk(k * len(batches[-1])).values[-1])
-    nb02.check_pseudo_gradients(lambda z, t, w: (kernel(z, t, w), kernel(z, t, w)))
-    nb02.check_pseudo_gradients(lambda z, t, w: (-kernel(z, t, w), -kernel(z, t, w)))
-    nb02.check_pseudo_gradients(lambda z, t, w: (-z * kernel(z, t, w), -kernel(z, t, w)))
-    nb02.check_shrunk(lambda a, l1: (a - l1).relu())
-    nb02.check_shrunk(lambda a, l1: a * (a > l1 / 2))
-    nb02.check_mean_max_cosine(lambda a, b: (a @ b.T).amax(1).mean())
-    nb02.check_mean_max_cosine(lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean())
-    nb02.check_unit_norm(lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)))
+    nb02_sparse_autoencoders.check_inference_threshold(
+        lambda batches, k: torch.stack([b.topk(k).values[:, -1] for b in batches]).mean()
+    )
+    nb02_sparse_autoencoders.check_inference_threshold(
+        lambda batches, k: batches[-1].flatten().topk(k * len(batches[-1])).values[-1]
+    )
+    nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (kernel(z, t, w), kernel(z, t, w)))
+    nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (-kernel(z, t, w), -kernel(z, t, w)))
+    nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (-z * kernel(z, t, w), -kernel(z, t, w)))
+    nb02_sparse_autoencoders.check_shrunk(lambda a, l1: (a - l1).relu())
+    nb02_sparse_autoencoders.check_shrunk(lambda a, l1: a * (a > l1 / 2))
+    nb02_sparse_autoencoders.check_mean_max_cosine(lambda a, b: (a @ b.T).amax(1).mean())
+    nb02_sparse_autoencoders.check_mean_max_cosine(
+        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean()
+    )
+    nb02_sparse_autoencoders.check_unit_norm(lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)))
     out = capsys.readouterr().out
     assert "PASSED" not in out
     for said in (
@@ -190,8 +168,24 @@ def test_checks_of_notebook_02_name_the_mistake(capsys):
     ],
 )
 def test_check_of_unit_norm(capsys, answer, says):
-    from conceptlab.checks.nb02_sparse_autoencoders import check_unit_norm
-
-    check_unit_norm(answer)
+    nb02_sparse_autoencoders.check_unit_norm(answer)
     out = capsys.readouterr().out
     assert says in out and ("PASSED" in out) == (says == "PASSED")
+
+
+# ---- every notebook ----------------------------------------------------------------------------------------
+SOLUTIONS = {nb00_start_here: _solutions_00(), nb02_sparse_autoencoders: _solutions_02()}
+
+
+@pytest.mark.parametrize(
+    ("module", "solution"),
+    [(module, f) for module, functions in SOLUTIONS.items() for f in functions],
+    ids=lambda x: x.__name__.rsplit(".", 1)[-1],
+)
+def test_a_solution_passes_and_nonsense_does_not(module, solution, capsys):
+    check = getattr(module, f"check_{solution.__name__}")
+    check(solution)
+    assert "PASSED" in capsys.readouterr().out
+    for wrong in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
+        check(wrong)
+        assert "NOT YET" in capsys.readouterr().out
