@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `train-sae` and `reproduce`; further verbs come with what needs them."""
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `reproduce`; further verbs come with what needs them."""
 
 from __future__ import annotations
 
@@ -80,6 +80,23 @@ def _train_as_asked(lm: LanguageModel, arguments: argparse.Namespace, world: Wor
     )
 
 
+def label(arguments: argparse.Namespace) -> None:
+    """Label and score features of dictionaries into data/labels, or go on with it."""
+    from .autointerp import LabelConfig, label_dictionaries
+    from .models import load_model
+
+    listed: dict[int, list[int]] = {}
+    for name in arguments.features:
+        layer, colon, feature = name.partition(":")
+        if not (colon and layer.isdecimal() and feature.isdecimal()):
+            raise ConceptLabError(f"{name!r} names no feature; write LAYER:FEATURE, for example 6:1203.")
+        listed.setdefault(int(layer), []).append(int(feature))
+    cfg = LabelConfig(n=arguments.n, seed=arguments.seed)
+    lm = load_model(arguments.model)
+    for path in label_dictionaries(lm, arguments.layers, cfg, arguments.out, arguments.saes, listed):
+        print(f"{path}: ready", flush=True)
+
+
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run a long experiment into data/results, or go on with it."""
     from .models import load_model
@@ -115,8 +132,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
     verb.add_argument("--out", type=Path, help="folder for layer_NN; default: build/saes/<model>")
     verb.set_defaults(run=train_sae)
+    verb = verbs.add_parser("label", help="label and score features of dictionaries; it can be interrupted")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument("--layers", type=int, nargs="+", help="default: all that have a dictionary")
+    verb.add_argument("--n", type=int, default=200, help="features per layer, in equal numbers from four bands of rate")
+    verb.add_argument("--features", nargs="*", default=[], metavar="LAYER:FEATURE", help="label these in any case")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--saes", type=Path, help="folder with <model>/layer_NN; default: data/saes")
+    verb.add_argument("--out", type=Path, help="folder for <model>/layer_NN.jsonl.gz; default: data/labels")
+    verb.set_defaults(run=label)
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
-    verb.add_argument("experiment", help="layers")
+    verb.add_argument("experiment", help="autointerp or layers")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")

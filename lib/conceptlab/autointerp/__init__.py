@@ -1,45 +1,124 @@
 """Labels for features, and how well they do: examples, explainers, judges and scorers, each behind one interface."""
 
+from .command import as_articles, label_dictionaries, label_features, label_texts
+from .controls import Units, control_units, feature_units, strongest
+from .embedding import Encoder, load_encoder
+from .endpoint import Endpoint, EndpointConfig, EndpointExplainer, EndpointJudge
 from .examples import Corpus, Example, UnitExamples, hard_negatives, unit_examples
-from .explain import Explainer, InputExplainer, Label, OutputExplainer, background_examples, log_odds
-from .firings import Firings, dense_firings, neuron_values, random_dictionary, sae_firings, sample_by_rate
-from .score import (
-    Detection,
-    EvidenceJudge,
-    Judge,
+from .explain import (
+    EnsembleExplainer,
+    Explainer,
+    InputExplainer,
+    Label,
+    ModelExplainer,
+    OutputExplainer,
+    background_examples,
+    log_odds,
+    text_label,
+)
+from .firings import Firings, dense_firings, neuron_values, often_enough, random_dictionary, sae_firings, sample_by_rate
+from .judge import EmbeddingJudge, EvidenceJudge, Judge, ModelJudge, judge_all
+from .labels import (
+    FeatureLabel,
+    Hit,
+    labelled_layers,
+    labels_path,
+    load_records,
+    read_labels,
+    search_labels,
+    write_labels,
+)
+from .metrics import (
+    Confusion,
     auroc,
     auroc_interval,
+    auroc_rows,
     balanced_accuracy_interval,
     best_threshold,
-    detect,
-    shuffled_aurocs,
+    confusion,
+    correlation_interval,
+    f1_interval,
 )
+from .score import UNEXPLAINED, Detection, detect, shuffled_aurocs
+from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
+from .steer import SteerConfig, named_tokens, output_scores, risen_tokens, steered_change
+from .workbench import LabelConfig, Labelled, Workbench
 
 __all__ = [
+    "SCORERS",
+    "UNEXPLAINED",
+    "Confusion",
     "Corpus",
     "Detection",
+    "EmbeddingJudge",
+    "Encoder",
+    "Endpoint",
+    "EndpointConfig",
+    "EndpointExplainer",
+    "EndpointJudge",
+    "EnsembleExplainer",
     "EvidenceJudge",
     "Example",
     "Explainer",
+    "FeatureLabel",
     "Firings",
+    "Hit",
     "InputExplainer",
     "Judge",
     "Label",
+    "LabelConfig",
+    "Labelled",
+    "ModelExplainer",
+    "ModelJudge",
     "OutputExplainer",
+    "SteerConfig",
     "UnitExamples",
+    "Units",
+    "Workbench",
+    "as_articles",
     "auroc",
     "auroc_interval",
+    "auroc_rows",
     "background_examples",
     "balanced_accuracy_interval",
     "best_threshold",
+    "confusion",
+    "control_units",
+    "correlation_interval",
     "dense_firings",
     "detect",
+    "detection",
+    "f1_interval",
+    "feature_units",
+    "first_contexts",
+    "fuzzing",
     "hard_negatives",
+    "intruder",
+    "judge_all",
+    "label_dictionaries",
+    "label_features",
+    "label_texts",
+    "labelled_layers",
+    "labels_path",
+    "load_encoder",
+    "load_records",
     "log_odds",
+    "named_tokens",
     "neuron_values",
+    "often_enough",
+    "output_scores",
     "random_dictionary",
+    "read_labels",
+    "risen_tokens",
     "sae_firings",
     "sample_by_rate",
+    "score_label",
+    "search_labels",
     "shuffled_aurocs",
+    "simulation",
+    "steered_change",
+    "strongest",
+    "text_label",
     "unit_examples",
+    "write_labels",
 ]

@@ -132,13 +132,14 @@ class Corpus:
     def thin(self, indices: Int[Tensor, " m"], n: int, per_doc: int = 2) -> Int[Tensor, " k"]:
         """The first `n` of the given tokens that keep to `per_doc` from one text."""
         seen: dict[int, int] = {}
-        kept = []
-        for index, doc in zip(indices.tolist(), self.docs[indices].tolist(), strict=True):
-            if seen.get(doc, 0) < per_doc:
-                seen[doc] = seen.get(doc, 0) + 1
-                kept.append(index)
-                if len(kept) == n:
-                    break
+        kept: list[int] = []
+        for block in indices.split(max(1, 4 * n)):  # most calls need a few hundred of a million tokens
+            for index, doc in zip(block.tolist(), self.docs[block].tolist(), strict=True):
+                if seen.get(doc, 0) < per_doc and len(kept) < n:
+                    seen[doc] = seen.get(doc, 0) + 1
+                    kept.append(index)
+            if len(kept) == n:
+                break
         return torch.tensor(kept, dtype=torch.long)
 
 

@@ -104,6 +104,11 @@ def random_dictionary(sae: SAE, x: Float[Tensor, "tokens d_in"], seed: int = 0) 
     return control
 
 
+def often_enough(firings: Firings, halves: Sequence[Tensor], least: int = 80) -> Int[Tensor, " units"]:
+    """Units that fire at least `least` times in each half."""
+    return torch.stack([firings.counts(half) >= least for half in halves]).all(0).nonzero().squeeze(1)
+
+
 def sample_by_rate(
     firings: Firings, halves: Sequence[Tensor], n: int, bands: int = 4, least: int = 80, seed: int = 0
 ) -> list[int]:
@@ -112,7 +117,7 @@ def sample_by_rate(
 
     Raises ConceptLabError when fewer than `n` units fire often enough.
     """
-    enough = torch.stack([firings.counts(half) >= least for half in halves]).all(0).nonzero().squeeze(1)
+    enough = often_enough(firings, halves, least)
     if len(enough) < n:
         raise ConceptLabError(
             f"Only {len(enough)} units fire {least} times in each half, {n} were asked for; "

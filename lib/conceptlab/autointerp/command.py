@@ -1,0 +1,151 @@
+"""From a dictionary to a file of scored labels: choose features, label, score, keep what is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..activations import harvest
+from ..cache import ConceptLabError, atomic_path
+from ..models import LanguageModel
+from ..sae import SAE, load_shipped, shipped_layers
+from ..sae.shipped import N_CTX, mixture
+from ..text import Article, token_rows, vital_articles
+from .controls import feature_units
+from .explain import EnsembleExplainer
+from .judge import EvidenceJudge
+from .labels import FeatureLabel, feature_label, labels_path, load_records, silent_label, write_labels
+from .score import detect
+from .scorers import score_label
+from .steer import output_scores
+from .workbench import LabelConfig, Workbench
+
+
+def label_texts(cfg: LabelConfig) -> tuple[list[str], list[Article]]:
+    """The mixture's held-out texts and a seeded part of its training texts; articles carry the topic where known."""
+    train, held_out = mixture()
+    texts = held_out + random.Random(cfg.seed).sample(train, min(cfg.n_texts, len(train)))
+    return texts, as_articles(texts)
+
+
+def as_articles(texts: Sequence[str]) -> list[Article]:
+    """Texts as articles: with title and topic where they are encyclopedia leads, without otherwise."""
+    known = {article.text: article for article in vital_articles()}
+    return [known.get(text) or Article("", text, "", "") for text in texts]
+
+
+def label_dictionaries(
+    lm: LanguageModel,
+    layers: Sequence[int] | None = None,
+    cfg: LabelConfig | None = None,
+    out: Path | None = None,
+    saes: Path | None = None,
+    listed: Mapping[int, Sequence[int]] | None = None,
+    texts: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Iterator[Path]:
+    """Label dictionaries into `out/<model>/layer_NN.jsonl.gz` (default data/labels); yields each file once it is done.
+
+    `layers` None: every layer with a dictionary in `saes` (default data/saes). `listed`: layer -> features that are
+    labelled in any case. `texts` None: `label_texts`. Finished files with the same settings are left as they are;
+    an interrupted layer goes on with its next chunk of features. Raises ConceptLabError when a layer has no dictionary.
+    """
+    cfg = cfg or LabelConfig()
+    layers = [lm.check_layer(x) for x in (shipped_layers(lm.name, saes) if layers is None else layers)]
+    listed = {lm.check_layer(layer): sorted(set(found)) for layer, found in (listed or {}).items()}
+    dictionaries = {layer: load_shipped(lm, layer, saes) for layer in layers}
+    if not layers:
+        raise ConceptLabError(f"There is no dictionary of {lm.name} to label; build them or give --saes.")
+    if others := sorted(set(listed) - set(layers)):
+        raise ConceptLabError(f"Features of layer {others[0]} are listed, which is not to be labelled; add the layer.")
+    chosen, articles = label_texts(cfg) if texts is None else (list(texts), as_articles(texts))
+    rows = token_rows(lm, chosen, n_ctx=N_CTX)
+    data = harvest(lm, rows, layers, progress=progress)
+    for layer in layers:
+        path = labels_path(lm.name, layer, out)
+        recipe = {"model": lm.name, "layer": layer, "method": EnsembleExplainer.name, "judge": EvidenceJudge.name}
+        recipe |= asdict(cfg) | {"listed": listed.get(layer, []), "texts": len(chosen), "tokens": data.n_tokens}
+        recipe |= {"data": data.folder.name[-12:], "dictionary": _digest(dictionaries[layer])}
+        if not (path.exists() and _read(path.with_name(f"layer_{layer:02d}.json")).get("recipe") == recipe):
+            bench = Workbench(lm, dictionaries[layer], data, articles, cfg)
+            _label_layer(bench, path, recipe, progress)
+        yield path
+
+
+def label_features(bench: Workbench, features: Sequence[int]) -> list[FeatureLabel]:
+    """Labels and scores of some features; those that never fire strongly in one half are recorded as unexplained.
+
+    Their labels are exchanged for the shuffled control, so at least two must fire; a single one is unexplained too.
+    """
+    cfg, layer, method, judge = bench.cfg, bench.layer, EnsembleExplainer.name, EvidenceJudge()
+    done = bench.label(feature_units(bench.lm, bench.sae, bench.firings, features))
+    n = len(done.ensemble) if len(done.ensemble) > 1 else 0
+    labels, records = done.ensemble[:n], []
+    found = detect(judge, labels, done.seen[:n], done.new[:n], n_resamples=cfg.n_resamples)
+    directions = bench.directions[[label.unit for label in labels]]
+    pushed = output_scores(bench.lm, layer, directions, labels, n_resamples=cfg.n_resamples, seed=cfg.seed)
+    for i, detection in enumerate(found):
+        scores = score_label(judge, detection.label, done.new[i], cfg.n_resamples) | {"output_auroc": pushed[i]}
+        records.append(feature_label(layer, detection, scores, done.reads[i], done.writes[i]))
+    rates = bench.firings.rates()
+    for feature in sorted(set(features) - {label.unit for label in labels}):
+        records.append(silent_label(layer, feature, method, float(rates[feature])))
+    return records
+
+
+def _label_layer(bench: Workbench, path: Path, recipe: dict, progress: bool) -> None:
+    """All chunks of one layer, then the file; finished chunks lie in a folder beside it until then."""
+    folder = path.with_name(f"layer_{bench.layer:02d}.parts")
+    if _read(folder / "recipe.json") != recipe:  # chunks of other settings are of no use
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic_path(folder / "recipe.json") as temporary:
+            temporary.write_text(json.dumps(recipe))
+    features = bench.choose(recipe["listed"])
+    if len(features) < 2:
+        raise ConceptLabError(
+            f"Layer {bench.layer}: {len(features)} features fire often enough to be labelled, two are needed; use more "
+            "texts, a smaller `least`, or list features."
+        )
+    started, records = time.monotonic(), []
+    chunks = torch.tensor(features).tensor_split(max(1, len(features) // bench.cfg.chunk))
+    with tqdm(total=len(features), unit="feature", disable=not progress, desc=f"labels of layer {bench.layer}") as bar:
+        for i, chunk in enumerate(chunks):
+            part = folder / f"{i:04d}.jsonl.gz"
+            if not part.exists():
+                write_labels(part, label_features(bench, chunk.tolist()))
+            records += load_records(part)
+            bar.update(len(chunk))
+    write_labels(path, records)
+    how = {
+        "recipe": recipe,
+        "rule": f"{bench.cfg.n} features by firing rate (equal numbers from four bands, at least {bench.cfg.least} "
+        "firings in each half of the texts; all of them where there are fewer) and the listed ones",
+        "features": len(records),
+        "explained": sum(r.explained for r in records),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "torch": torch.__version__,
+    }
+    with atomic_path(path.with_name(f"layer_{bench.layer:02d}.json")) as temporary:
+        temporary.write_text(json.dumps(how, indent=1) + "\n")
+    shutil.rmtree(folder)
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _digest(sae: SAE) -> str:
+    """A few digits that change with the dictionary's weights."""
+    return hashlib.sha256(sae.W_dec.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:12]
