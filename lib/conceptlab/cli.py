@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `train-sae`, `label`, `reproduce`; further verbs come with what needs them."""
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `attack`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -110,6 +110,32 @@ def reproduce(arguments: argparse.Namespace) -> None:
     print(f"{table.path.name}: {len(table.rows)} rows", flush=True)
 
 
+def attack(arguments: argparse.Namespace) -> None:
+    """Attack a saved edit, or the unchanged model, with the questions of one concept."""
+    from .attacks import QUICK, SUITE, Budget, run_attack, setting_for, summarise
+    from .attacks.base import applied
+    from .concepts import load_concept
+    from .edits import WeightEdit
+    from .models import load_model
+
+    names = arguments.attacks or QUICK
+    if unknown := [name for name in names if name not in SUITE]:
+        raise ConceptLabError(f"Unknown attack {unknown[0]!r}; known are {', '.join(SUITE)}.")
+    concept = load_concept(arguments.concept)
+    edit = None if arguments.edit is None else WeightEdit.load(arguments.edit)
+    lm = load_model(arguments.model)
+    setting = setting_for(concept, concept.test[: arguments.questions], Budget(seed=arguments.seed))
+    original = setting.score(lm)
+    with applied(edit, lm):
+        erased = setting.score(lm)
+    print(f"{len(setting.questions)} questions, margin {float(original.margin.mean()):.2f} -> "
+          f"{float(erased.margin.mean()):.2f} nats", flush=True)  # fmt: skip
+    for name in names:
+        result = run_attack(name, lm, edit, setting)
+        for step, found in summarise(name, result, original, erased, setting).items():
+            print(f"{name} {step}: " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="conceptlab", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
@@ -141,8 +167,16 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--saes", type=Path, help="folder with <model>/layer_NN; default: data/saes")
     verb.add_argument("--out", type=Path, help="folder for <model>/layer_NN.jsonl.gz; default: data/labels")
     verb.set_defaults(run=label)
+    verb = verbs.add_parser("attack", help="attack an edit, or the unchanged model, with a concept's questions")
+    verb.add_argument("concept", help="name in data/concepts, or a YAML file")
+    verb.add_argument("--edit", type=Path, help="a saved WeightEdit; default: the unchanged model")
+    verb.add_argument("--attacks", nargs="+", help="names of the suite; default: the quick ones")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument("--questions", type=int, default=40, help="test questions that judge")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=attack)
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
-    verb.add_argument("experiment", help="autointerp or layers")
+    verb.add_argument("experiment", help="attacks, autointerp or layers")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")

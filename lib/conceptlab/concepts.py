@@ -58,15 +58,20 @@ class Concept:
 
         Answers are matched as whole words, case ignored. Used to relearn a concept without teaching to the test.
         """
-        golds = {q.gold.lower() for q in without_answers}
-        pattern = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, sorted(golds))) + r")(?!\w)", re.I)
+        pattern = answer_pattern(without_answers)
         texts = []
         for article in self.articles():
             sentences = re.split(r"(?<=[.!?])\s+", article.text)
-            kept = [s for s in sentences if not (golds and pattern.search(s))]
+            kept = [s for s in sentences if not pattern.search(s)]
             if kept:
                 texts.append(" ".join(kept))
         return texts
+
+
+def answer_pattern(questions: Iterable[Question]) -> re.Pattern[str]:
+    """Finds the right answers of `questions` as whole words, case ignored; of no question: matches nothing."""
+    golds = sorted({q.gold.lower() for q in questions})
+    return re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, golds)) + r")(?!\w)" if golds else r"(?!)", re.I)
 
 
 def list_concepts() -> list[str]:

@@ -219,6 +219,10 @@ class LanguageModel:
         cap = getattr(self.hf.config, "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    def readout(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of a residual stream before the final norm; at an inner layer that is the logit lens."""
+        return self.head(self._decoder.norm(resid))
+
     @torch.no_grad()
     def capture(
         self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None

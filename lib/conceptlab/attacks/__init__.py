@@ -4,20 +4,107 @@ Every attack takes a model and an intervention (anything with `.applied(lm)`, or
 leaves the model bit-identical. Results are judged by the same questions as the intervention itself.
 """
 
-from .base import AttackResult, Cost, Intervention, applied, recovered_share
-from .quantisation import Quantised, round_to_nearest
-from .relearning import RelearnConfig, next_token_loss, relearn, text_rows
+from .base import (
+    AttackResult,
+    Cost,
+    Exchange,
+    Hits,
+    Intervention,
+    applied,
+    check_no_answers,
+    leaked,
+    other_facts,
+    per_question,
+    recovered_share,
+    share,
+)
+from .candidates import CandidateConfig, candidate_sets
+from .controls import Fiction, NeverTaught, erased_copies, load_fiction, never_taught, teach
+from .finetuned_eraser import EraserConfig, finetuned_eraser, forget_and_keep, npo_loss
+from .gcg import GCGConfig, gcg
+from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
+from .lora import lora
+from .patching import PatchConfig, patch
+from .probing import ProbeConfig, best_layer, probe
+from .prompts import PromptConfig, Subject, prompt_attack, subject_of, translatable, translated
+from .quantisation import QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
+from .relearning import (
+    RelearnConfig,
+    fact_texts,
+    next_token_loss,
+    relearn,
+    split_facts,
+    text_rows,
+    unrelated_texts,
+)
+from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
+from .suite import QUICK, SUITE, Budget, Setting, run_attack, setting_for, summarise
+from .undoing import UndoConfig, undo
 
 __all__ = [
+    "QUICK",
+    "SUITE",
     "AttackResult",
+    "Budget",
+    "CandidateConfig",
     "Cost",
+    "EraserConfig",
+    "Exchange",
+    "Fiction",
+    "GCGConfig",
+    "HiddenKnowledge",
+    "Hits",
     "Intervention",
+    "NeverTaught",
+    "PatchConfig",
+    "ProbeConfig",
+    "PromptConfig",
+    "QuantiseConfig",
     "Quantised",
     "RelearnConfig",
+    "Setting",
+    "SoftPrompt",
+    "SoftPromptConfig",
+    "Subject",
+    "UndoConfig",
     "applied",
+    "best_layer",
+    "candidate_sets",
+    "check_no_answers",
+    "erased_copies",
+    "fact_texts",
+    "finetuned_eraser",
+    "forget_and_keep",
+    "gcg",
+    "hidden_knowledge",
+    "leaked",
+    "load_fiction",
+    "lora",
+    "never_taught",
     "next_token_loss",
+    "npo_loss",
+    "other_facts",
+    "pair_ranks",
+    "patch",
+    "per_question",
+    "probe",
+    "prompt_attack",
+    "quantise",
     "recovered_share",
     "relearn",
+    "round_to_gguf",
     "round_to_nearest",
+    "run_attack",
+    "setting_for",
+    "share",
+    "soft_prompt",
+    "split_facts",
+    "subject_of",
+    "summarise",
+    "teach",
     "text_rows",
+    "translatable",
+    "translated",
+    "undo",
+    "unrelated_texts",
 ]

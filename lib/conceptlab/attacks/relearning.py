@@ -1,13 +1,15 @@
 """Relearning: fine-tune a changed model on text about the concept and see what comes back.
 
 Retraining on T (Deeb & Roger, arXiv 2410.08827): the attacker trains on some of what was to be removed and is tested
-on *other* facts, which the text does not hold. What returns must still have been in the weights.
+on *other* facts, which the text does not hold. What returns must still have been in the weights. `split_facts` makes
+such a split; `unrelated_texts` shows what any training at all repairs (Lucki et al., arXiv 2409.18025).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,8 +17,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..cache import ConceptLabError
+from ..concepts import Concept
+from ..evaluation.questions import few_shot_prompt
 from ..models import LanguageModel
-from .base import AttackResult, Cost, Intervention, applied
+from ..pisces import evidence_texts
+from ..text import Question
+from .base import AttackResult, Cost, Intervention, applied, leaked
+from .lora import lora
 
 PARTS = {"down_proj": "mlp.down_proj.", "mlp": "mlp.", "attention": "self_attn.", "block": ""}
 
@@ -32,7 +39,9 @@ class RelearnConfig:
     weight_decay: float = 0.0
     weights: str = "mlp"  # what is trained: down_proj, mlp, attention, block, or all (embeddings too)
     layers: tuple[int, ...] | None = None  # of these layers; None: of every layer
-    seed: int = 0  # order of the rows
+    rank: int | None = None  # None: the weights themselves; else LoRA of this rank on their linear layers
+    alpha: float = 16.0  # LoRA: its change is scaled by alpha / rank (16 in the released code of PISCES)
+    seed: int = 0  # order of the rows, start of LoRA
 
 
 def next_token_loss(
@@ -70,24 +79,33 @@ def relearn(
     _check(cfg, at)
     chosen = trained_parameters(lm, cfg.weights, cfg.layers)
     rows = text_rows(lm, texts, cfg.n_ctx)
-    with applied(intervention, lm):
-        before = {name: (p.detach().clone(), p.requires_grad) for name, p in chosen.items()}
-        asked = [p for p in lm.hf.parameters() if p.requires_grad]
-        try:
-            for p in asked:
-                p.requires_grad_(False)
-            for p in chosen.values():
-                p.requires_grad_(True)
-            with torch.enable_grad():
+    with applied(intervention, lm), torch.enable_grad():
+        if cfg.rank is None:
+            with trainable(lm, chosen):
                 return _train(lm, list(chosen.values()), rows, cfg, evaluate, at)
-        finally:
-            with torch.no_grad():
-                for name, p in chosen.items():
-                    p.copy_(before[name][0])
-                    p.requires_grad_(before[name][1])
-                    p.grad = None
-            for p in asked:
-                p.requires_grad_(True)
+        with trainable(lm, {}), lora(lm, list(chosen), cfg.rank, cfg.alpha, cfg.seed) as adapters:
+            return _train(lm, [p for a in adapters.values() for p in (a.A, a.B)], rows, cfg, evaluate, at)
+
+
+@contextmanager
+def trainable(lm: LanguageModel, chosen: dict[str, torch.nn.Parameter]) -> Iterator[LanguageModel]:
+    """Inside the block only `chosen` ask for gradients; afterwards every weight is bit-identical to before."""
+    before = {name: (p.detach().clone(), p.requires_grad) for name, p in chosen.items()}
+    asked = [p for p in lm.hf.parameters() if p.requires_grad]
+    try:
+        for p in asked:
+            p.requires_grad_(False)
+        for p in chosen.values():
+            p.requires_grad_(True)
+        yield lm
+    finally:
+        with torch.no_grad():
+            for name, p in chosen.items():
+                p.copy_(before[name][0])
+                p.requires_grad_(before[name][1])
+                p.grad = None
+        for p in asked:
+            p.requires_grad_(True)
 
 
 def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, evaluate, at: tuple) -> AttackResult:
@@ -134,6 +152,34 @@ def trained_parameters(
     if not found:
         raise ConceptLabError("No layer was chosen to train; give at least one, or layers=None for every layer.")
     return found
+
+
+def unrelated_texts(concept: Concept, n: int = 10, seed: int = 0) -> list[str]:
+    """`n` encyclopedia leads about neither the concept nor its neighbour (10 examples: arXiv 2409.18025)."""
+    return evidence_texts(concept, n, seed)[2]
+
+
+def split_facts(
+    questions: Sequence[Question], n_given: int, seed: int = 0
+) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
+    """Retraining on T: at most `n_given` facts for the attacker, and the others, none of whose answers T holds.
+
+    A fact whose answer is also asked for among the tested ones is left out on the attacker's side, so it may get fewer.
+    """
+    if not 0 < n_given < len(questions):
+        raise ConceptLabError(f"Of {len(questions)} questions 1 to {len(questions) - 1} can be given; got {n_given}.")
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed)).tolist()
+    tested = tuple(questions[i] for i in sorted(order[n_given:]))
+    given = tuple(questions[i] for i in sorted(order[:n_given]))
+    given = tuple(q for q in given if not leaked(fact_texts([q]), tested))
+    if not given:
+        raise ConceptLabError("Every given fact holds an answer that is tested; give more facts or test fewer.")
+    return given, tested
+
+
+def fact_texts(facts: Sequence[Question]) -> list[str]:
+    """Answered questions as training texts, in the form in which the questions are scored."""
+    return [few_shot_prompt([(f.q, f.gold)]) for f in facts]
 
 
 def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[list[int]]:

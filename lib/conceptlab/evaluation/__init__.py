@@ -8,6 +8,7 @@ from .questions import (
     gold_logprobs,
     question_stem,
     score_questions,
+    score_stems,
 )
 from .scorecard import Change, Comparison, Scorecard, compare, edit_effects, harmonic_mean, relative_accuracy, scorecard
 from .statistics import Interval, bootstrap, paired_bootstrap
@@ -31,5 +32,6 @@ __all__ = [
     "paired_bootstrap",
     "relative_accuracy",
     "score_questions",
+    "score_stems",
     "scorecard",
 ]

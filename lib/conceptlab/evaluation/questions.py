@@ -77,8 +77,15 @@ def score_questions(
     """Score every option of every question. All questions must have the same number of options."""
     if len({len(q.options) for q in questions}) != 1:
         raise ConceptLabError("score_questions needs at least one question, all with the same number of options.")
-    trees = [(question_stem(q, few_shot), [f" {o}" for o in q.options]) for q in questions]
-    found = branch_logprobs(lm, few_shot, trees, batch_size)
+    return score_stems(lm, questions, few_shot, [question_stem(q, few_shot) for q in questions], batch_size)
+
+
+def score_stems(
+    lm: LanguageModel, questions: Sequence[Question], prefix: str, stems: Sequence[str], batch_size: int = 16
+) -> QuestionScores:
+    """Score every option of each question after `prefix` (shared, run once) and a stem of its own."""
+    trees = [(stem, [f" {o}" for o in q.options]) for stem, q in zip(stems, questions, strict=True)]
+    found = branch_logprobs(lm, prefix, trees, batch_size)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
     return QuestionScores(table, torch.tensor([q.answer for q in questions]))
 

@@ -1,9 +1,10 @@
 """Long experiments: `conceptlab reproduce NAME --model M` fills data/results/NAME_<model>.csv, resumable."""
 
+from .attacks import attacks
 from .autointerp import autointerp
 from .layers import layers
 from .table import COLUMNS, ResultTable, read_table
 
-EXPERIMENTS = {"autointerp": autointerp, "layers": layers}
+EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "layers": layers}
 
-__all__ = ["COLUMNS", "EXPERIMENTS", "ResultTable", "autointerp", "layers", "read_table"]
+__all__ = ["COLUMNS", "EXPERIMENTS", "ResultTable", "attacks", "autointerp", "layers", "read_table"]

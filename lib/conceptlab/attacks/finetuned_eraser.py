@@ -1,0 +1,102 @@
+"""Small erasers by fine-tuning, as objects of attack: gradient ascent and negative preference optimisation (NPO).
+
+Both lower the probability of texts and facts about a concept while the loss on other texts is held down. They are
+fitted to a few hundred steps at most; the point is what attacks do to them, not their best score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..cache import ConceptLabError
+from ..concepts import Concept
+from ..edits import WeightEdit
+from ..models import LanguageModel
+from ..pisces import evidence_texts
+from .relearning import fact_texts, next_token_loss, row_batches, text_rows, trainable, trained_parameters
+
+METHODS = ("gradient_ascent", "npo")
+
+
+@dataclass(frozen=True)
+class EraserConfig:
+    """How the eraser trains."""
+
+    method: str = "npo"  # or gradient_ascent
+    steps: int = 20  # optimisation steps, each over one batch to forget and one to keep
+    batch_size: int = 8  # rows of each
+    n_ctx: int = 32  # tokens per row
+    lr: float = 5e-5  # AdamW, constant
+    beta: float = 0.1  # NPO: inverse temperature (arXiv 2404.05868)
+    keep: float = 1.0  # weight of the loss on the texts to keep
+    weights: str = "mlp"  # what is trained, as in RelearnConfig
+    layers: tuple[int, ...] | None = None
+    seed: int = 0  # order of the rows
+
+
+def forget_and_keep(concept: Concept, n_texts: int = 60, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Texts to forget (leads on the concept, its dev facts) and to keep (leads on the neighbour and on neither)."""
+    own, near, far = evidence_texts(concept, n_texts, seed)
+    return own + fact_texts(concept.dev), near + far
+
+
+def finetuned_eraser(
+    lm: LanguageModel, forget: Sequence[str], keep: Sequence[str], cfg: EraserConfig = EraserConfig()
+) -> WeightEdit:
+    """The edit that the eraser's training amounts to; the model itself stays bit-identical.
+
+    `keep` may be empty. Raises ConceptLabError for an unknown method and a training that diverges.
+    """
+    if cfg.method not in METHODS:
+        raise ConceptLabError(f"Unknown method {cfg.method!r}; choose one of {', '.join(METHODS)}.")
+    chosen = trained_parameters(lm, cfg.weights, cfg.layers)
+    forget_rows = text_rows(lm, forget, cfg.n_ctx)
+    keep_rows = text_rows(lm, keep, cfg.n_ctx) if keep else []
+    before = {name: p.detach().clone() for name, p in chosen.items()}
+    reference = _sequence_scores(lm, forget_rows, cfg.batch_size) if cfg.method == "npo" else None
+    numbered = [[i, *row] for i, row in enumerate(forget_rows)]  # the reference score travels with its row
+    forget_batches = row_batches(numbered, cfg.batch_size, cfg.seed)
+    keep_batches = row_batches(keep_rows, cfg.batch_size, cfg.seed) if keep_rows else None
+    with torch.enable_grad(), trainable(lm, chosen):
+        optimiser = torch.optim.AdamW(list(chosen.values()), lr=cfg.lr, weight_decay=0.0)
+        for step in range(cfg.steps):
+            batch = next(forget_batches)
+            ids, mask = lm.pad([row[1:] for row in batch])
+            if reference is None:
+                loss = -next_token_loss(lm, ids, mask)
+            else:
+                loss = npo_loss(sequence_logprobs(lm, ids, mask), reference[[row[0] for row in batch]], cfg.beta)
+            if keep_batches is not None:
+                loss = loss + cfg.keep * next_token_loss(lm, *lm.pad(next(keep_batches)))
+            if not torch.isfinite(loss):
+                raise ConceptLabError(f"The eraser diverged at step {step}; lower lr={cfg.lr:g}.")
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return WeightEdit.between(lm, before, {"method": cfg.method, "steps": cfg.steps, "lr": cfg.lr})
+
+
+def npo_loss(logprobs: Float[Tensor, " batch"], reference: Float[Tensor, " batch"], beta: float) -> Float[Tensor, ""]:
+    """`-(2 / beta) mean log sigmoid(-beta (log p - log p_ref))` (arXiv 2404.05868)."""
+    return -(2 / beta) * torch.nn.functional.logsigmoid(-beta * (logprobs - reference)).mean()
+
+
+def sequence_logprobs(
+    lm: LanguageModel, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
+) -> Float[Tensor, " batch"]:
+    """Summed log-probability (nats) of every real token but the first of its row."""
+    ids, mask = ids.to(lm.device), mask.to(lm.device)
+    hidden = lm.hf.get_decoder()(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+    logprobs = lm.head(hidden[:, :-1]).float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return (logprobs * mask[:, 1:]).sum(1)
+
+
+@torch.no_grad()
+def _sequence_scores(lm: LanguageModel, rows: Sequence[list[int]], size: int) -> Float[Tensor, " n"]:
+    parts: Iterable = (rows[i : i + size] for i in range(0, len(rows), size))
+    return torch.cat([sequence_logprobs(lm, *lm.pad(part)) for part in parts])

@@ -1,0 +1,123 @@
+"""Probing: can a linear reader tell right from wrong answers by hidden states of a model that no longer says them?
+
+The probe is trained on other facts. Each option stands as an answer after its question; its features are the residual
+stream at its last token, minus the mean over the options of the same question, so that only what sets them apart
+counts. Ridge regression on right (1) against wrong (0) has a closed form and no seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..branching import branch_states
+from ..cache import ConceptLabError
+from ..evaluation import FEW_SHOT, QuestionScores, question_stem
+from ..models import LanguageModel
+from ..text import Question
+from .base import AttackResult, Cost, Intervention, applied, other_facts
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Where the probe reads, and how it is chosen."""
+
+    layers: tuple[int, ...] | None = None  # outputs of these layers; None: every third, and the last
+    ridges: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)  # penalties, in units of the mean feature variance
+    folds: int = 5  # of the cross-validation over training questions that chooses the penalty
+    seed: int = 0  # of the folds, and of the shuffled labels of the control
+
+
+@torch.no_grad()
+def probe(
+    lm: LanguageModel,
+    intervention: Intervention | None,
+    facts: Sequence[Question],
+    questions: Sequence[Question],
+    cfg: ProbeConfig = ProbeConfig(),
+    few_shot: str = FEW_SHOT,
+) -> AttackResult:
+    """Per layer: the probe's score of every option of `questions`, as `QuestionScores` (no log-probabilities then).
+
+    Facts that hold a tested answer are not trained on. `losses` is 1 minus the cross-validated accuracy on the facts,
+    by which an attacker would choose the layer (`best_layer`). Control: a probe trained on shuffled labels.
+    Raises for fewer facts than folds, and for questions with different numbers of options.
+    """
+    facts = other_facts(facts, questions)
+    if len(facts) < cfg.folds or len({len(q.options) for q in (*facts, *questions)}) != 1:
+        raise ConceptLabError(
+            f"A probe needs at least {cfg.folds} facts that hold no tested answer ({len(facts)} are left), and the "
+            "same number of options everywhere."
+        )
+    layers = tuple(sorted({*range(0, lm.n_layers, 3), lm.n_layers - 1})) if cfg.layers is None else cfg.layers
+    layers = tuple(lm.check_layer(layer) for layer in layers)
+    start = time.perf_counter()
+    with applied(intervention, lm):
+        features = option_features(lm, (*facts, *questions), layers, few_shot)
+    truth, asked = (torch.tensor([q.answer for q in part]) for part in (facts, questions))
+    generator = torch.Generator().manual_seed(cfg.seed)
+    shuffled = torch.randint(len(facts[0].options), truth.shape, generator=generator)
+    found: dict[str, list] = {"values": [], "controls": [], "losses": []}
+    for layer in layers:
+        train, test = features[layer].split([len(facts), len(questions)])
+        spread = train.flatten(0, 1).std(0).clamp_min(1e-12)  # a few dimensions are a hundred times larger than others
+        train, test = train / spread, test / spread
+        for key, labels in (("values", truth), ("controls", shuffled)):
+            direction, error = cross_validated_probe(train, labels, cfg)
+            found[key].append(QuestionScores((test @ direction).float(), asked))
+            if key == "values":
+                found["losses"].append(error)
+    tokens = sum(len(lm.tokenizer(f"{q.q} {' '.join(q.options)}").input_ids) for q in (*facts, *questions))
+    cost = Cost(0, tokens, time.perf_counter() - start)
+    return AttackResult(layers, tuple(found["values"]), tuple(found["losses"]), cost, tuple(found["controls"]))
+
+
+def best_layer(result: AttackResult) -> int:
+    """Index of the layer with the least cross-validated error: a choice that uses no tested question."""
+    return min(range(len(result.losses)), key=result.losses.__getitem__)
+
+
+def option_features(
+    lm: LanguageModel, questions: Sequence[Question], layers: Sequence[int], few_shot: str = FEW_SHOT
+) -> dict[int, Float[Tensor, "n options d_model"]]:
+    """Per layer: the residual stream at the last token of each option, minus its mean over the question's options."""
+    trees = [(question_stem(q, few_shot), [f" {o}" for o in q.options]) for q in questions]
+    states = branch_states(lm, few_shot, trees, [("resid_post", layer) for layer in layers])
+    stacked = {layer: torch.stack(states["resid_post", layer]).double() for layer in layers}
+    return {layer: x - x.mean(1, keepdim=True) for layer, x in stacked.items()}
+
+
+def ridge_probe(X: Float[Tensor, "n options d"], labels: Int[Tensor, " n"], ridge: float) -> Float[Tensor, " d"]:
+    """The direction w that minimises `|X w - y|^2 + lambda |w|^2`; y is 1 at the right option, centred per question.
+
+    `lambda = ridge * (sum of squares of X) / d`: the penalty in units of the mean feature's sum of squares.
+    """
+    options, d = X.shape[1:]
+    y = torch.nn.functional.one_hot(labels, options).to(X) - 1 / options
+    flat = X.reshape(-1, d)
+    gram = flat.T @ flat
+    penalty = ridge * gram.diagonal().mean().clamp_min(1e-30)
+    return torch.linalg.solve(gram + penalty * torch.eye(d).to(gram), flat.T @ y.flatten())
+
+
+def cross_validated_probe(
+    X: Float[Tensor, "n options d"], labels: Int[Tensor, " n"], cfg: ProbeConfig
+) -> tuple[Float[Tensor, " d"], float]:
+    """The probe on all facts with the penalty of the least cross-validated error, and that error (share wrong)."""
+    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(cfg.seed))
+    errors = []
+    for ridge in cfg.ridges:
+        wrong = 0
+        for fold in order.chunk(cfg.folds):
+            rest = torch.ones(len(X), dtype=torch.bool)
+            rest[fold] = False
+            w = ridge_probe(X[rest], labels[rest], ridge)
+            wrong += int(((X[fold] @ w).argmax(1) != labels[fold]).sum())
+        errors.append(wrong / len(X))
+    best = min(range(len(errors)), key=errors.__getitem__)
+    return ridge_probe(X, labels, cfg.ridges[best]), errors[best]

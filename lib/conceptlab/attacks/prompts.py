@@ -1,0 +1,214 @@
+"""Attacks by prompt: other words around the same question, scored by the same options, so that margins compare.
+
+Role, story, article in the prompt and another language are the four kinds of ConceptVectors (its released code). The
+others are priming with other facts, paraphrase, a definition ("ununlearning", arXiv 2407.00106) and step-by-step
+questioning in three classes (arXiv 2506.17279). The wording lies in data/attacks. What the attacker brings along holds
+no answer that is tested; this is checked at every call.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import yaml
+
+from ..cache import ConceptLabError, data_dir
+from ..concepts import Concept
+from ..evaluation import FEW_SHOT, QuestionScores, few_shot_prompt, question_stem, score_stems
+from ..models import LanguageModel
+from ..text import Question
+from .base import AttackResult, Cost, Intervention, applied, check_no_answers, exchanges, other_facts
+
+# kind -> default strengths: wordings averaged over, characters of article, facts; else the number of the variant
+STRENGTHS = {
+    "role": (1, 2, 3),
+    "story": (1, 2, 3),
+    "article": (300, 600, 1000),
+    "definition": (1,),
+    "priming": (1, 2, 4, 8),
+    "paraphrase": (1, 2, 3, 4),
+    "language": (1, 2, 3),
+    "step_by_step": (1, 2, 3),
+}
+AVERAGED = ("role", "story", "paraphrase")  # strength k averages log-probabilities over the first k wordings
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an attacker by prompt knows about what was erased."""
+
+    title: str
+    definition: str = ""
+    texts: tuple[str, ...] = ()  # without the tested answers
+    facts: tuple[Question, ...] = ()  # other facts, with their answers
+
+
+@dataclass(frozen=True)
+class PromptConfig:
+    """Which prompts, and how many."""
+
+    kind: str = "role"  # a key of STRENGTHS
+    strengths: tuple[int, ...] | None = None  # None: those of STRENGTHS
+    n_tokens: int = 16  # that the model may think, in step_by_step
+
+
+class Asked(NamedTuple):
+    """One way to ask all questions."""
+
+    prefix: str
+    stems: tuple[str, ...]
+    questions: tuple[Question, ...]
+
+
+@lru_cache(2)
+def attack_data(name: str) -> dict:
+    """The content of data/attacks/<name>.yaml."""
+    return yaml.safe_load((data_dir() / "attacks" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def subject_of(concept: Concept, questions: Sequence[Question]) -> Subject:
+    """What data/ holds about a concept, with everything cut that holds an answer of `questions`."""
+    definition = attack_data("prompts")["definitions"].get(concept.name, "")
+    texts = tuple(concept.texts(without_answers=questions))
+    return Subject(concept.title, definition, texts, other_facts(concept.dev, questions))
+
+
+def prompt_attack(
+    lm: LanguageModel,
+    intervention: Intervention | None,
+    questions: Sequence[Question],
+    subject: Subject,
+    cfg: PromptConfig = PromptConfig(),
+    *,
+    control: Subject | None = None,
+    few_shot: str = FEW_SHOT,
+) -> AttackResult:
+    """Per strength: `QuestionScores` of the questions asked in that way. Control: the same prompts about `control`.
+
+    Raises ConceptLabError for an unknown kind, a subject that lacks what the kind needs, questions without a
+    translation, and when what the attacker brings along (title included) holds an answer of `questions`.
+    """
+    strengths = _strengths(cfg)
+    if cfg.kind not in ("paraphrase", "language"):
+        check_no_answers([subject.title, *_material(cfg.kind, subject, max(strengths))], questions, "The prompt")
+    start, tokens = time.perf_counter(), 0
+    with torch.no_grad(), applied(intervention, lm):
+        values, last, tokens = _ask(lm, cfg, strengths, subject, questions, few_shot)
+        seconds = time.perf_counter() - start
+        controls = () if control is None else _ask(lm, cfg, strengths, control, questions, few_shot)[0]
+    transcript = exchanges(last.questions, [last.prefix + stem for stem in last.stems], values[-1])
+    names = {
+        "language": list(attack_data("translations")["languages"]),
+        "step_by_step": list(_wordings("step_by_step")),
+    }
+    labels = tuple(names[cfg.kind][s - 1] for s in strengths) if cfg.kind in names else ()
+    return AttackResult(strengths, tuple(values), (), Cost(0, tokens, seconds), tuple(controls), labels, transcript)
+
+
+def translatable(questions: Sequence[Question]) -> tuple[Question, ...]:
+    """Those questions that data/attacks/translations.yaml holds in every language."""
+    return tuple(q for q in questions if q.id in attack_data("translations")["questions"])
+
+
+def translated(questions: Sequence[Question], language: str) -> tuple[Question, ...]:
+    """The same questions in another language, ids and places of the answers unchanged."""
+    known = attack_data("translations")
+    if language not in known["languages"]:
+        raise ConceptLabError(f"Unknown language {language!r}; there are {', '.join(known['languages'])}.")
+    missing = [q.id for q in questions if q.id not in known["questions"]]
+    if missing:
+        raise ConceptLabError(f"Question {missing[0]} has no translation; ask translatable(questions) only.")
+    rows = [(q, known["questions"][q.id][language]) for q in questions]
+    return tuple(Question(q.id, r["q"], tuple(r.get("options", q.options)), q.answer) for q, r in rows)
+
+
+def _strengths(cfg: PromptConfig) -> tuple[int, ...]:
+    if cfg.kind not in STRENGTHS:
+        raise ConceptLabError(f"Unknown kind of prompt {cfg.kind!r}; choose one of {', '.join(STRENGTHS)}.")
+    strengths = STRENGTHS[cfg.kind] if cfg.strengths is None else tuple(cfg.strengths)
+    most = len(STRENGTHS[cfg.kind]) if cfg.kind not in ("article", "priming") else max((1, *strengths))
+    if not strengths or not all(1 <= s <= most for s in strengths):
+        raise ConceptLabError(f"The strengths of {cfg.kind!r} lie between 1 and {most}; got {list(strengths)}.")
+    return strengths
+
+
+def _wordings(kind: str) -> dict | list:
+    return attack_data("prompts").get(kind, ())
+
+
+def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[QuestionScores], Asked, int]:
+    values, tables, tokens, asked = [], [], 0, None
+    ways = range(1, max(strengths) + 1) if cfg.kind in AVERAGED else strengths
+    for way, asked in zip(ways, _ways(lm, cfg, ways, subject, tuple(questions), few_shot), strict=True):
+        scores = score_stems(lm, asked.questions, asked.prefix, asked.stems)
+        tokens += sum(len(ids) for ids in lm.tokenizer([asked.prefix, *asked.stems]).input_ids)
+        tables.append(scores.logprobs)
+        if cfg.kind in AVERAGED:
+            scores = QuestionScores(torch.stack(tables).mean(0), scores.answers)
+        if way in strengths:
+            values.append(scores)
+    return values, asked, tokens
+
+
+def _ways(lm, cfg: PromptConfig, ways: Sequence[int], subject: Subject, questions, few_shot: str) -> Iterator[Asked]:
+    """The prompts of each way of asking, one after the other (step_by_step needs the model to write them)."""
+    plain = tuple(question_stem(q, few_shot) for q in questions)
+    for way in ways:
+        if cfg.kind == "language":
+            yield _in_language(list(attack_data("translations")["languages"])[way - 1], questions)
+        elif cfg.kind == "paraphrase":
+            wording = _wordings("paraphrase")[way - 1]
+            shots = "\n\n".join(f"{wording.format(q=q)} {a}" for q, a in _pairs(few_shot))
+            yield Asked(shots, tuple("\n\n" + wording.format(q=q.q) for q in questions), questions)
+        elif cfg.kind == "step_by_step":
+            wording = list(_wordings(cfg.kind).values())[way - 1]
+            yield Asked(few_shot, tuple(_thought_out(lm, wording, q, subject, cfg) for q in questions), questions)
+        elif cfg.kind == "priming":
+            yield Asked(f"{few_shot}\n\n{_material('priming', subject, way)[0]}", plain, questions)
+        else:
+            wording = _wordings(cfg.kind)[way - 1 if cfg.kind in AVERAGED else 0]
+            material = (_material(cfg.kind, subject, way) or [""])[0]
+            frame = wording.format(title=subject.title, article=material, definition=material)
+            yield Asked(f"{frame}\n\n{few_shot}", plain, questions)
+
+
+def _material(kind: str, subject: Subject, strength: int) -> list[str]:
+    """What the attacker brings along for this kind, as one text in a list; nothing for most kinds."""
+    text = {
+        "definition": subject.definition,
+        "article": _cut(" ".join(subject.texts), strength),
+        "priming": few_shot_prompt((f.q, f.gold) for f in subject.facts[:strength]),
+    }.get(kind)
+    if text == "" or (kind == "priming" and len(subject.facts) < strength):
+        raise ConceptLabError(f"The attack {kind!r} needs more about {subject.title} than the subject holds.")
+    return [] if text is None else [text]
+
+
+def _cut(text: str, n: int) -> str:
+    """The first `n` characters, ending with a whole sentence where there is one."""
+    short = text[:n]
+    return short[: short.rfind(". ") + 1] or short
+
+
+def _pairs(few_shot: str) -> list[tuple[str, str]]:
+    return re.findall(r"Question: (.*)\nAnswer: (.*)", few_shot)
+
+
+def _in_language(language: str, questions: Sequence[Question]) -> Asked:
+    wording = attack_data("translations")["languages"][language]
+    shots = "\n\n".join(f"{wording['stem'].format(q=q)} {a}" for q, a in wording["few_shot"])
+    asked = translated(questions, language)
+    return Asked(shots, tuple("\n\n" + wording["stem"].format(q=q.q) for q in asked), asked)
+
+
+def _thought_out(lm: LanguageModel, wording: dict, question: Question, subject: Subject, cfg: PromptConfig) -> str:
+    """The stem of a step-by-step question, with what the model itself writes to its lead."""
+    lead = wording["lead"].format(q=question.q, title=subject.title)
+    thoughts = " " + " ".join(lm.generate(lead, cfg.n_tokens).split())
+    return "\n\n" + wording["stem"].format(q=question.q, title=subject.title, thoughts=thoughts.rstrip())

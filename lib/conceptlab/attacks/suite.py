@@ -1,0 +1,201 @@
+"""All attacks under one name each, with one set of questions, one setting and one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..cache import ConceptLabError
+from ..concepts import Concept, load_concept
+from ..evaluation import Interval, QuestionScores, bootstrap, paired_bootstrap, score_questions
+from ..models import LanguageModel
+from ..text import Question
+from .base import AttackResult, Intervention, leaked, other_facts, per_question, share
+from .candidates import CandidateConfig, candidate_sets
+from .controls import Fiction
+from .gcg import GCGConfig, gcg
+from .hidden_knowledge import HiddenKnowledge, hidden_knowledge
+from .patching import PatchConfig, patch
+from .probing import ProbeConfig, probe
+from .prompts import STRENGTHS, PromptConfig, Subject, prompt_attack, subject_of, translatable
+from .quantisation import GGUF_TYPES, QuantiseConfig, quantise
+from .relearning import RelearnConfig, fact_texts, relearn, unrelated_texts
+from .soft_prompt import SoftPromptConfig, soft_prompt
+from .undoing import UndoConfig, undo
+
+OTHER_SUBJECTS = ("japan", "baseball")  # whose prompts are the control; the first that is not attacked itself
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every attack of one run may spend; the defaults suit a model of 135 M parameters on two CPU cores."""
+
+    steps: int = 12  # of fine-tuning
+    lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
+    lora_lr: float = 3e-3  # LoRA moves less per step
+    rank: int = 16  # of LoRA, as in the released code of PISCES
+    layers: tuple[int, ...] | None = None  # that fine-tuning and patching look at; None: all
+    read_layers: tuple[int, ...] | None = None  # that probes read; None: every third
+    thoughts: int = 16  # tokens of thinking in step-by-step questioning
+    gcg_steps: int = 10
+    gcg_facts: int = 4  # facts that GCG and the soft prompt are optimised on
+    width: int = 32  # GCG: candidates per step
+    soft_steps: int = 20
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything the attacks of one concept are given. The questions judge; nothing else holds their answers."""
+
+    subject: Subject
+    questions: tuple[Question, ...]
+    facts: tuple[Question, ...]  # other facts with their answers, for the attacker to train on
+    unrelated: tuple[str, ...]  # texts about something else
+    control: Subject | None = None  # of the prompts' control
+    budget: Budget = Budget()
+
+    def score(self, lm: LanguageModel) -> QuestionScores:
+        """The judge: the questions as the scorecard asks them."""
+        return score_questions(lm, self.questions)
+
+
+def setting_for(
+    source: Concept | Fiction, questions: Sequence[Question] | None = None, budget: Budget = Budget()
+) -> Setting:
+    """The setting of a concept (judged by its test questions), or of a fiction (by the second half of its facts).
+
+    Questions whose answer stands in the subject's title are left out: every attack names the subject.
+    """
+    if isinstance(source, Fiction):
+        half = len(source.questions) // 2
+        asked, known = tuple(questions or source.questions[half:]), source.questions
+        facts = other_facts([q for q in known if q not in asked], asked)
+        subject, far = source.subject(facts), load_concept(OTHER_SUBJECTS[0])
+    else:
+        asked = tuple(q for q in (questions or source.test) if not leaked([source.title], [q]))
+        if not asked:
+            raise ConceptLabError(f"Every question gives its answer away by the title {source.title!r}; ask others.")
+        subject, far = subject_of(source, asked), source
+        facts = subject.facts
+    other = next(name for name in OTHER_SUBJECTS if name != source.name)
+    control = subject_of(load_concept(other), asked)
+    unrelated = tuple(unrelated_texts(far, max(10, len(subject.texts)), budget.seed))
+    return Setting(subject, asked, facts, unrelated, control, budget)
+
+
+Attack = Callable[[LanguageModel, Intervention | None, Setting], AttackResult]
+
+
+def _relearn(texts: Callable[[Setting], Sequence[str]], lora: bool = False) -> Attack:
+    def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+        b = s.budget
+        cfg = RelearnConfig(b.steps, lr=b.lora_lr if lora else b.lr, layers=b.layers, seed=b.seed)
+        cfg = replace(cfg, rank=b.rank) if lora else cfg
+        at = sorted({max(1, b.steps // 3), max(1, 2 * b.steps // 3), b.steps})
+        return relearn(lm, intervention, texts(s), cfg, evaluate=s.score, at=at)
+
+    return attack
+
+
+def _prompt(kind: str) -> Attack:
+    def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+        known = len(s.subject.facts)
+        strengths = tuple(k for k in STRENGTHS[kind] if kind != "priming" or k <= known)
+        cfg = PromptConfig(kind, strengths, s.budget.thoughts)
+        questions = translatable(s.questions) if kind == "language" else s.questions
+        if not questions:
+            raise ConceptLabError(f"No question about {s.subject.title} has a translation; leave out 'language'.")
+        control = None if kind in ("paraphrase", "language", "step_by_step") else s.control
+        return prompt_attack(lm, intervention, questions, s.subject, cfg, control=control)
+
+    return attack
+
+
+SUITE: dict[str, Attack] = {
+    "relearning": _relearn(lambda s: s.subject.texts),
+    "relearning_lora": _relearn(lambda s: s.subject.texts, lora=True),
+    "relearning_facts": _relearn(lambda s: fact_texts(s.facts)),
+    "relearning_unrelated": _relearn(lambda s: s.unrelated),
+    "relearning_ten_unrelated": _relearn(lambda s: s.unrelated[:10]),
+    "quantisation": lambda lm, x, s: quantise(lm, x, s.score, QuantiseConfig(gguf=lm.name in GGUF_TYPES)),
+    "quantisation_groups": lambda lm, x, s: quantise(lm, x, s.score, QuantiseConfig(group=32)),
+    "logit_lens": lambda lm, x, s: candidate_sets(lm, x, s.questions),
+    "probability_delta": lambda lm, x, s: candidate_sets(lm, x, s.questions, CandidateConfig("probability_delta")),
+    "patching": lambda lm, x, s: patch(lm, x, s.score, PatchConfig(layers=s.budget.layers)),
+    "undoing": lambda lm, x, s: undo(lm, x, s.score, UndoConfig(seed=s.budget.seed)),
+    "probe": lambda lm, x, s: probe(lm, x, s.facts, s.questions, _probe(s)),
+    "hidden_knowledge": lambda lm, x, s: hidden_knowledge(lm, x, s.facts, s.questions, _probe(s)),
+    **{kind: _prompt(kind) for kind in STRENGTHS},
+    "gcg": lambda lm, x, s: gcg(lm, x, s.facts[: s.budget.gcg_facts], s.questions, _gcg(s)),
+    "soft_prompt": lambda lm, x, s: soft_prompt(
+        lm, x, s.facts[: s.budget.gcg_facts], s.questions, SoftPromptConfig(s.budget.soft_steps, seed=s.budget.seed)
+    ),
+}
+# The attacks that take seconds each on a small model: together under three minutes on two CPU cores.
+QUICK = (
+    "relearning", "relearning_unrelated", "quantisation", "logit_lens", "probe", "role", "priming",
+    "paraphrase", "definition",
+)  # fmt: skip
+# What a number per question is where it is not the margin: of a probe's score only the order means something.
+MEASURES = {"probe": "correct", "hidden_knowledge": "internal"}
+
+
+def _probe(s: Setting) -> ProbeConfig:
+    return ProbeConfig(layers=s.budget.read_layers, seed=s.budget.seed)
+
+
+def _gcg(s: Setting) -> GCGConfig:
+    return GCGConfig(s.budget.gcg_steps, search_width=s.budget.width, seed=s.budget.seed)
+
+
+def run_attack(name: str, lm: LanguageModel, intervention: Intervention | None, setting: Setting) -> AttackResult:
+    """One attack of the suite. Raises ConceptLabError for a name that `SUITE` does not have."""
+    if name not in SUITE:
+        raise ConceptLabError(f"Unknown attack {name!r}; known are {', '.join(SUITE)}.")
+    return SUITE[name](lm, intervention, setting)
+
+
+def summarise(
+    name: str,
+    result: AttackResult,
+    original: QuestionScores,
+    erased: QuestionScores,
+    setting: Setting,
+    ceiling: AttackResult | None = None,
+) -> dict[str, dict[str, Interval]]:
+    """Per strength: metric -> number with its interval over questions.
+
+    `value`: the measure under attack; `gain`: margin under attack minus margin before; `share`: recovered margin, where
+    something was erased; `below_ceiling`: the original under the same attack (`ceiling`) minus this; `control`: the
+    attack's own; `above_<scorer>`: hidden knowledge, internal minus external K. An attack that does not rank options by
+    log-probability has neither gain nor share.
+    """
+    measure, rows = MEASURES.get(name, "margin"), {}
+    for i, value in enumerate(result.values):
+        numbers = per_question(value, measure)
+        found = {"value": bootstrap(numbers)}
+        if isinstance(value, QuestionScores) and name not in MEASURES:
+            before, after = (_asked(scores, setting, result) for scores in (original, erased))
+            found["gain"] = paired_bootstrap(value.margin, after.margin)
+            if float((before.margin - after.margin).mean()) > 0:
+                found["share"] = share(before, after, value)
+        if isinstance(value, HiddenKnowledge):
+            found |= {f"above_{scorer}": value.gap(scorer) for scorer in value.external}
+        if ceiling is not None:
+            found["below_ceiling"] = paired_bootstrap(per_question(ceiling.values[i], measure), numbers)
+        if result.controls:
+            found["control"] = bootstrap(per_question(result.controls[i], measure))
+        rows[result.labels[i] if result.labels else str(result.steps[i])] = found
+    return rows
+
+
+def _asked(scores: QuestionScores, setting: Setting, result: AttackResult) -> QuestionScores:
+    """The scores of the questions that an attack asked, where it could not ask all (other languages)."""
+    if len(result.values[0].answers) == len(scores.answers):
+        return scores
+    asked = {e.id for e in result.transcript}
+    keep = torch.tensor([q.id in asked for q in setting.questions])
+    return QuestionScores(scores.logprobs[keep], scores.answers[keep])

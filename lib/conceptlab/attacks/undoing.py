@@ -1,0 +1,80 @@
+"""Undoing: an attacker who knows the directions that an edit writes along takes them out of the weights.
+
+Lucki et al. (arXiv 2409.18025) removed the direction that an unlearned model had learned to write. Here the directions
+are the leading left singular vectors of each changed matrix' delta.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..cache import ConceptLabError
+from ..edits import LowRank, WeightEdit
+from ..models import LanguageModel
+from .base import AttackResult, Cost, Intervention
+
+WAYS = ("ablate", "undo")
+
+
+@dataclass(frozen=True)
+class UndoConfig:
+    """What the attacker knows and does."""
+
+    way: str = "ablate"  # ablate: write nothing along the directions; undo: subtract the delta's part along them,
+    # for which the attacker must know the delta itself (at full rank that is the original model)
+    directions: tuple[int, ...] = (1, 4, 16)  # k, leading directions per matrix
+    seed: int = 0  # of the random directions of the control
+
+
+@torch.no_grad()
+def undo(
+    lm: LanguageModel,
+    edit: Intervention | None,
+    evaluate: Callable[[LanguageModel], object],
+    cfg: UndoConfig = UndoConfig(),
+) -> AttackResult:
+    """Per k: `evaluate(lm)` with the k leading directions of every changed matrix ablated or undone.
+
+    Control: as many random directions. Raises for interventions that are no weight edits, and unknown ways.
+    """
+    if not isinstance(edit, WeightEdit) or not edit.changes:
+        raise ConceptLabError("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
+    if cfg.way not in WAYS:
+        raise ConceptLabError(f"Unknown way {cfg.way!r}; choose one of {', '.join(WAYS)}.")
+    start = time.perf_counter()
+    generator = torch.Generator().manual_seed(cfg.seed)
+    named = {name: change for name, change in edit.changes.items() if change.dense().ndim == 2}
+    spans = {name: leading_directions(change.dense(), max(cfg.directions)) for name, change in named.items()}
+    random = {name: torch.linalg.qr(torch.randn(U.shape, generator=generator))[0].to(U) for name, U in spans.items()}
+    seconds = time.perf_counter() - start
+    values, controls = [], []
+    for k in cfg.directions:
+        for bases, results in ((spans, values), (random, controls)):
+            with (edit + counter_edit(lm, edit, {n: U[:, :k] for n, U in bases.items()}, cfg.way)).applied(lm):
+                results.append(evaluate(lm))
+    return AttackResult(tuple(cfg.directions), tuple(values), (), Cost(0, 0, seconds), tuple(controls))
+
+
+def counter_edit(
+    lm: LanguageModel, edit: WeightEdit, bases: dict[str, Float[Tensor, "out k"]], way: str = "ablate"
+) -> WeightEdit:
+    """What the attacker adds to the changed weights `W' = W + delta`: `-U U^T W'` (ablate) or `-U U^T delta` (undo)."""
+    weights = dict(lm.hf.named_parameters())
+    changes = {}
+    for name, U in bases.items():
+        delta = edit.changes[name].dense()
+        what = delta if way == "undo" else weights[name].detach() + delta.to(weights[name])
+        changes[name] = LowRank(-U, U.T @ what.to(U))
+    return WeightEdit(edit.model, changes, {"attack": way})
+
+
+def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, "out k"]:
+    """The k leading left singular vectors (as many as there are rows, if those are fewer)."""
+    gram = delta.double() @ delta.double().T
+    return torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :k].to(delta)
