@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from conceptlab.cache import ConceptLabError
-from conceptlab.edits import Dense, LowRank, WeightEdit, random_like, value_edit
+from conceptlab.edits import INPUT, Dense, LowRank, Rows, WeightEdit, match_norms, random_like, value_edit
 
 
 @pytest.fixture
@@ -112,7 +112,13 @@ def test_report_counts_by_hand(lm):
     assert report["relative_norm"] == pytest.approx(5 / float(weights(lm)[name].norm()))
     gain = WeightEdit(lm.name, {"model.norm.weight": Dense(torch.ones(16))})  # a vector holds no value vectors
     assert (edit + gain).report(lm)["vectors_touched"] == 2 / 32
-    assert gain.report(lm) == {"n_weights": 1, "vectors_touched": 0.0, "norm": 4.0, "relative_norm": 1.0}
+    assert gain.report(lm) == {
+        "n_weights": 1,
+        "vectors_touched": 0.0,
+        "rows_touched": 0.0,
+        "norm": 4.0,
+        "relative_norm": 1.0,
+    }
     assert WeightEdit(lm.name, {}).report(lm)["norm"] == 0
 
 
@@ -156,3 +162,106 @@ def test_a_file_that_is_not_an_edit(tmp_path):
     for name in ("corrupt", "other", "parts"):
         with pytest.raises(ConceptLabError, match=f"{name}.safetensors is not a saved WeightEdit"):
             WeightEdit.load(tmp_path / f"{name}.safetensors")
+
+
+# ---- rows of the embedding ---------------------------------------------------------------------------------
+def rows_edit(lm, side="", index=(5, 9, 5), seed=2):
+    n = torch.tensor(len(lm.hf.get_input_embeddings().weight))
+    change = Rows(torch.tensor(index), normal(len(index), lm.d_model, seed=seed), n)
+    return WeightEdit(lm.name, {lm.embedding_name() + side: change}, {"rows": list(index)})
+
+
+def test_rows_add_up_and_save(lm, tmp_path):
+    edit = rows_edit(lm)
+    name, change = lm.embedding_name(), edit.changes[lm.embedding_name()]
+    before = weights(lm)
+    with edit.applied(lm):
+        moved = weights(lm)[name] - before[name]
+        torch.testing.assert_close(moved[5], change.delta[0] + change.delta[2], atol=1e-5, rtol=0)
+        torch.testing.assert_close(moved, change.dense(), atol=1e-5, rtol=0)
+    assert same(weights(lm), before)
+    assert edit.report(lm)["rows_touched"] == 2 and edit.report(lm)["vectors_touched"] == 0
+    torch.testing.assert_close((edit + edit * 0.5).changes[name].dense(), 1.5 * change.dense())
+    edit.save(tmp_path / "rows.safetensors")
+    loaded = WeightEdit.load(tmp_path / "rows.safetensors")
+    assert isinstance(loaded.changes[name], Rows) and loaded.info == edit.info
+    assert torch.equal(loaded.changes[name].dense(), change.dense())
+    control = random_like(edit).changes[name]
+    assert sorted(control.index.tolist()) == [5, 9]
+    assert float(control.delta.norm()) == pytest.approx(float(change.dense().norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("side", ["", INPUT])
+def test_a_shared_embedding_is_untied_only_where_asked(tiny_llama, side):
+    lm = tiny_llama(tie_word_embeddings=True)
+    embedding, head = lm.hf.get_input_embeddings(), lm.hf.get_output_embeddings()
+    assert head.weight is embedding.weight
+    shared, before = head.weight, head.weight.detach().clone()
+    edit = rows_edit(lm, side)
+    with pytest.raises(KeyError), edit.applied(lm):
+        assert torch.equal(embedding.weight[5], before[5]) is False
+        assert torch.equal(head.weight, before) is (side == INPUT)
+        assert torch.equal(lm.unembedding_rows(), before) is (side == INPUT)
+        raise KeyError
+    assert head.weight is embedding.weight is shared and torch.equal(shared, before)
+    assert lm.hf.config.tie_word_embeddings
+
+
+def test_an_input_edit_on_top_of_one_of_both_sides(tiny_llama):
+    lm = tiny_llama(tie_word_embeddings=True)
+    before = lm.unembedding_rows().clone()
+    both, alone = rows_edit(lm), rows_edit(lm, INPUT, index=(7,))
+    with (alone + both).applied(lm):
+        embedding, head = lm.hf.get_input_embeddings().weight, lm.unembedding_rows()
+        assert torch.equal(head[5], embedding[5]) and not torch.equal(head[5], before[5])
+        assert torch.equal(head[7], before[7]) and not torch.equal(embedding[7], before[7])
+    assert torch.equal(lm.unembedding_rows(), before)
+
+
+def test_where_nothing_is_shared_the_input_is_the_embedding(lm):
+    assert lm.hf.get_output_embeddings().weight is not lm.hf.get_input_embeddings().weight
+    head = lm.unembedding_rows().clone()
+    with rows_edit(lm, INPUT).applied(lm):
+        one = weights(lm)
+    with rows_edit(lm).applied(lm):
+        assert same(one, weights(lm)) and torch.equal(lm.unembedding_rows(), head)
+    wrong = WeightEdit(lm.name, {lm.down_proj_name(0) + INPUT: Dense(torch.zeros(16, 32))})
+    with pytest.raises(ConceptLabError, match="Only the embedding can be changed on its input side"), wrong.applied(lm):
+        pass
+
+
+# ---- controls and export -----------------------------------------------------------------------------------
+def test_norms_are_matched_weight_by_weight(lm):
+    edit = value_edit(lm, 0, [3], normal(1, 16)) + value_edit(lm, 1, [0], normal(1, 16))
+    like = value_edit(lm, 0, [5], 7 * normal(1, 16)) + value_edit(lm, 1, [1], 0.1 * normal(1, 16))
+    matched = match_norms(edit, like)
+    for name, change in matched.changes.items():
+        assert float(change.dense().norm()) == pytest.approx(float(like.changes[name].dense().norm()), rel=1e-5)
+        ours, theirs = change.dense().flatten(), edit.changes[name].dense().flatten()
+        assert float(torch.cosine_similarity(ours, theirs, dim=0)) == pytest.approx(1)
+    with pytest.raises(ConceptLabError, match="of the same weights"):
+        match_norms(edit, value_edit(lm, 0, [3], normal(1, 16)))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_an_exported_model_loads_in_plain_transformers(tiny_llama, tmp_path, tied):
+    import json
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lm = tiny_llama(tie_word_embeddings=tied)
+    edit = value_edit(lm, 1, [3], normal(1, 16), {"why": "test"}) + rows_edit(lm, INPUT)
+    before, folder = weights(lm), tmp_path / "edited"
+    edit.export(lm, folder)
+    assert same(weights(lm), before)
+    ids = torch.tensor([[5, 9, 11, 200]])
+    other = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    with edit.applied(lm), torch.no_grad():
+        assert torch.equal(other(ids).logits, lm.logits(ids))
+    assert not torch.equal(other(ids).logits, lm.logits(ids))
+    assert AutoTokenizer.from_pretrained(folder)("a cat").input_ids == lm.tokenizer("a cat").input_ids
+    assert json.loads((folder / "edit.json").read_text())["info"]["parts"][0] == {"why": "test"}
+    edit.export(lm, folder)  # an earlier export may be replaced, nothing else
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConceptLabError, match="is there already and no exported edit"):
+        edit.export(lm, tmp_path / "mine")

@@ -8,7 +8,6 @@ from conceptlab.concepts import Concept, TextQuery, load_concept
 from conceptlab.edits import LowRank, WeightEdit
 from conceptlab.pisces import (
     Feature,
-    auroc,
     causal_filter,
     concept_token_counts,
     directional_edit,
@@ -18,6 +17,7 @@ from conceptlab.pisces import (
     pisces_rows,
     random_features,
 )
+from conceptlab.pisces.edit import activations
 from conceptlab.sae import SAEConfig, TopKSAE
 
 FEATURES = [Feature(0, 3), Feature(0, 7, sign=-1), Feature(1, 5)]
@@ -71,6 +71,21 @@ def test_closed_form_equals_encode_edit_decode(tiny, tau, mu, signed):
             assert (lm.down_proj(layer) - want).abs().max() < 1e-10
         change = edit.changes[lm.down_proj_name(layer)]
         assert isinstance(change, LowRank) and change.left.shape[1] == len(chosen)
+
+
+def test_activations_without_scoring_everything(tiny):
+    """Exactly those of the whole dictionary, and fewer rows are encoded in full."""
+    lm, _ = tiny
+    sae = make_sae(lm, 0, d_sae=400, k=5, dtype=torch.float64)
+    rows = torch.cat([lm.down_proj(0), torch.randn(200, 16, generator=torch.Generator().manual_seed(3)).double()])
+    encoded = []
+    encode = sae.encode
+    sae.encode = lambda x: encoded.append(len(x)) or encode(x)
+    for index in (torch.tensor([3]), torch.tensor([8, 9, 250]), torch.arange(400)):
+        torch.testing.assert_close(activations(sae, rows, index), encode(rows)[:, index])
+    assert 0 < encoded[0] < 0.5 * len(rows) and encoded[-1] == len(rows)
+    assert float(encode(rows)[:, [8, 9, 250]].max()) > 0
+    torch.testing.assert_close(activations(sae, rows, torch.tensor([3]), 100), encode(rows)[:, [3]])  # 4 are too few
 
 
 def test_tau_selects_the_rows_it_says(tiny):
@@ -140,11 +155,6 @@ def test_edits_revert_bit_exactly_and_save(tiny_llama, tmp_path):
         name = lm.down_proj_name(0)
         assert torch.equal(loaded.changes[name].dense(), edit.changes[name].dense())
         assert loaded.info["features"] == [[0, 3, 1], [0, 7, -1], [1, 5, 1]]
-
-
-def test_auroc_by_hand():
-    positive, negative = torch.tensor([[3.0, 0.0], [1.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 0.0]])
-    assert auroc(positive, negative).tolist() == [0.75, 0.5]
 
 
 def toy_concept():

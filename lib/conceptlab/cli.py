@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `train-sae`, `label`, `attack`, `reproduce`."""
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `erase`, `attack`, `reproduce`."""
 
 from __future__ import annotations
 
@@ -97,6 +97,33 @@ def label(arguments: argparse.Namespace) -> None:
         print(f"{path}: ready", flush=True)
 
 
+def erase(arguments: argparse.Namespace) -> None:
+    """Erase a concept with a method whose strength is chosen on dev questions; save the edit, or the edited model."""
+    from .concepts import load_concept
+    from .erasure import Erasure, ErasureConfig, shipped_dictionaries
+    from .evaluation import compare, scorecard
+    from .models import load_model
+
+    if arguments.out is None and arguments.export is None and not arguments.card:
+        raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
+    lm = load_model(arguments.model)
+    saes = {} if arguments.method in ("needle", "embedding") else shipped_dictionaries(lm)
+    work = Erasure(lm, saes, load_concept(arguments.concept), ErasureConfig(), arguments.seed)
+    edit = work.edit(arguments.method)
+    print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)
+    if arguments.out is not None:
+        edit.save(arguments.out)
+    if arguments.export is not None:
+        edit.export(lm, arguments.export)
+    if arguments.card:
+        before = scorecard(lm, work.concept, "test", writing=True)
+        with edit.applied(lm):
+            after = scorecard(lm, work.concept, "test", writing=True)
+        found = compare(before, after)
+        for axis in ("efficacy", "specificity", "coherence", "overall"):
+            print(f"{axis} {getattr(found, axis)}", flush=True)
+
+
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run a long experiment into data/results, or go on with it."""
     from .models import load_model
@@ -167,6 +194,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--saes", type=Path, help="folder with <model>/layer_NN; default: data/saes")
     verb.add_argument("--out", type=Path, help="folder for <model>/layer_NN.jsonl.gz; default: data/labels")
     verb.set_defaults(run=label)
+    verb = verbs.add_parser("erase", help="erase a concept; the strength is chosen on dev questions")
+    verb.add_argument("concept", help="name in data/concepts, or a YAML file of your own")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument(
+        "--method", default="pisces", help="pisces, directional, embedding, pisces_embedding, needle or a control"
+    )
+    verb.add_argument("--out", type=Path, help="file for the edit (safetensors)")
+    verb.add_argument("--export", type=Path, help="folder for the edited model, to be loaded by plain transformers")
+    verb.add_argument("--card", action="store_true", help="score it on the test questions")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=erase)
     verb = verbs.add_parser("attack", help="attack an edit, or the unchanged model, with a concept's questions")
     verb.add_argument("concept", help="name in data/concepts, or a YAML file")
     verb.add_argument("--edit", type=Path, help="a saved WeightEdit; default: the unchanged model")
@@ -176,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=attack)
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
-    verb.add_argument("experiment", help="attacks, autointerp or layers")
+    verb.add_argument("experiment", help="attacks, autointerp, erasure or layers")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")

@@ -22,6 +22,7 @@ from .coherence import coherence, stems, unit_embeddings
 from .edits import WeightEdit, value_edit
 from .evaluation.questions import QuestionScores
 from .evaluation.replay import Replay
+from .evaluation.residue import trace, vector_residue
 from .models import LanguageModel
 from .projection import TopTokens, logit_effect, project
 
@@ -285,22 +286,8 @@ def noise_shift(
 def intrinsic(
     lm: LanguageModel, vectors: Sequence[ConceptVector], edit: WeightEdit, k: int = 200
 ) -> list[dict[str, float]]:
-    """What an edit did to each vector: `jaccard` of its `k` strongest tokens (at the signed end), `cosine`, `l2`.
-
-    The three intrinsic measures of ConceptVectors. A vector that was set to zero has cosine 0 by convention.
-    """
-
-    def values() -> Tensor:
-        return torch.stack([v.sign * lm.value_vectors(v.layer)[v.neuron] for v in vectors]).float()
-
-    def top() -> list[set[int]]:
-        return [set(row) for row in project(lm, values().to(lm.dtype), k, cache=False).top_ids.tolist()]
-
-    before, tokens = values(), top()
+    """What an edit did to each vector: `jaccard`, `cosine` and `l2`, the intrinsic measures of ConceptVectors."""
+    places = [(v.layer, v.neuron, v.sign) for v in vectors]
+    before = trace(lm, places, k)
     with edit.applied(lm):
-        after, tokens_after = values(), top()
-    rows = []
-    for a, b, s, t in zip(before, after, tokens, tokens_after, strict=True):
-        jaccard = len(s & t) / len(s | t) if float(b.norm()) > 0 else 0.0  # a zero vector promotes nothing
-        rows.append({"jaccard": jaccard, "cosine": float(F.cosine_similarity(a, b, 0)), "l2": float((a - b).norm())})
-    return rows
+        return vector_residue(before, trace(lm, places, k))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .cache import ConceptLabError, atomic_path
 from .models import LanguageModel
+
+INPUT = ":input"  # after the embedding's name: where the unembedding shares its weights, leave the unembedding alone
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,15 @@ class LowRank:
     left: Tensor
     right: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.left), self.right.shape[1]
+
     def dense(self) -> Tensor:
         return self.left @ self.right
+
+    def scaled(self, factor: float) -> LowRank:
+        return LowRank(self.left * factor, self.right)
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,37 @@ class Dense:
 
     delta: Tensor
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.delta.shape)
+
     def dense(self) -> Tensor:
         return self.delta
+
+    def scaled(self, factor: float) -> Dense:
+        return Dense(self.delta * factor)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The change of a few rows of a large weight `[out, in]`: row `index[i]` by `delta[i]`; repeated rows add up."""
+
+    index: Int[Tensor, " n"]
+    delta: Float[Tensor, "n in"]
+    n_rows: Int[Tensor, ""]  # `out`
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return int(self.n_rows), self.delta.shape[1]
+
+    def dense(self) -> Tensor:
+        return self.delta.new_zeros(self.shape).index_add_(0, self.index.to(self.delta.device), self.delta)
+
+    def scaled(self, factor: float) -> Rows:
+        return Rows(self.index, self.delta * factor, self.n_rows)
+
+
+Change = LowRank | Dense | Rows
 
 
 @dataclass(frozen=True)
@@ -44,11 +82,12 @@ class WeightEdit:
     """Changes of named parameters of one model (names as in `lm.hf.named_parameters()`).
 
     `with edit.applied(lm): ...` adds the changes; on leaving, also by an exception, every weight is bit-identical
-    to what it was. `a + b` does both (changes of the same weight add up).
+    to what it was. `a + b` does both (changes of the same weight add up). A change under the embedding's name
+    followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside the block.
     """
 
     model: str  # the name of the model it was made for
-    changes: dict[str, LowRank | Dense]
+    changes: dict[str, Change]
     info: dict = field(default_factory=dict)  # provenance, JSON-able
 
     @classmethod
@@ -61,29 +100,42 @@ class WeightEdit:
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """Apply inside the block, restore the saved originals afterwards."""
         parameters = self._parameters(lm)
-        originals = {name: p.detach().clone() for name, p in parameters.items()}
+        originals = [(p, p.detach().clone()) for p in {id(p): p for p in parameters.values()}.values()]
+        alone = [name for name in self.changes if name.endswith(INPUT)]
         try:
-            with torch.no_grad():
-                for name, change in self.changes.items():
-                    parameters[name].add_(change.dense().to(parameters[name]))
-            yield lm
+            self._add(parameters, [name for name in self.changes if name not in alone])
+            with lm.untied() if alone else nullcontext():  # by now the unembedding has what is meant for both
+                self._add(parameters, alone)
+                yield lm
         finally:
             with torch.no_grad():
-                for name, p in parameters.items():
-                    p.copy_(originals[name])
+                for p, original in originals:
+                    p.copy_(original)
+
+    @torch.no_grad()
+    def _add(self, parameters: dict[str, Tensor], names: list[str]) -> None:
+        for name in names:
+            change, p = self.changes[name], parameters[name]
+            if isinstance(change, Rows):
+                p.index_add_(0, change.index.to(p.device), change.delta.to(p))
+            else:
+                p.add_(change.dense().to(p))
 
     def _parameters(self, lm: LanguageModel) -> dict[str, Tensor]:
+        """Key of a change -> the parameter it changes."""
         named = dict(lm.hf.named_parameters())
-        for name, change in self.changes.items():
-            shape = (
-                tuple(change.dense().shape) if isinstance(change, Dense) else (len(change.left), change.right.shape[1])
-            )
-            if name not in named or tuple(named[name].shape) != shape:
+        found = {}
+        for key, change in self.changes.items():
+            name = key.removesuffix(INPUT)
+            if name not in named or tuple(named[name].shape) != change.shape:
                 raise ConceptLabError(
-                    f"This edit was made for {self.model} and changes {name} {list(shape)}, which {lm.name} does not "
-                    "have in that shape; load the model it was made for."
+                    f"This edit was made for {self.model} and changes {name} {list(change.shape)}, which {lm.name} "
+                    "does not have in that shape; load the model it was made for."
                 )
-        return {name: named[name] for name in self.changes}
+            if name != key and name != lm.embedding_name():
+                raise ConceptLabError(f"Only the embedding can be changed on its input side; {name} is none.")
+            found[key] = named[name]
+        return found
 
     def __add__(self, other: WeightEdit) -> WeightEdit:
         if self.model != other.model:
@@ -95,15 +147,15 @@ class WeightEdit:
                 changes[name] = change
             elif isinstance(mine, LowRank) and isinstance(change, LowRank):
                 changes[name] = LowRank(torch.cat([mine.left, change.left], 1), torch.cat([mine.right, change.right]))
+            elif isinstance(mine, Rows) and isinstance(change, Rows):
+                index = torch.cat([mine.index, change.index])
+                changes[name] = Rows(index, torch.cat([mine.delta, change.delta]), mine.n_rows)
             else:
                 changes[name] = Dense(mine.dense() + change.dense())
         return WeightEdit(self.model, changes, {"parts": [self.info, other.info]})
 
     def __mul__(self, factor: float) -> WeightEdit:
-        scaled = {
-            n: LowRank(c.left * factor, c.right) if isinstance(c, LowRank) else Dense(c.delta * factor)
-            for n, c in self.changes.items()
-        }
+        scaled = {name: change.scaled(factor) for name, change in self.changes.items()}
         return WeightEdit(self.model, scaled, self.info | {"factor": factor})
 
     def save(self, path: str | Path) -> None:
@@ -126,7 +178,8 @@ class WeightEdit:
             for key, tensor in tensors.items():
                 name, part = key.split("|")
                 parts.setdefault(name, {})[part] = tensor
-            changes = {n: Dense(**p) if "delta" in p else LowRank(**p) for n, p in parts.items()}
+            kinds = {frozenset(kind.__dataclass_fields__): kind for kind in (LowRank, Dense, Rows)}
+            changes = {name: kinds[frozenset(part)](**part) for name, part in parts.items()}
             return cls(meta["model"], changes, json.loads(meta["info"]))
         except FileNotFoundError:
             raise ConceptLabError(f"There is no file {path}; give the path that WeightEdit.save wrote.") from None
@@ -135,24 +188,41 @@ class WeightEdit:
                 f"{path} is not a saved WeightEdit ({type(error).__name__}); save it again."
             ) from None
 
+    def export(self, lm: LanguageModel, folder: str | Path) -> None:
+        """Write the edited model and its tokenizer as a folder that plain transformers loads, without this library.
+
+        `edit.json` in it says what was done. `lm` is left as it was. Raises ConceptLabError for a folder that is there
+        and holds anything but such a model.
+        """
+        folder = Path(folder)
+        if folder.exists() and not (folder / "edit.json").is_file():
+            raise ConceptLabError(f"{folder} is there already and no exported edit; give the name of a new folder.")
+        with self.applied(lm), atomic_path(folder) as temporary:
+            lm.save(temporary)
+            (temporary / "edit.json").write_text(json.dumps({"model": self.model, "info": self.info}, indent=1) + "\n")
+
     def report(self, lm: LanguageModel) -> dict[str, float]:
         """What the edit touches: weights, share of value vectors changed, norms.
 
         Keys: n_weights, vectors_touched (share of the columns of the changed matrices that change at all),
-        norm (Frobenius norm of all changes), relative_norm (the same over the norm of the changed weights).
+        rows_touched (number of rows of the embedding that change), norm (Frobenius norm of all changes),
+        relative_norm (the same over the norm of the changed weights).
         """
         named = self._parameters(lm)
-        touched = columns = delta_sq = weight_sq = 0.0
-        for name, change in self.changes.items():
+        touched = columns = rows = delta_sq = 0.0
+        for change in self.changes.values():
             delta = change.dense().float()
-            if delta.ndim == 2:  # gains and biases have no value vectors
+            if isinstance(change, Rows):
+                rows += float((delta.abs().amax(1) > 0).sum())
+            elif delta.ndim == 2:  # gains and biases have no value vectors
                 touched += float((delta.abs().amax(0) > 0).sum())
                 columns += delta.shape[1]
             delta_sq += float(delta.square().sum())
-            weight_sq += float(named[name].float().square().sum())
+        weight_sq = sum(float(p.float().square().sum()) for p in {id(p): p for p in named.values()}.values())
         return {
             "n_weights": float(len(self.changes)),
             "vectors_touched": touched / max(columns, 1),
+            "rows_touched": rows,
             "norm": delta_sq**0.5,
             "relative_norm": (delta_sq / weight_sq) ** 0.5 if weight_sq else 0.0,
         }
@@ -180,11 +250,40 @@ def value_edit(
 
 
 def random_like(edit: WeightEdit, seed: int = 0) -> WeightEdit:
-    """A control: Gaussian changes of the same weights with the same Frobenius norm each, on the same columns."""
+    """A control: Gaussian changes of the same weights with the same Frobenius norm each, on the same columns (or rows).
+
+    Norms are per weight, hence per layer.
+    """
     generator = torch.Generator().manual_seed(seed)
-    changes: dict[str, LowRank | Dense] = {}
+    changes: dict[str, Change] = {}
     for name, change in edit.changes.items():
-        delta = change.dense()
-        noise = torch.randn(delta.shape, generator=generator).to(delta) * (delta.abs().amax(0, keepdim=True) > 0)
-        changes[name] = Dense(noise * (delta.norm() / noise.norm().clamp_min(1e-30)))
+        if isinstance(change, Rows):
+            index, which = change.index.unique(return_inverse=True)
+            delta = change.delta.new_zeros(len(index), change.shape[1]).index_add_(0, which, change.delta)
+            changes[name] = Rows(index, _noise(delta, generator), change.n_rows)
+        else:
+            delta = change.dense()
+            used = delta.abs().amax(0, keepdim=True) > 0
+            changes[name] = Dense(_noise(delta, generator, used))
     return WeightEdit(edit.model, changes, {"control": "random edit of equal norm", "seed": seed})
+
+
+def _noise(delta: Tensor, generator: torch.Generator, used: Tensor | float = 1.0) -> Tensor:
+    noise = torch.randn(delta.shape, generator=generator).to(delta) * used
+    return noise * (delta.norm() / noise.norm().clamp_min(1e-30))
+
+
+def match_norms(edit: WeightEdit, like: WeightEdit) -> WeightEdit:
+    """`edit` with every weight's change scaled to the Frobenius norm that it has in `like`.
+
+    For controls of equal size. Raises ConceptLabError when they do not change the same weights.
+    """
+    if edit.changes.keys() != like.changes.keys():
+        raise ConceptLabError(
+            "Norms can be matched between edits of the same weights only; these change different ones."
+        )
+    changes = {}
+    for name, change in edit.changes.items():
+        norm = float(change.dense().norm())
+        changes[name] = change.scaled(float(like.changes[name].dense().norm()) / norm if norm else 1.0)
+    return WeightEdit(edit.model, changes, edit.info | {"norms": "matched"})

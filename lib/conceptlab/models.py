@@ -162,6 +162,31 @@ class LanguageModel:
         """Hook point, in TransformerLens' names, that the SAEs of this project read: before any post-MLP norm."""
         return f"blocks.{self.check_layer(layer)}.mlp.hook_out"
 
+    @contextmanager
+    def untied(self) -> Iterator[LanguageModel]:
+        """Inside the block the unembedding has weights of its own, a copy of the embedding's; then they are one again.
+
+        Nothing happens where a model does not share them. `bridge` goes on reading the shared weights.
+        """
+        head, config = self.hf.get_output_embeddings(), self.hf.config
+        shared = head.weight
+        if shared is not self.hf.get_input_embeddings().weight:
+            yield self
+            return
+        tied = config.tie_word_embeddings
+        try:
+            head.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
+            config.tie_word_embeddings = False
+            yield self
+        finally:
+            head.weight, config.tie_word_embeddings = shared, tied
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as it is now, and its tokenizer: a folder that plain transformers loads."""
+        with quiet_transformers():
+            self.hf.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+
     # ---- tokens -------------------------------------------------------------------------------------
     def tokens(
         self, texts: str | Sequence[str], n_ctx: int | None = None

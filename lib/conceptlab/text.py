@@ -55,12 +55,14 @@ class Article:
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice question; `answer` indexes `options`."""
+    """A multiple-choice question; `answer` indexes `options`. The same fact may be there in two further forms."""
 
     id: str
     q: str
     options: tuple[str, ...]
     answer: int
+    claim: str = ""  # a statement with `{}` in place of the answer; empty: there is none
+    clue: str = ""  # an indirect question with the same answer; empty: there is none
 
     @property
     def gold(self) -> str:

@@ -1,6 +1,8 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
+from .behaviour import Behaviour, behaviour
 from .fluency import Fluency, fluency
+from .forms import FORMS, has_form, score_form, score_forms
 from .questions import (
     FEW_SHOT,
     QuestionScores,
@@ -10,28 +12,57 @@ from .questions import (
     score_questions,
     score_stems,
 )
-from .scorecard import Change, Comparison, Scorecard, compare, edit_effects, harmonic_mean, relative_accuracy, scorecard
+from .residue import Residue, Trace, residue, trace, write_energy
+from .scorecard import (
+    Change,
+    Comparison,
+    Scorecard,
+    compare,
+    edit_effects,
+    harmonic_mean,
+    relative_accuracy,
+    score_sets,
+    scorecard,
+)
+from .search import Cell, Judge, Search, SearchConfig, search_settings
 from .statistics import Interval, bootstrap, paired_bootstrap
 
 __all__ = [
     "FEW_SHOT",
+    "FORMS",
+    "Behaviour",
+    "Cell",
     "Change",
     "Comparison",
     "Fluency",
     "Interval",
+    "Judge",
     "QuestionScores",
+    "Residue",
     "Scorecard",
+    "Search",
+    "SearchConfig",
+    "Trace",
+    "behaviour",
     "bootstrap",
     "compare",
     "edit_effects",
-    "fluency",
     "few_shot_prompt",
+    "fluency",
     "gold_logprobs",
-    "question_stem",
     "harmonic_mean",
+    "has_form",
     "paired_bootstrap",
+    "question_stem",
     "relative_accuracy",
+    "residue",
+    "score_form",
+    "score_forms",
     "score_questions",
+    "score_sets",
     "score_stems",
     "scorecard",
+    "search_settings",
+    "trace",
+    "write_energy",
 ]

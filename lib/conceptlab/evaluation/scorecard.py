@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -18,7 +18,8 @@ from ..cache import ConceptLabError
 from ..concepts import Concept, general_questions
 from ..edits import WeightEdit
 from ..models import LanguageModel
-from ..text import web_passages
+from ..text import Question, web_passages
+from .behaviour import Behaviour, behaviour
 from .fluency import Fluency, fluency
 from .questions import QuestionScores, gold_logprobs, score_questions
 from .statistics import Interval, paired_bootstrap
@@ -34,6 +35,7 @@ class Scorecard:
     split: str  # "dev" or "test"
     scores: dict[str, QuestionScores]  # one per name in SETS that was asked for
     text: Fluency | None = None
+    writing: Behaviour | None = None  # greedy continuations and answers to instructions, if they were asked for
 
     def accuracy(self, name: str) -> float:
         """Share of right answers in one set of questions."""
@@ -58,8 +60,11 @@ class Comparison:
     changes: dict[str, Change]
     efficacy: Interval  # 1 - relative accuracy on the target
     specificity: Interval  # harmonic mean of the relative accuracies on neighbour and general questions
-    coherence: Interval  # perplexity before over after on held-out text, at most 1 (1 if no text was scored)
+    coherence: Interval  # harmonic mean of `parts` (1 if nothing was measured)
     overall: Interval  # harmonic mean of the three
+    # What coherence is made of, each relative to the base and at most 1: `perplexity` before over after on held-out
+    # text, `repetition` (share of different n-grams), `instructions` (share of those that are followed)
+    parts: dict[str, Interval] = field(default_factory=dict)
 
 
 def scorecard(
@@ -70,19 +75,35 @@ def scorecard(
     n_texts: int = 16,
     sets: Sequence[str] = SETS,
     batch_size: int = 32,
+    writing: bool = False,
 ) -> Scorecard:
     """Score the model as it is now, inside whatever intervention is active.
 
     At most `n_questions` of each set (the first ones, so that two cards match item by item) and `n_texts` held-out
-    web passages (0: none). Choose on split "dev"; "test" is for one final table.
+    web passages (0: none); `writing`: repetition and instructions too, which costs as much again.
+    Choose on split "dev"; "test" is for one final table.
     """
     questions = concept_questions(concept, split)
     unknown = [name for name in sets if name not in questions]
     if unknown:
         raise ConceptLabError(f"Unknown set of questions {unknown[0]!r}; {concept.name} has {', '.join(questions)}.")
-    scores = {name: score_questions(lm, questions[name][:n_questions], batch_size=batch_size) for name in sets}
+    chosen = {name: questions[name][:n_questions] for name in sets}
+    return score_sets(lm, concept.name, split, chosen, n_texts, batch_size, writing)
+
+
+def score_sets(
+    lm: LanguageModel,
+    concept: str,
+    split: str,
+    questions: dict[str, Sequence[Question]],
+    n_texts: int = 16,
+    batch_size: int = 32,
+    writing: bool = False,
+) -> Scorecard:
+    """A card over questions of one's own choice (set name -> questions); the rest as in `scorecard`."""
+    scores = {name: score_questions(lm, chosen, batch_size=batch_size) for name, chosen in questions.items()}
     text = fluency(lm, web_passages()[:n_texts]) if n_texts else None
-    return Scorecard(concept.name, split, scores, text)
+    return Scorecard(concept, split, scores, text, behaviour(lm) if writing else None)
 
 
 def concept_questions(concept: Concept, split: str) -> dict[str, tuple]:
@@ -149,11 +170,12 @@ def compare(
     spared = [samples[name] for name in samples if name != "target"]
     efficacy = 1 - samples["target"] if "target" in samples else torch.full((n_resamples + 1,), torch.nan)
     specificity = harmonic_mean(spared) if spared else torch.ones(n_resamples + 1)
-    coherence = _coherence_samples(base.text, after.text, n_resamples, generator)
+    parts = _coherence_parts(base, after, n_resamples, generator)
+    coherence = harmonic_mean(list(parts.values())) if parts else torch.ones(n_resamples + 1)
     overall = harmonic_mean([efficacy, specificity, coherence])
     n = min(len(s.answers) for s in base.scores.values())
-    parts = (_interval(float(x[0]), x[1:], n) for x in (efficacy, specificity, coherence, overall))
-    return Comparison(changes, *parts)
+    axes = (_interval(float(x[0]), x[1:], n) for x in (efficacy, specificity, coherence, overall))
+    return Comparison(changes, *axes, {name: _interval(float(x[0]), x[1:], n) for name, x in parts.items()})
 
 
 def relative_accuracy(before: float, after: float, chance: float = 0.25) -> float:
@@ -182,16 +204,27 @@ def _relative_samples(
     return value, torch.where(a > chance, ratio, torch.zeros_like(ratio))
 
 
-def _coherence_samples(
-    before: Fluency | None, after: Fluency | None, n_resamples: int, generator: torch.Generator
-) -> Tensor:
-    if before is None or after is None:
-        return torch.ones(n_resamples + 1, dtype=torch.float64)
-    picks = torch.randint(len(before.nll), (n_resamples, len(before.nll)), generator=generator)
-    everything = torch.arange(len(before.nll))
-    picks = [everything, *picks]
-    growth = [(after.nll[p] - before.nll[p]).sum() / before.n_tokens[p].sum() for p in picks]
-    return (-torch.stack(growth).double()).exp().clamp(max=1)
+def _coherence_parts(
+    base: Scorecard, after: Scorecard, n_resamples: int, generator: torch.Generator
+) -> dict[str, Float[Tensor, " samples"]]:
+    """Samples of each part of the coherence, the estimate itself first; parts that were not measured are left out."""
+
+    def picks(n: int) -> Tensor:
+        drawn = torch.randint(n, (n_resamples, n), generator=generator)
+        return torch.cat([torch.arange(n)[None], drawn])
+
+    parts = {}
+    if base.text is not None and after.text is not None:
+        at = picks(len(base.text.nll))
+        growth = (after.text.nll - base.text.nll)[at].sum(1) / base.text.n_tokens[at].sum(1)
+        parts["perplexity"] = (-growth.double()).exp().clamp(max=1)
+    if base.writing is not None and after.writing is not None:
+        for name, key in (("repetition", "distinct"), ("instructions", "follows")):
+            before, now = (getattr(card.writing, key).double() for card in (base, after))
+            if float(before.sum()) > 0:  # where the base follows no instruction, none can be lost
+                at = picks(len(before))
+                parts[name] = (now[at].mean(1) / before[at].mean(1).clamp_min(1e-12)).clamp(0, 1)
+    return parts
 
 
 def _interval(value: float, samples: Tensor, n: int) -> Interval:
@@ -210,3 +243,5 @@ def _check_pair(base: Scorecard, after: Scorecard) -> None:
         )
     if base.text is not None and after.text is not None and not torch.equal(base.text.n_tokens, after.text.n_tokens):
         raise ConceptLabError("The two scorecards were made on different held-out texts; use the same n_texts.")
+    if (base.writing is None) != (after.writing is None):
+        raise ConceptLabError("Only one of the two scorecards holds what the model writes; use the same writing=.")

@@ -2,9 +2,10 @@
 
 from .attacks import attacks
 from .autointerp import autointerp
+from .erasure import erasure
 from .layers import layers
 from .table import COLUMNS, ResultTable, read_table
 
-EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "layers": layers}
+EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "erasure": erasure, "layers": layers}
 
-__all__ = ["COLUMNS", "EXPERIMENTS", "ResultTable", "attacks", "autointerp", "layers", "read_table"]
+__all__ = ["COLUMNS", "EXPERIMENTS", "ResultTable", "attacks", "autointerp", "erasure", "layers", "read_table"]

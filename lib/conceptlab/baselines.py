@@ -1,0 +1,62 @@
+"""Edits to compare an erasure with: one that needs no dictionary, and controls that know nothing of the concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .cache import ConceptLabError
+from .concept_vectors import ConceptVector, noise_edit, scale_edit, search
+from .concepts import Concept
+from .edits import WeightEdit, match_norms, random_like
+from .models import LanguageModel
+from .pisces import Dictionaries, Feature, directional_edit, random_features
+
+
+def needle_edit(
+    lm: LanguageModel,
+    vectors: Sequence[ConceptVector],
+    n: int = 20,
+    kind: str = "zero",
+    c: float = 1.0,
+    seed: int = 0,
+) -> WeightEdit:
+    """Ablate the `n` first concept vectors (Needle, ConceptVectors section 5, without its training loop).
+
+    `vectors`: what `concept_vectors.search(lm, concept.words, ...)` found, best first. `kind`: "zero" sets them to
+    zero, "noise" adds Gaussian noise of `c` times their length. Raises ConceptLabError when there are fewer than `n`.
+    """
+    chosen = list(vectors[: int(n)])
+    if len(chosen) < n or n < 1:
+        raise ConceptLabError(f"Needle was asked for {n} of {len(vectors)} vectors; search for more, or ask for fewer.")
+    if kind not in ("zero", "noise"):
+        raise ConceptLabError(f'Needle sets vectors to "zero" or adds "noise"; got {kind!r}.')
+    edit = scale_edit(lm, chosen, 0.0) if kind == "zero" else noise_edit(lm, chosen, c, seed)
+    return WeightEdit(lm.name, edit.changes, edit.info | {"method": "needle", "n": int(n), "kind": kind})
+
+
+def needle_vectors(lm: LanguageModel, concept: Concept, n: int = 200) -> list[ConceptVector]:
+    """Candidates for `needle_edit`: the value vectors that promote the concept's words most, one end per neuron."""
+    found, seen = [], set()
+    for vector in search(lm, concept.words, 2 * min(n, lm.n_layers * lm.d_mlp)):
+        if (vector.layer, vector.neuron) not in seen:
+            seen.add((vector.layer, vector.neuron))
+            found.append(vector)
+    return found[:n]
+
+
+def random_feature_edit(
+    lm: LanguageModel, saes: Dictionaries, features: Sequence[Feature], like: WeightEdit, seed: int = 0
+) -> WeightEdit:
+    """A control: as many random features of the same layers, turned round, with the norms per layer of `like`.
+
+    Directional, because the published edit may touch hardly any row for a feature that no neuron writes, and scaling
+    such an edit up to the norm of `like` would test a few rows instead of random features.
+    """
+    drawn = random_features(saes, features, seed)
+    edit = match_norms(directional_edit(lm, saes, drawn, 2.0), like)
+    return WeightEdit(lm.name, edit.changes, edit.info | {"control": "random features", "seed": seed})
+
+
+def random_norm_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
+    """A control: Gaussian changes of the same weights and columns with the norms of `like`."""
+    return random_like(like, seed)

@@ -1,0 +1,38 @@
+"""PISCES: find the features that carry a concept, and write them out of the MLP weights (Gur-Arieh et al. 2025).
+
+A feature is a row `d = W_dec[f]` of a dictionary of MLP outputs; the rows of `lm.down_proj(layer)`, one per neuron,
+live in the same space. `find_features` proposes, the filters dispose, an edit writes, `attribute` says what each part
+of it costs.
+"""
+
+from .attribution import Cost, attribute
+from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, signed_edit
+from .features import PUBLISHED, Dictionaries, Feature, PublishedEdit, hand_picked, random_features
+from .filters import Filtered, ability_filter, activation_filter, causal_filter, filter_features, word_filter
+from .find import activation_means, concept_token_counts, evidence_texts, find_features
+
+__all__ = [
+    "PUBLISHED",
+    "Cost",
+    "Dictionaries",
+    "Feature",
+    "Filtered",
+    "PublishedEdit",
+    "ability_filter",
+    "activation_filter",
+    "activation_means",
+    "attribute",
+    "causal_filter",
+    "concept_token_counts",
+    "directional_edit",
+    "evidence_texts",
+    "filter_features",
+    "find_features",
+    "hand_picked",
+    "neuron_signs",
+    "pisces_edit",
+    "pisces_rows",
+    "random_features",
+    "signed_edit",
+    "word_filter",
+]

@@ -1,0 +1,100 @@
+"""One concept's erasure on a tiny model: what is chosen on dev, what is kept, and the command."""
+
+import pytest
+from test_pisces import make_sae
+
+from conceptlab import cli
+from conceptlab import erasure as module
+from conceptlab.cache import ConceptLabError
+from conceptlab.concepts import load_concept
+from conceptlab.edits import WeightEdit
+from conceptlab.embedding_edit import EmberConfig
+from conceptlab.erasure import METHODS, Erasure, ErasureConfig, shipped_dictionaries
+from conceptlab.evaluation import SearchConfig
+
+SMALL = ErasureConfig(
+    taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), turns=(1.0, 2.0), n_candidates=4, n_features=2,
+    n_evidence=4, n_prompts=2, n_questions=2, n_signs=4, search=SearchConfig(n_questions=3, n_texts=1),
+    ember=EmberConfig(12, 0.05, iterations=4, mass_ratio=0.05, min_share=0.0, n_texts=20),
+)  # fmt: skip
+
+
+@pytest.fixture
+def lm(tiny_llama):
+    return tiny_llama(initializer_range=0.5)
+
+
+@pytest.fixture
+def saes(lm):
+    return {layer: make_sae(lm, layer) for layer in (0, 1)}
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch, tmp_path):
+    """Finished searches go to a folder of the test's own."""
+    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "search"
+
+
+def test_what_is_edited_by_which_method(lm, saes, kept):
+    work = Erasure(lm, saes, load_concept("golf"), SMALL)
+    features = {(f.layer, f.index) for f in work.features}
+    assert 1 <= len(features) <= 2
+    layers = {lm.down_proj_name(layer) for layer, _ in features}
+    edits = {method: work.edit(method) for method in METHODS}
+    embedding = set(edits["embedding"].changes)
+    assert set(edits["pisces_embedding"].changes) == layers | embedding and not layers & embedding
+    for method in ("pisces", "directional", "random_features", "random_norm"):
+        assert set(edits[method].changes) == layers, method
+    norms = {method: edit.report(lm)["norm"] for method, edit in edits.items()}
+    assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert set(work.settings) == {"pisces", "directional", "embedding", "pisces_embedding", "needle"}
+    assert len(list(kept.glob("*.json"))) == 5
+
+
+def test_without_dictionaries_only_some_methods_work(lm):
+    work = Erasure(lm, {}, load_concept("golf"), SMALL)
+    assert work.features == [] and work.edit("needle").changes
+    with pytest.raises(ConceptLabError, match="No features were given"):
+        work.edit("pisces")
+
+
+def test_strengths_are_chosen_on_dev_and_kept(lm, saes, monkeypatch):
+    work = Erasure(lm, saes, load_concept("golf"), SMALL)
+    seen = []
+    real = module.search_settings
+
+    def spy(lm, concept, axes, make, cfg, path, judge):
+        found = real(lm, concept, axes, make, cfg, path, judge=judge)
+        seen.append((path.exists(), {q.id for qs in judge.questions.values() for q in qs}))
+        return found
+
+    monkeypatch.setattr(module, "search_settings", spy)
+    edit = work.edit("needle")
+    assert work.edit("needle") is edit and work.settings["needle"]["n"] == edit.info["n"]
+    there, asked = seen[0]
+    test = {q.id for q in (*work.concept.test, *work.concept.neighbour.test)}
+    assert there and asked and not asked & test
+    with pytest.raises(ConceptLabError, match="Unknown method 'magic'; known are pisces"):
+        work.edit("magic")
+
+
+def test_models_without_dictionaries(lm):
+    with pytest.raises(ConceptLabError, match="No dictionary of tiny-llama is shipped"):
+        shipped_dictionaries(lm)
+
+
+def test_the_command(lm, tmp_path, monkeypatch, capsys):
+    import conceptlab.models
+
+    monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)
+    monkeypatch.setattr(module, "ErasureConfig", lambda: SMALL)
+    out = tmp_path / "golf.safetensors"
+    assert cli.main(["erase", "golf", "--method", "needle", "--out", str(out), "--card"]) == 0
+    said = capsys.readouterr().out
+    assert "needle: {'n':" in said and "overall" in said
+    assert WeightEdit.load(out).info["method"] == "needle"
+    assert cli.main(["erase", "golf"]) == 1 and "else nothing would be kept" in capsys.readouterr().err
+    assert cli.main(["erase", "golf", "--card"]) == 1
+    assert "No dictionary of tiny-llama is shipped" in capsys.readouterr().err

@@ -1,0 +1,65 @@
+"""The grid of concepts and methods on a tiny model, and its resumption."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from test_erasure import SMALL
+from test_pisces import make_sae
+
+from conceptlab import erasure as library
+from conceptlab.reproduce import ResultTable, erasure, read_table
+from conceptlab.reproduce.erasure import COMPARED, FinalConfig
+
+FINAL = FinalConfig(n_questions=4, n_texts=2, n_vectors=3, forms=("cloze",), writing=False)
+module = sys.modules["conceptlab.reproduce.erasure"]  # the package's `erasure` is the function
+
+
+@pytest.fixture
+def lm(tiny_llama, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "cache_dir", lambda: tmp_path / "cache")
+    return tiny_llama(initializer_range=0.5)
+
+
+@pytest.fixture
+def saes(lm):
+    return {layer: make_sae(lm, layer) for layer in (0, 1)}
+
+
+def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_path, monkeypatch):
+    before = {n: p.detach().clone() for n, p in lm.hf.named_parameters()}
+    table = ResultTable("erasure", lm, tmp_path)
+    erasure(lm, table, ["golf"], saes=saes, cfg=SMALL, test=FINAL)
+    assert all(torch.equal(p, before[n]) for n, p in lm.hf.named_parameters())
+    rows = read_table(table.path)
+    cells = {m: {r["metric"]: r for r in rows if r["method"] == m} for m in COMPARED}
+    assert {r["method"] for r in rows} == set(COMPARED) and {r["concept"] for r in rows} == {"golf"}
+    for method, found in cells.items():
+        assert float(found["possible"]["value"]) == 1, method
+        wanted = {"efficacy", "specificity", "coherence", "overall", "left_cloze", "gold_target", "margin_general"}
+        assert wanted | {"accuracy_target_before", "accuracy_target_after", "relative_norm"} <= set(found), method
+        assert float(found["accuracy_target_before"]["value"]) == float(
+            cells["pisces"]["accuracy_target_before"]["value"]
+        )
+        for axis in ("efficacy", "specificity", "coherence", "overall"):
+            row = found[axis]
+            assert 0 <= float(row["low"]) <= float(row["high"]) <= 1
+    norms = {m: float(cells[m]["norm"]["value"]) for m in COMPARED}
+    assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert float(cells["embedding"]["rows_touched"]["value"]) > 0
+    assert {"setting_tau", "setting_mu"} <= set(cells["pisces"]) and "setting_n" in cells["needle"]
+    assert float(cells["embedding"]["residue_cosine"]["value"]) == pytest.approx(1)  # no value vector was touched
+
+    monkeypatch.setattr(module, "Erasure", None)  # would fail if anything were computed again
+    table.partial.write_text(table.path.read_text())
+    erasure(lm, ResultTable("erasure", lm, tmp_path), ["golf"], saes=saes, cfg=SMALL, test=FINAL)
+    assert read_table(table.path) == rows
+
+
+def test_a_method_that_is_not_possible_is_said_to_be(lm, saes, tmp_path):
+    cfg = replace(SMALL, ember=replace(SMALL.ember, mass_ratio=1e9))
+    table = ResultTable("erasure", lm, tmp_path)
+    erasure(lm, table, ["golf"], ("embedding",), saes, cfg, FINAL)
+    assert [(r["metric"], float(r["value"])) for r in read_table(table.path)] == [("possible", 0.0)]
