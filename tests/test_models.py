@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from conceptlab.cache import ConceptLabError, atomic_path
 from conceptlab.edits import value_edit
-from conceptlab.models import SITES, load_model
+from conceptlab.models import load_model
+from conceptlab.sites import SITES
 
 TEXTS = ["The capital of Japan is the city of", "Bees make honey"]
 ARCHITECTURES = ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma2", "Gemma3", "Olmo", "Olmo2")

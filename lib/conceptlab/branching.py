@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .cache import ConceptLabError
-from .models import LanguageModel, Site
+from .models import LanguageModel
+from .sites import Site
 
 Tree = tuple[str, Sequence[str]]
 

@@ -1,23 +1,14 @@
 """Language models behind one small interface.
 
-This is the only module that knows an architecture, or the API of transformers and TransformerLens.
-Sites, the places where activations are read or changed, are pairs `(kind, layer)`:
-
-    resid_pre, resid_post   the residual stream before and after a block       [batch, pos, d_model]
-    neurons                 MLP activations, the input of the down projection  [batch, pos, d_mlp]
-    mlp_output              what the down projection writes; SAEs read this    [batch, pos, d_model]
-    mlp_contribution        what the MLP adds to the residual stream           [batch, pos, d_model]
-    attn_contribution       what attention adds to the residual stream         [batch, pos, d_model]
-
-`mlp_contribution` differs from `mlp_output` where a model normalises after the MLP (Gemma, OLMo 2): there it is
-`mlp_output / rms(mlp_output) * gain`.
+With its helpers (`checkpoints`: loading; `sites`: reading and changing activations) this is the only module that knows
+an architecture, or the API of transformers and TransformerLens.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -28,17 +19,10 @@ from torch import Tensor, nn
 
 from .cache import ConceptLabError
 from .checkpoints import HUB, PACKAGED, from_folder_or_hub, known_models, packaged_checkpoint, quiet_transformers
-from .sites import input_hook, norm_gain, output_hook
-
-Site = tuple[str, int]
-SITES = ("resid_pre", "resid_post", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
+from .sites import Hooked, as_long, norm_gain
 
 
-class _Stop(Exception):
-    """Raised inside a forward pass once everything asked for has been captured."""
-
-
-class LanguageModel:
+class LanguageModel(Hooked):
     """A decoder-only transformer: weights, tokenizer, and named places to read and write.
 
     Made by `load_model`. Weights are frozen unless a training routine asks for gradients.
@@ -236,7 +220,7 @@ class LanguageModel:
         self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits at every position."""
-        return self.hf(self._check_ids(ids).to(self.device), attention_mask=_long(mask), use_cache=False).logits
+        return self.hf(self._check_ids(ids).to(self.device), attention_mask=as_long(mask), use_cache=False).logits
 
     def head(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """Logits of final, already normalised hidden states (soft cap included where the model has one)."""
@@ -249,86 +233,12 @@ class LanguageModel:
         return self.head(self._decoder.norm(resid))
 
     @torch.no_grad()
-    def capture(
-        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
-    ) -> dict[Site, Tensor]:
-        """Activations at `sites` from one forward pass that stops after the deepest of them."""
-        found: dict[Site, Tensor] = {}
-        wanted = set(sites)
-
-        def keep(site: Site) -> Callable[[Tensor], None]:
-            def hook(activation: Tensor) -> None:
-                found[site] = activation.detach()
-                if len(found) == len(wanted):
-                    raise _Stop
-
-            return hook
-
-        try:
-            with self.intervene({site: keep(site) for site in wanted}):
-                self._decoder(self._check_ids(ids).to(self.device), attention_mask=_long(mask), use_cache=False)
-        except _Stop:
-            pass
-        return {site: found[site] for site in sites}
-
-    @contextmanager
-    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Iterator[LanguageModel]:
-        """Inside the block each function sees the activation at its site and may return a replacement."""
-        handles = []
-        try:
-            for (kind, layer), function in hooks.items():
-                handles.append(self._register(kind, self.check_layer(layer), function))
-            yield self
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    @contextmanager
-    def skip_before(self, layer: int) -> Iterator[LanguageModel]:
-        """Inside the block the layers before `layer` hand their input on unchanged, at no cost.
-
-        For replays: feed what they would have written through a hook at `("resid_pre", layer)`.
-        """
-        skipped = self._blocks[: self.check_layer(layer)]
-        try:
-            for block in skipped:
-                block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
-            yield self
-        finally:
-            for block in skipped:
-                vars(block).pop("forward", None)
-
-    @torch.no_grad()
     def generate(self, prompt: str, n_tokens: int = 30) -> str:
         """Greedy continuation of `prompt` (the new text alone)."""
         ids, mask = self.tokens(prompt)
         with quiet_transformers():
-            out = self.hf.generate(ids, attention_mask=_long(mask), max_new_tokens=n_tokens, do_sample=False)
+            out = self.hf.generate(ids, attention_mask=as_long(mask), max_new_tokens=n_tokens, do_sample=False)
         return self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-
-    # ---- what differs between architectures ---------------------------------------------------------
-    def _post_mlp_norm(self, layer: int) -> nn.Module | None:
-        return getattr(self._blocks[layer], "post_feedforward_layernorm", None)
-
-    def _post_attn_norm(self, layer: int) -> nn.Module | None:
-        block = self._blocks[layer]  # in Llama a norm of this name stands *before* the MLP
-        return block.post_attention_layernorm if self._post_mlp_norm(layer) is not None else None
-
-    def _register(self, kind: str, layer: int, function: Callable):
-        block = self._blocks[layer]
-        if kind == "resid_pre":
-            return block.register_forward_pre_hook(input_hook(function), with_kwargs=True)
-        if kind == "neurons":
-            return block.mlp.down_proj.register_forward_pre_hook(input_hook(function), with_kwargs=True)
-        modules = {
-            "resid_post": block,
-            "mlp_output": block.mlp,
-            "mlp_contribution": self._post_mlp_norm(layer) or block.mlp,
-            "attn_contribution": self._post_attn_norm(layer) or block.self_attn,
-        }
-        if kind not in modules:
-            raise ConceptLabError(f"Unknown site {kind!r}; the sites are {', '.join(SITES)}.")
-        return modules[kind].register_forward_hook(output_hook(function))
 
     def _check_ids(self, ids: Tensor) -> Tensor:
         low, high = int(ids.min()), int(ids.max())
@@ -336,10 +246,6 @@ class LanguageModel:
             wrong = low if low < 0 else high
             raise ConceptLabError(f"Token id {wrong} is out of range; {self.name} has ids 0 to {self.d_vocab - 1}.")
         return ids
-
-
-def _long(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask.long()
 
 
 def load_model(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..cache import ConceptLabError
-from ..models import LanguageModel, Site
+from ..models import LanguageModel
+from ..sites import Site
 from .base import AttackResult, Cost, Intervention, applied
 
 

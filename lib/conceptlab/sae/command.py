@@ -65,7 +65,7 @@ def train_dictionaries(
         data = shared_harvest(lm, rows, harvest_layers or layers, world, progress)
     judge = None
     if missing and held_out is not None and world.rank == 0:
-        judge = HeldOut(lm, held_out, missing, loss_rows, progress)
+        judge = HeldOut(lm, held_out, harvest_layers or layers, loss_rows, progress)
     for layer in missing:
         start, checkpoint = time.monotonic(), _checkpoint(recipe, layer)
         sae, history = train_sae(data, cfg, lm, layer, progress, checkpoint, world)

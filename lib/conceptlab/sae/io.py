@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..cache import ConceptLabError, atomic_path
-from ..models import LanguageModel, Site
+from ..models import LanguageModel
+from ..sites import Site
 from .architectures import ARCHITECTURES
 from .base import SAE, SAEConfig
 from .formats import MAIN_FILES, SIDE_FILES, TO_SAELENS, Stored, layer_in, read_stored
@@ -212,7 +213,7 @@ def sae_site(sae: SAE) -> Site:
     """The place `(kind, layer)` whose activations a dictionary reads, for `LanguageModel.capture` and `intervene`."""
     kind = _SITES.get(sae.cfg.hook_name.split(".", 2)[-1] if sae.cfg.hook_name.startswith("blocks.") else "")
     if kind is None:
-        raise ConceptLabError(f"The hook {sae.cfg.hook_name!r} is no place of a LanguageModel; see models.SITES.")
+        raise ConceptLabError(f"The hook {sae.cfg.hook_name!r} is no place of a LanguageModel; see sites.SITES.")
     return kind, sae.cfg.hook_layer
 
 

@@ -27,9 +27,10 @@ CANDIDATES = {
     "smollm2-135m": (3, 4, 5, 6, 7, 8, 12, 18, 24, 27),
     "gemma3-270m": (3, 5, 6, 8, 9, 10, 12, 14, 15),
 }
-# Six of the candidates each, spread over depth; `make saes` builds these.
+# Those in which turning a concept's directions round costs its answers more than its control does (`conceptlab
+# reproduce layers`), and one from the middle, where little changes; `make saes` builds these.
 SHIPPED = {
-    "smollm2-135m": (4, 6, 8, 12, 18, 24),
+    "smollm2-135m": (4, 5, 6, 7, 12, 24, 27),
     "gemma3-270m": (3, 5, 8, 10, 12, 15),
 }
 # Twice over the mixture. A pilot on layer 6 of SmolLM2 (0.44 M tokens, 1,500 steps) chose kind and learning rate, by
