@@ -45,3 +45,11 @@ def tiny_llama(tmp_path):
         return LanguageModel("tiny-llama", LlamaForCausalLM(cfg), tokenizer, str(tmp_path))
 
     return make
+
+
+@pytest.fixture
+def saes(lm):
+    """Random dictionaries of both layers of the module's own `lm`, a `tiny_llama`."""
+    from test_pisces import make_sae
+
+    return {layer: make_sae(lm, layer) for layer in (0, 1)}

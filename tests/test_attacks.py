@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from untouched import TEXTS, assert_untouched, weights
 
 from conceptlab.attacks import (
     Quantised,
@@ -19,7 +20,6 @@ from conceptlab.attacks.relearning import row_batches, trained_parameters
 from conceptlab.cache import ConceptLabError
 from conceptlab.edits import Dense, WeightEdit
 
-TEXTS = ["Helium is a noble gas, lighter than air.", "Copper is a red metal.", "Tin melts at a low temperature."]
 FAST = RelearnConfig(steps=3, batch_size=2, n_ctx=16, lr=1e-2)
 
 
@@ -33,16 +33,6 @@ def edit(lm):
     name = lm.down_proj_name(1)
     shape = dict(lm.hf.named_parameters())[name].shape
     return WeightEdit(lm.name, {name: Dense(torch.randn(shape, generator=torch.Generator().manual_seed(1)))})
-
-
-def weights(lm):
-    return {name: p.detach().clone() for name, p in lm.hf.named_parameters()}
-
-
-def assert_untouched(lm, before):
-    now = dict(lm.hf.named_parameters())
-    assert all(torch.equal(now[name], old) for name, old in before.items())
-    assert not any(p.requires_grad or p.grad is not None for p in now.values())
 
 
 # ---- the loss ---------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from untouched import TEXTS, assert_untouched, weights
 
 from conceptlab.attacks import (
     AttackResult,
@@ -25,22 +26,10 @@ from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import score_questions
 
-TEXTS = ["Helium is a noble gas, lighter than air.", "Copper is a red metal.", "Tin melts at a low temperature."]
-
 
 @pytest.fixture
 def lm(tiny_llama):
     return tiny_llama(initializer_range=0.3)
-
-
-def weights(lm):
-    return {name: p.detach().clone() for name, p in lm.hf.named_parameters()}
-
-
-def assert_untouched(lm, before):
-    now = dict(lm.hf.named_parameters())
-    assert all(torch.equal(now[name], old) for name, old in before.items())
-    assert not any(p.requires_grad or p.grad is not None for p in now.values())
 
 
 # ---- fiction ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from untouched import TEXTS, assert_untouched, weights
 
 from conceptlab.attacks import (
     QuantiseConfig,
@@ -29,7 +30,6 @@ from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, LowRank, WeightEdit
 from conceptlab.text import Question
 
-TEXTS = ["Helium is a noble gas, lighter than air.", "Copper is a red metal.", "Tin melts at a low temperature."]
 FAST = RelearnConfig(steps=6, batch_size=2, n_ctx=16, lr=1e-2)
 
 
@@ -40,16 +40,6 @@ def lm(tiny_llama):
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def weights(lm):
-    return {name: p.detach().clone() for name, p in lm.hf.named_parameters()}
-
-
-def assert_untouched(lm, before):
-    now = dict(lm.hf.named_parameters())
-    assert all(torch.equal(now[name], old) for name, old in before.items())
-    assert not any(p.requires_grad or p.grad is not None for p in now.values())
 
 
 def hooks(lm):

@@ -1,7 +1,6 @@
 """One concept's erasure on a tiny model: what is chosen on dev, what is kept, and the command."""
 
 import pytest
-from test_pisces import make_sae
 
 from conceptlab import cli
 from conceptlab import erasure as module
@@ -22,11 +21,6 @@ SMALL = ErasureConfig(
 @pytest.fixture
 def lm(tiny_llama):
     return tiny_llama(initializer_range=0.5)
-
-
-@pytest.fixture
-def saes(lm):
-    return {layer: make_sae(lm, layer) for layer in (0, 1)}
 
 
 @pytest.fixture(autouse=True)

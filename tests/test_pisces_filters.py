@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_pisces import make_sae
 
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
@@ -27,11 +26,6 @@ from conceptlab.pisces.filters import word_probability
 @pytest.fixture
 def lm(tiny_llama):
     return tiny_llama(initializer_range=0.5)
-
-
-@pytest.fixture
-def saes(lm):
-    return {layer: make_sae(lm, layer) for layer in (0, 1)}
 
 
 def towards(lm, words, size):

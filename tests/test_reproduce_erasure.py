@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 from test_erasure import SMALL
-from test_pisces import make_sae
 
 from conceptlab import erasure as library
 from conceptlab.reproduce import ResultTable, erasure, read_table
@@ -20,11 +19,6 @@ module = sys.modules["conceptlab.reproduce.erasure"]  # the package's `erasure` 
 def lm(tiny_llama, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "cache_dir", lambda: tmp_path / "cache")
     return tiny_llama(initializer_range=0.5)
-
-
-@pytest.fixture
-def saes(lm):
-    return {layer: make_sae(lm, layer) for layer in (0, 1)}
 
 
 def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_path, monkeypatch):
