@@ -27,8 +27,9 @@ CANDIDATES = {
     "smollm2-135m": (3, 4, 5, 6, 7, 8, 12, 18, 24, 27),
     "gemma3-270m": (3, 5, 6, 8, 9, 10, 12, 14, 15),
 }
-# Those in which turning a concept's directions round costs its answers more than its control does (`conceptlab
-# reproduce layers`), and one from the middle, where little changes; `make saes` builds these.
+# SmolLM2: those in which turning a concept's directions round costs its answers more than it costs others, and more
+# than the control does (data/results/layers_smollm2-135m.csv; layer 23 would belong to them and was not harvested), and
+# one from the middle, where little changes. Gemma: spread over depth, still to be measured. `make saes` builds these.
 SHIPPED = {
     "smollm2-135m": (4, 5, 6, 7, 12, 24, 27),
     "gemma3-270m": (3, 5, 8, 10, 12, 15),
