@@ -36,11 +36,11 @@ def test_planted_factors_are_recovered():
     cfg = EmberConfig(n_atoms=6, keep=0.1, iterations=200)
     found_F, found_G = sparse_factors(rows, cfg)
     cosines = (found_F.T @ F).abs()
-    assert int((cosines.amax(0) > 0.99).sum()) >= 4  # alternating steps may leave a local optimum
+    assert bool((cosines.amax(0) > 0.99).all())
     assert (found_G != 0).sum(0).max() <= 12
     assert torch.allclose(found_F.norm(dim=0), torch.ones(6), atol=1e-5)
     error = float((rows - found_G @ found_F.T).square().sum() / rows.square().sum())
-    assert error < 0.4
+    assert error < 1e-6
 
 
 def test_more_steps_never_end_worse():

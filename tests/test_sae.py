@@ -175,7 +175,7 @@ def test_relu_loss_by_hand():
     variance = float((x - x.mean(0)).square().sum())
     by_hand = float(error.detach().square().sum()) / variance
     by_hand += 0.7 * float(features.detach().sum()) / (8 * (variance / 8) ** 0.5)
-    assert float(sae.loss(x, sparsity=0.7)[0]) == pytest.approx(by_hand)
+    assert float(sae.loss(x, sparsity=0.7)[0].detach()) == pytest.approx(by_hand)
 
 
 def test_decoder_norm_penalty_does_not_depend_on_the_norms():

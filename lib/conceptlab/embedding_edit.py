@@ -47,7 +47,7 @@ class EmberConfig:
     mass_ratio: float = 2.0  # mean mass of a concept's atom on concept tokens over that on other tokens (as there)
     min_share: float = 0.25  # and share of its mass on concept tokens, in place of a reader who names its theme
     n_texts: int = 600  # leads on other subjects
-    seed: int = 42  # of the random start (as there)
+    seed: int = 42  # of the draw of the first atoms (as there)
 
 
 @dataclass(frozen=True)
@@ -153,24 +153,41 @@ def sparse_factors(
 
     Columns of F have length 1. The best pair met is returned (its squared error is the lowest).
     """
+    kind, rows = rows.dtype, rows.double()  # in single precision the ridge is lost where two atoms become alike
     n, atoms = len(rows), min(cfg.n_atoms, len(rows))
     kept = max(1, round(cfg.keep * n))
-    G = _strongest(torch.randn(n, atoms, generator=torch.Generator().manual_seed(cfg.seed)).to(rows), kept)
-    eye = cfg.ridge * torch.eye(atoms).to(rows)
+    F, eye = _start(rows, atoms, cfg.seed), cfg.ridge * torch.eye(atoms).to(rows)
     best, error, waited = None, float("inf"), 0
     for _ in range(cfg.iterations):
-        F = torch.linalg.solve(G.T @ G + eye, G.T @ rows).T
-        F = F / F.norm(dim=0).clamp_min(1e-12)
         G = _strongest(torch.linalg.solve(F.T @ F + eye, F.T @ rows.T).T, kept)
         now = float((rows - G @ F.T).square().sum())
         waited = 0 if now < error * (1 - 1e-6) else waited + 1
         if now < error:
-            best, error = (F, G), now
+            best, error = (F.to(kind), G.to(kind)), now
         if waited >= cfg.patience:
             break
+        F = torch.linalg.solve(G.T @ G + eye, G.T @ rows).T
+        F = F / F.norm(dim=0).clamp_min(1e-12)
     if best is None:
         raise ConceptLabError("The factorisation did not converge; use fewer atoms or a larger ridge.")
     return best
+
+
+def _start(rows: Float[Tensor, "n d_model"], atoms: int, seed: int) -> Float[Tensor, "d_model atoms"]:
+    """Rows as first atoms, each drawn with a chance in proportion to what those before leave of it, squared.
+
+    From a random G, as in the original, several atoms can end up alike (planted ones then are not recovered).
+    """
+    generator, left, found = torch.Generator().manual_seed(seed), rows.clone(), []
+    for _ in range(atoms):
+        chance = left.square().sum(1)
+        chance = chance if float(chance.max()) > 1e-12 else torch.ones_like(chance)
+        i = int(torch.multinomial(chance.cpu(), 1, generator=generator))
+        found.append(rows[i])
+        direction = left[i] / left[i].norm().clamp_min(1e-12)
+        left -= (left @ direction)[:, None] * direction
+    F = torch.stack(found, 1)
+    return F / F.norm(dim=0).clamp_min(1e-12)
 
 
 def _strongest(G: Float[Tensor, "n atoms"], kept: int) -> Float[Tensor, "n atoms"]:
