@@ -27,7 +27,7 @@ def built(tmp_path, tiny_llama, monkeypatch):
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     settings = {
         "N_CTX": 32,
-        "TRAINING": S.TrainConfig(d_sae=64, k=4, steps=30, batch_size=64, lr=1e-2),
+        "TRAINING": {lm.name: S.TrainConfig(d_sae=64, k=4, steps=30, batch_size=64, lr=1e-2)},
         "STORAGE": "int8",
         "SHIPPED": {lm.name: (0, 1)},
         "CANDIDATES": {lm.name: (0, 1)},

@@ -148,6 +148,17 @@ def test_restarted_features_point_at_the_errors():
     assert bool((run.idle[:5] == 0).all())
 
 
+@pytest.mark.parametrize(("resamples", "expected"), [(None, False), (True, True), (False, False)])
+def test_whether_dead_features_are_restarted_can_be_chosen(resamples, expected):
+    cfg = S.TrainConfig(d_sae=24, k=2, steps=10, architecture="topk", resamples=resamples)
+    run = S.train._Run(S.make_sae(S.SAEConfig("topk", 16, 24, 2, "m", 0, "h")), S.train._resolved(cfg), World(), 1.0)
+    assert bool(run.restarts) is expected
+    rows = F.normalize(batch(24, 16), dim=1)
+    run.sae.restart_features(torch.arange(24) < 5, rows[:5])  # a restarted TopK feature is as loud as a living one
+    sizes = run.sae.W_enc.norm(dim=0)
+    assert torch.allclose(sizes[:5], sizes[5:].mean().expand(5), rtol=1e-5)
+
+
 def test_geometric_median_ignores_an_outlier():
     x = torch.cat([batch(99, 3), torch.full((1, 3), 1e4)])
     centre = geometric_median(x)

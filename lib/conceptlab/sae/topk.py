@@ -18,6 +18,7 @@ class TopKSAE(SAE):
     """`encode(x) = TopK(relu((x - b_dec) W_enc + b_enc))`."""
 
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, resamples=False)
+    resample_scale = 1.0  # a small encoder column would not come among the k largest
 
     def pre_activations(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """Feature scores before the k largest are kept."""

@@ -47,6 +47,7 @@ class TrainConfig:
     decoder_norm_penalty: bool = False  # relu: penalise sum f_i |W_dec_i| and leave the norms free
     bias_init: str = "mean"  # b_dec starts as the "mean" or the "geometric_median" of the activations
     resample_at: tuple[float, ...] = (0.2, 0.4, 0.6)  # shares of the steps after which dead features are restarted
+    resamples: bool | None = None  # whether they are; otherwise an auxiliary loss alone revives them
     checkpoint_every: int = 500  # steps between checkpoints, where a folder for them is given
 
 
@@ -127,6 +128,7 @@ def _resolved(cfg: TrainConfig) -> TrainConfig:
         lr=recipe.lr if cfg.lr is None else cfg.lr,
         encoder_scale=recipe.encoder_scale if cfg.encoder_scale is None else cfg.encoder_scale,
         sparsity=recipe.sparsity if cfg.sparsity is None else cfg.sparsity,
+        resamples=recipe.resamples if cfg.resamples is None else cfg.resamples,
     )
 
 
@@ -159,7 +161,7 @@ class _Run:
         self.optimiser = torch.optim.Adam(groups, lr=cfg.lr, betas=(0.9, 0.999), fused=True)
         self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.history = History()
-        self.restarts = {int(share * cfg.steps) for share in cfg.resample_at} if sae.recipe.resamples else set()
+        self.restarts = {int(share * cfg.steps) for share in cfg.resample_at} if cfg.resamples else set()
 
     def update(self, step: int, x: Float[Tensor, "batch d_in"]) -> None:
         """One optimisation step on this process's part of the batch."""
