@@ -4,7 +4,13 @@ import pytest
 import torch
 from test_pisces import make_sae
 
-from conceptlab.baselines import needle_edit, needle_vectors, random_feature_edit, random_norm_edit
+from conceptlab.baselines import (
+    needle_edit,
+    needle_vectors,
+    random_direction_edit,
+    random_feature_edit,
+    random_norm_edit,
+)
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.pisces import Feature, pisces_edit
@@ -52,7 +58,8 @@ def test_controls_have_the_norm_of_the_edit_in_every_layer(lm):
     saes = {layer: make_sae(lm, layer) for layer in (0, 1)}
     features = [Feature(0, 3), Feature(0, 7), Feature(1, 5)]
     edit = pisces_edit(lm, saes, features, 0.3, 2.0)
-    for control in (random_feature_edit(lm, saes, features, edit, 1), random_norm_edit(edit, 1)):
+    controls = random_norm_edit(edit, 1), random_direction_edit(edit, 1)
+    for control in (random_feature_edit(lm, saes, features, edit, 1), *controls):
         assert control.changes.keys() == edit.changes.keys()
         for name, change in control.changes.items():
             assert float(change.dense().norm()) == pytest.approx(float(edit.changes[name].dense().norm()), rel=1e-4)
@@ -62,3 +69,8 @@ def test_controls_have_the_norm_of_the_edit_in_every_layer(lm):
     change = random_feature_edit(lm, saes, features, edit, 1).changes[lm.down_proj_name(0)].dense()
     outside = torch.linalg.svd(span)[2][len(span) :]
     assert float((outside @ change).norm()) < 1e-4 * float(change.norm())  # it writes along its features alone
+    used = {n: c.dense().abs().amax(0) > 0 for n, c in edit.changes.items()}
+    for control, same in zip(controls, (False, True), strict=True):  # as many rows: others, or the same ones
+        found = {n: c.dense().abs().amax(0) > 0 for n, c in control.changes.items()}
+        assert all(int(found[n].sum()) == int(used[n].sum()) for n in used)
+        assert all(torch.equal(found[n], used[n]) for n in used) is same

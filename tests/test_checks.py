@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conceptlab.checks import check_equal, check_true, nb00_start_here, nb02_sparse_autoencoders, passed
+from conceptlab.checks import check_equal, check_true, nb00_start_here, nb02_sparse_autoencoders, nb04_pisces, passed
 
 TRUTH = torch.tensor([1.0, -2.0, 4.0])
 
@@ -173,8 +173,53 @@ def test_check_of_unit_norm(capsys, answer, says):
     assert says in out and ("PASSED" in out) == (says == "PASSED")
 
 
+# ---- notebook 04 -------------------------------------------------------------------------------------------
+def _solutions_04():
+    def closed_form(sae, rows, f, tau, target):
+        e = rows @ sae.W_enc[:, f]
+        change = (target - sae.encode(rows)[:, f]) * (e.abs() > tau * e.abs().max())
+        return rows + change[:, None] * sae.W_dec[f]
+
+    def reach(own, others, through):
+        rms = [(x @ through).square().mean(0).sqrt() for x in (own, *others)]
+        return rms[0] / torch.stack(rms[1:]).amax(0)
+
+    def norm_side(change, gain):
+        return torch.where(gain == 0, 0.0, change / gain)
+
+    return [closed_form, reach, norm_side]
+
+
+def test_checks_of_notebook_04_name_the_mistake(capsys):
+    nb04_pisces.check_reach(lambda own, others, u: (own @ u).std(0) / (torch.cat(others) @ u).std(0))
+    nb04_pisces.check_reach(lambda own, others, u: _solutions_04()[1](own, [torch.cat(others)], u))
+    nb04_pisces.check_norm_side(lambda change, gain: change)
+    nb04_pisces.check_norm_side(lambda change, gain: change / gain)
+    nb04_pisces.check_scores(lambda b, a, c: a / b, lambda parts: sum(parts) / len(parts))
+    nb04_pisces.check_scores(lambda b, a, c: None, lambda parts: 1 / 0)
+    out = capsys.readouterr().out
+    assert "PASSED" not in out
+    for said in (
+        "pooled",
+        "the gain is ignored",
+        "not finite",
+        "chance is not taken off",
+        "arithmetic mean",
+        "nothing",
+    ):
+        assert said in out
+
+
+def test_the_scores_of_an_erasure_pass(capsys):
+    def relative(before, after, chance):
+        return min(max((after - chance) / (before - chance), 0.0), 1.0) if before > chance else 0.0
+
+    nb04_pisces.check_scores(relative, lambda parts: len(parts) / sum(1 / p for p in parts) if all(parts) else 0.0)
+    assert "PASSED" in capsys.readouterr().out
+
+
 # ---- every notebook ----------------------------------------------------------------------------------------
-SOLUTIONS = {nb00_start_here: _solutions_00(), nb02_sparse_autoencoders: _solutions_02()}
+SOLUTIONS = {nb00_start_here: _solutions_00(), nb02_sparse_autoencoders: _solutions_02(), nb04_pisces: _solutions_04()}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from conceptlab.erasure import METHODS, Erasure, ErasureConfig, shipped_dictiona
 from conceptlab.evaluation import SearchConfig
 
 SMALL = ErasureConfig(
-    taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), turns=(1.0, 2.0), n_candidates=4, n_features=2,
-    n_evidence=4, n_prompts=2, n_questions=2, n_signs=4, search=SearchConfig(n_questions=3, n_texts=1),
+    taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), turns=(1.0, 2.0), n_candidates=4, counts=(1, 2),
+    n_evidence=4, n_asked=4, min_share=0.0, n_questions=2, search=SearchConfig(n_questions=3, n_texts=1),
     ember=EmberConfig(12, 0.05, iterations=4, mass_ratio=0.05, min_share=0.0, n_texts=20),
 )  # fmt: skip
 
@@ -32,13 +32,13 @@ def kept(monkeypatch, tmp_path):
 
 def test_what_is_edited_by_which_method(lm, saes, kept):
     work = Erasure(lm, saes, load_concept("golf"), SMALL)
-    features = {(f.layer, f.index) for f in work.features}
-    assert 1 <= len(features) <= 2
-    layers = {lm.down_proj_name(layer) for layer, _ in features}
+    assert 1 <= len(work.edited) <= 2 and work.edited == work.features[: len(work.edited)]
+    layers = {lm.down_proj_name(f.layer) for f in work.edited}
     edits = {method: work.edit(method) for method in METHODS}
+    assert set(edits["directional"].changes) == {lm.down_proj_name(f.layer) for f in work.features}
     embedding = set(edits["embedding"].changes)
     assert set(edits["pisces_embedding"].changes) == layers | embedding and not layers & embedding
-    for method in ("pisces", "directional", "random_features", "random_norm"):
+    for method in ("pisces", "random_features", "random_direction", "random_norm"):
         assert set(edits[method].changes) == layers, method
     norms = {method: edit.report(lm)["norm"] for method, edit in edits.items()}
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)

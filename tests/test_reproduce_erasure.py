@@ -11,7 +11,7 @@ from conceptlab import erasure as library
 from conceptlab.reproduce import ResultTable, erasure, read_table
 from conceptlab.reproduce.erasure import COMPARED, FinalConfig
 
-FINAL = FinalConfig(n_questions=4, n_texts=2, n_vectors=3, forms=("cloze",), writing=False)
+FINAL = FinalConfig(n_target=4, n_spared=4, n_texts=2, n_vectors=3, forms=("cloze",), n_forms=4)
 module = sys.modules["conceptlab.reproduce.erasure"]  # the package's `erasure` is the function
 
 
@@ -28,10 +28,14 @@ def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_p
     assert all(torch.equal(p, before[n]) for n, p in lm.hf.named_parameters())
     rows = read_table(table.path)
     cells = {m: {r["metric"]: r for r in rows if r["method"] == m} for m in COMPARED}
-    assert {r["method"] for r in rows} == set(COMPARED) and {r["concept"] for r in rows} == {"golf"}
+    assert {r["method"] for r in rows} == {"original", *COMPARED} and {r["concept"] for r in rows} == {"golf"}
+    original = {r["metric"]: float(r["value"]) for r in rows if r["method"] == "original"}
+    assert 0 <= original["known_target"] <= 4 and original["accuracy_target"] == original["known_target"] / 4
+    assert original["features"] >= 1 and original["reach"] > 0 and "accuracy_cloze" in original
     for method, found in cells.items():
         assert float(found["possible"]["value"]) == 1, method
-        wanted = {"efficacy", "specificity", "coherence", "overall", "left_cloze", "gold_target", "margin_general"}
+        assert ("left_cloze" in found) is (method in FINAL.forms_of)
+        wanted = {"efficacy", "specificity", "coherence", "overall", "gold_target", "margin_general"}
         assert wanted | {"accuracy_target_before", "accuracy_target_after", "relative_norm"} <= set(found), method
         assert float(found["accuracy_target_before"]["value"]) == float(
             cells["pisces"]["accuracy_target_before"]["value"]
@@ -56,4 +60,5 @@ def test_a_method_that_is_not_possible_is_said_to_be(lm, saes, tmp_path):
     cfg = replace(SMALL, ember=replace(SMALL.ember, mass_ratio=1e9))
     table = ResultTable("erasure", lm, tmp_path)
     erasure(lm, table, ["golf"], ("embedding",), saes, cfg, FINAL)
-    assert [(r["metric"], float(r["value"])) for r in read_table(table.path)] == [("possible", 0.0)]
+    rows = [r for r in read_table(table.path) if r["method"] != "original"]
+    assert [(r["metric"], float(r["value"])) for r in rows] == [("possible", 0.0)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from .cache import ConceptLabError
 from .concept_vectors import ConceptVector, noise_edit, scale_edit, search
 from .concepts import Concept
-from .edits import WeightEdit, match_norms, random_like
+from .edits import Dense, Rows, WeightEdit, match_norms, random_like
 from .models import LanguageModel
 from .pisces import Dictionaries, Feature, directional_edit, random_features
 
@@ -58,5 +60,27 @@ def random_feature_edit(
 
 
 def random_norm_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
-    """A control: Gaussian changes of the same weights and columns with the norms of `like`."""
+    """A control: Gaussian changes with the norms of `like`, on as many columns of each weight, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    elsewhere = {}
+    for name, change in like.changes.items():
+        delta = change.dense()
+        if isinstance(change, Rows):
+            rows = torch.randperm(len(delta), generator=generator)[: len(change.index.unique())]
+            elsewhere[name] = Rows(rows, torch.ones(len(rows), delta.shape[1]).to(delta), change.n_rows)
+        else:
+            columns = torch.randperm(delta.shape[1], generator=generator)[: int((delta.abs().amax(0) > 0).sum())]
+            mask = torch.zeros_like(delta)
+            mask[:, columns] = 1.0
+            elsewhere[name] = Dense(mask)
+    edit = match_norms(random_like(WeightEdit(like.model, elsewhere), seed), like)
+    return WeightEdit(like.model, edit.changes, {"control": "random edit of equal norm, other rows", "seed": seed})
+
+
+def random_direction_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
+    """A control: Gaussian changes of the same weights *and columns* with the norms of `like`.
+
+    It keeps the rows, so it shows how much of an edit's selectivity is in the neurons that it goes through, whatever
+    they are made to write.
+    """
     return random_like(like, seed)

@@ -1,8 +1,8 @@
 """Erasing one concept by any method: find what it needs, choose the strength on dev questions, return the edit.
 
 Methods: `pisces`; `directional` (directional ablation of the same features); `embedding` (EMBER's edit of the input
-embeddings alone); `pisces_embedding` (both); `needle` (the top-n concept vectors set to zero); and two controls of the
-size of the PISCES edit, `random_features` and `random_norm`.
+embeddings alone); `pisces_embedding` (both); `needle` (the top-n concept vectors set to zero); and three controls of
+the size of the PISCES edit: `random_features`, `random_direction` (the same rows) and `random_norm` (random rows).
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
-from .baselines import needle_edit, needle_vectors, random_feature_edit, random_norm_edit
+from .baselines import needle_edit, needle_vectors, random_direction_edit, random_feature_edit, random_norm_edit
 from .cache import ConceptLabError, cache_dir
 from .concept_vectors import ConceptVector
 from .concepts import Concept
 from .edits import WeightEdit
 from .embedding_edit import ConceptAtoms, EmberConfig, concept_atoms, embedding_edit
-from .evaluation import Judge, SearchConfig, edit_effects, search_settings
+from .evaluation import Asked, Judge, SearchConfig, edit_effects, search_settings
 from .models import LanguageModel
 from .pisces import (
+    PUBLISHED,
     Dictionaries,
+    Evidence,
     Feature,
     causal_filter,
     directional_edit,
-    find_features,
-    neuron_signs,
+    gather_evidence,
     pisces_edit,
-    word_filter,
+    reaching_features,
 )
-from .sae import load_shipped, shipped_layers
+from .sae import load_sae, load_shipped, shipped_layers
 
 METHODS = (
-    "pisces", "directional", "pisces_embedding", "embedding", "needle", "random_features", "random_norm",
+    "pisces", "directional", "pisces_embedding", "embedding", "needle", "random_features", "random_direction",
+    "random_norm",
 )  # fmt: skip
 Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
 
@@ -43,26 +45,34 @@ Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
 class ErasureConfig:
     """Sizes and grids; every grid runs from weak to strong."""
 
-    taus: tuple[float, ...] = (0.6, 0.4, 0.2, 0.05)  # share of the largest projection that a row must exceed
-    mus: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # strength, in largest projections of the layer
+    taus: tuple[float, ...] = (0.5,)  # share of the largest projection that a row must exceed; 0.3 to 0.7 did the same
+    counts: tuple[int, ...] = (5, 12)  # features that are edited, at most, those with the strongest effect first
+    mus: tuple[float, ...] = (6.0, 10.0, 16.0, 24.0)  # strength, in largest projections of the layer
     turns: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)  # c of the directional edit
-    deltas: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0)  # strength of the embedding edit (of EMBER's eight)
-    needle_n: tuple[int, ...] = (5, 10, 20, 50, 100, 200)  # concept vectors set to zero
+    deltas: tuple[float, ...] = (5.0, 20.0, 50.0)  # strength of the embedding edit (of EMBER's eight)
+    needle_n: tuple[int, ...] = (10, 50, 200)  # concept vectors set to zero
     ramp: int = 0  # layers below it are edited more weakly (10 for Gemma-2, as published)
-    n_evidence: int = 60  # texts each of concept, neighbour and background that the features are found on
-    n_candidates: int = 24  # features that the filters try one by one
-    n_features: int = 10  # features that are edited, at most
-    probe: tuple[float, float] = (0.2, 4.0)  # tau and mu at which the filters judge single features
-    n_prompts: int = 8  # dev prompts per side in the word filter
-    n_questions: int = 10  # dev questions per set in the causal filter
-    n_signs: int = 60  # texts on which the neurons' signs are read
-    search: SearchConfig = SearchConfig()
+    n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
+    n_asked: int = 40  # and answered dev questions of each
+    reach_tau: float = 0.5  # tau at which the features' reach is compared
+    min_share: float = 2.0  # a feature fires on the concept so many times as strongly as elsewhere
+    n_candidates: int = 12  # features with the most selective edits; the filter tries them one by one
+    probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
+    n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
+    search: SearchConfig = SearchConfig(n_questions=14, n_asked=40, n_texts=2)
     ember: EmberConfig = EmberConfig()
 
 
 def shipped_dictionaries(lm: LanguageModel) -> Dictionaries:
-    """The shipped dictionary of every layer that has one. Raises ConceptLabError when none has."""
+    """The shipped dictionary of every layer that has one; public ones where the authors published an edit with them.
+
+    Raises ConceptLabError when there are neither.
+    """
     layers = shipped_layers(lm.name)
+    for (model, _), published in PUBLISHED.items():
+        if model == lm.name and not layers:
+            wanted = sorted({f.layer for f in published.features})
+            return {layer: load_sae(published.dictionaries, layer, lm=lm) for layer in wanted}
     if not layers:
         raise ConceptLabError(f"No dictionary of {lm.name} is shipped; train some with `conceptlab train-sae`.")
     return {layer: load_shipped(lm, layer) for layer in layers}
@@ -71,39 +81,56 @@ def shipped_dictionaries(lm: LanguageModel) -> Dictionaries:
 class Erasure:
     """Everything about one concept that several methods share; each part is made when it is first needed."""
 
-    def __init__(self, lm: LanguageModel, saes: Dictionaries, concept: Concept, cfg: ErasureConfig, seed: int = 0):
-        self.lm, self.saes, self.concept, self.cfg, self.seed = lm, saes, concept, cfg, seed
+    def __init__(
+        self,
+        lm: LanguageModel,
+        saes: Dictionaries,
+        concept: Concept,
+        cfg: ErasureConfig,
+        seed: int = 0,
+        general: Asked | None = None,  # general dev questions as the original answers them, if they are at hand
+    ):
+        self.lm, self.saes, self.concept, self.cfg, self.seed, self.general = lm, saes, concept, cfg, seed, general
         self.settings: dict[str, dict[str, float]] = {}  # method -> what was chosen on dev
         self._edits: dict[str, WeightEdit] = {}
 
     # ---- what the edits need --------------------------------------------------------------------------------
     @cached_property
+    def evidence(self) -> Evidence:
+        cfg = self.cfg
+        return gather_evidence(self.lm, sorted(self.saes), self.concept, cfg.n_evidence, cfg.n_asked, seed=self.seed)
+
+    @cached_property
     def signs(self) -> dict:
-        texts = self.concept.texts()[: self.cfg.n_signs]
-        return neuron_signs(self.lm, sorted(self.saes), texts, self.concept.words)
+        return self.evidence.signs
 
     @cached_property
     def features(self) -> list[Feature]:
-        """Candidates that pass the word filter and the causal filter; where none does, the least bad ones.
+        """The features with the most selective edits that pass the causal filter; where none does, the least bad ones.
 
-        Empty where no dictionary has a candidate.
+        Empty where no dictionary has a feature that fires on the concept.
         """
         cfg = self.cfg
         if not self.saes:
             return []
-        candidates = find_features(
-            self.lm, self.saes, self.concept, cfg.n_candidates, n_texts=cfg.n_evidence, seed=self.seed
-        )
-        if not candidates:
+        try:
+            candidates = reaching_features(
+                self.lm, self.saes, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
+            )
+        except ConceptLabError:
             return []
+        if not cfg.n_questions:
+            return candidates
+        single = [pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs) for f in candidates]
+        effects = edit_effects(self.lm, single, self.concept, cfg.n_questions)
+        chosen = causal_filter(candidates, effects) or [candidates[i] for i in effects[:, 0].argsort().tolist()[:3]]
+        return chosen
 
-        def alone(f: Feature) -> WeightEdit:
-            return pisces_edit(self.lm, self.saes, [f], *self.cfg.probe, self.signs)
-
-        kept = word_filter(self.lm, candidates, self.concept, alone, cfg.n_prompts).kept or tuple(candidates)
-        effects = edit_effects(self.lm, [alone(f) for f in kept], self.concept, cfg.n_questions)
-        chosen = causal_filter(kept, effects) or [kept[i] for i in effects[:, 0].argsort().tolist()[:3]]
-        return chosen[: cfg.n_features]
+    @property
+    def edited(self) -> list[Feature]:
+        """Those that the chosen PISCES edit changes."""
+        self.edit("pisces")
+        return self.features[: int(self.settings["pisces"]["n"])]
 
     @cached_property
     def atoms(self) -> ConceptAtoms:
@@ -115,7 +142,7 @@ class Erasure:
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(self.lm, self.concept, self.cfg.search)
+        return Judge(self.lm, self.concept, self.cfg.search, self.general)
 
     # ---- the edits ------------------------------------------------------------------------------------------
     def edit(self, method: str) -> WeightEdit:
@@ -140,12 +167,12 @@ class Erasure:
         return make(**best.setting)
 
     def _pisces(self) -> WeightEdit:
-        axes = {"tau": self.cfg.taus, "mu": self.cfg.mus}
-        return self.chosen(
-            "pisces",
-            axes,
-            lambda tau, mu: pisces_edit(self.lm, self.saes, self.features, tau, mu, self.signs, ramp=self.cfg.ramp),
-        )
+        def make(n: float, tau: float, mu: float) -> WeightEdit:
+            chosen = self.features[: int(n)]
+            return pisces_edit(self.lm, self.saes, chosen, tau, mu, self.signs, ramp=self.cfg.ramp)
+
+        counts = [n for n in self.cfg.counts if n < len(self.features)] + [max(self.cfg.counts)]
+        return self.chosen("pisces", {"n": counts, "tau": self.cfg.taus, "mu": self.cfg.mus}, make)
 
     def _directional(self) -> WeightEdit:
         axes = {"c": self.cfg.turns}
@@ -170,7 +197,10 @@ class Erasure:
         )
 
     def _random_features(self) -> WeightEdit:
-        return random_feature_edit(self.lm, self.saes, self.features, self.edit("pisces"), self.seed)
+        return random_feature_edit(self.lm, self.saes, self.edited, self.edit("pisces"), self.seed)
+
+    def _random_direction(self) -> WeightEdit:
+        return random_direction_edit(self.edit("pisces"), self.seed)
 
     def _random_norm(self) -> WeightEdit:
         return random_norm_edit(self.edit("pisces"), self.seed)

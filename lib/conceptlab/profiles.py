@@ -39,11 +39,6 @@ class Profile:
     sae_loss_rows: int = 12  # rows of 128 tokens on which the model's loss is measured
     # 03 autointerp
     label_features: int = 24  # features that are labelled and scored live
-    # 04 PISCES
-    erase_features: int = 10  # features that are removed
-    erase_candidates: int = 16  # candidates that the causal filter tries one by one
-    erase_questions: int = 10  # dev questions per set in filter and heat map
-    erase_test: int = 40  # test questions per set in the final scorecard (at most)
     # 05 attacks
     relearn_steps: int = 12  # optimisation steps of the relearning attack
     relearn_lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
@@ -56,7 +51,6 @@ _FULL = replace(
     sae_tokens=400_000, sae_width=4_096, sae_steps=3_000, sae_class_texts=80, sae_toy_steps=2_000,
     sae_grid_tokens=400_000, sae_grid_width=2_048, sae_grid_steps=800, sae_loss_rows=100,
     label_features=200, relearn_steps=60, attack_questions=60,
-    erase_candidates=40, erase_questions=40, erase_test=100,
     bootstrap=10_000,
 )  # fmt: skip
 _PAPER = replace(

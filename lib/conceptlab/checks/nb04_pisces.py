@@ -1,4 +1,7 @@
-"""Checks of the exercises of notebook 04. Oracles: encode-edit-decode row by row, and what a sign must do."""
+"""Checks of the exercises of notebook 04.
+
+Oracles: encode-edit-decode row by row, what a sign must do, a forward pass through the norm, counting by hand.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from torch import Tensor
 from ..models import LanguageModel
 from ..pisces import Dictionaries, Feature, pisces_edit
 from ..sae import SAE, SAEConfig, TopKSAE
-from .feedback import check_equal, check_true, passed
+from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
 def _toy(d_model: int = 12, d_mlp: int = 20, d_sae: int = 16) -> tuple[SAE, Tensor]:
@@ -78,3 +81,92 @@ def check_turned(
         opposite = all(float(gap) < 1e-5 for gap in gaps)
     hint = "the two edits must differ by the sign of what they write, in every row."
     passed(name, same, turned, check_true("edits are opposite", opposite, hint))
+
+
+def check_reach(answer: Callable) -> None:
+    """`answer(own, others, through) -> [k]`: RMS of what passes `through [d_mlp, k]` on own over the largest on others.
+
+    `own [tokens, d_mlp]`; `others`: a list of such tensors. Oracle: one token at a time.
+    """
+    name = "reach of an edit"
+    own, others = random_tensor(7, 5), [random_tensor(4, 5, seed=1), 2 * random_tensor(9, 5, seed=2)]
+    through = random_tensor(5, 3, seed=3).sign()
+    got = call(name, answer, own, others, through)
+
+    def rms(tokens: Tensor) -> Tensor:
+        total = torch.zeros(3)
+        for token in tokens:  # one after the other
+            total += torch.tensor([float(sum(token * through[:, k])) ** 2 for k in range(3)])
+        return (total / len(tokens)).sqrt()
+
+    sizes = torch.stack([rms(group) for group in others])
+    mistakes = {
+        "the other groups are pooled: take the root mean square of each and then the largest.": rms(own)
+        / rms(torch.cat(others)),
+        "the mean lets positive and negative writing cancel: square first.": (own @ through).mean(0)
+        / torch.stack([(g @ through).mean(0) for g in others]).amax(0),
+        "the root is missing.": (rms(own) / sizes.amax(0)) ** 2,
+        "that is the ratio to the smallest of the others, the edit harms the largest.": rms(own) / sizes.amin(0),
+    }
+    right = check_equal("against one token at a time", got, rms(own) / sizes.amax(0), mistakes)
+    scaled = call(name, answer, 3 * own, others, 5 * through)
+    same = check_equal("own three times as active", scaled, 3 * rms(own) / sizes.amax(0))
+    passed(name, right, same)
+
+
+def check_norm_side(answer: Callable) -> None:
+    """`answer(change, gain) -> raw [d_mlp, d_model]`: `change` is wanted behind a norm with this gain per dimension.
+
+    Oracle: what the layer adds to the residual stream, `rms_norm(neurons @ W) * gain`, with the normaliser held fixed.
+    """
+    name = "the right side of the norm"
+    change, gain = random_tensor(6, 4), torch.tensor([0.5, -2.0, 3.0, 0.0])
+    got = call(name, answer, change.clone(), gain.clone())
+    reachable = torch.where(gain == 0, 0.0, change)
+    mistakes = {
+        "the change is multiplied by the gain; behind the norm it would then be scaled twice.": change * gain,
+        "the gain is ignored, as in the authors' code: the change is turned on its way out.": change,
+        "dimension 3 has gain 0: nothing can be written there, so the change must be 0.": torch.where(
+            gain == 0, change, change / gain
+        ),
+    }
+    right = check_equal("raw change", got, torch.where(gain == 0, 0.0, change / gain), mistakes)
+    behind = False
+    if isinstance(got, Tensor) and got.shape == change.shape:
+        neurons, rows = random_tensor(9, 6, seed=1), random_tensor(6, 4, seed=2)
+        rms = (neurons @ rows).square().mean(1, keepdim=True).sqrt()
+        moved = (neurons @ (rows + got.float()) / rms * gain) - (neurons @ rows / rms * gain)
+        behind = bool(torch.allclose(moved, neurons @ reachable / rms, atol=1e-4))
+    hint = "run a layer: neurons @ (W + raw), divided by the rms, times the gain, must move by neurons @ change / rms."
+    passed(name, right, check_true("behind the norm it is the change", behind, hint))
+
+
+def check_scores(relative: Callable, overall: Callable) -> None:
+    """`relative(before, after, chance)`: accuracy kept; `overall(parts)`: a mean that one failure brings to 0."""
+    name = "scores of an erasure"
+    cases = [(0.85, 0.40, 0.25), (0.85, 0.85, 0.25), (0.70, 0.90, 0.25), (0.70, 0.10, 0.25), (0.20, 0.60, 0.25)]
+    got = [call(name, relative, *case) for case in cases]
+    want = [
+        0.25,
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+    ]  # (0.40 - 0.25) / (0.85 - 0.25) is a quarter; clipped; nothing known is nothing kept
+    mistakes = {
+        "chance is not taken off: 0.25 is what guessing gives.": [a / b for b, a, _ in cases],
+        "clip it to 0 and 1: better than before is 1, worse than guessing is 0.": [
+            (a - c) / (b - c) for b, a, c in cases
+        ],
+    }
+    numbers = None if any(x is None for x in got) else got
+    kept = check_equal("accuracy kept", numbers, torch.tensor(want), {k: torch.tensor(v) for k, v in mistakes.items()})
+    means = [call(name, overall, parts) for parts in ([0.5, 1.0, 1.0], [1.0, 1.0, 0.0], [0.25, 0.75])]
+    numbers = None if any(x is None for x in means) else means
+    mistakes = {
+        "that is the arithmetic mean, which hides a failure: use the harmonic mean.": torch.tensor(
+            [2.5 / 3, 2 / 3, 0.5]
+        ),
+        "zeros are dropped (as in the authors' code); one 0 must give 0.": torch.tensor([0.75, 1.0, 0.375]),
+    }
+    passed(name, kept, check_equal("overall", numbers, torch.tensor([0.75, 0.0, 0.375]), mistakes))

@@ -5,7 +5,9 @@ from .fluency import Fluency, fluency
 from .forms import FORMS, has_form, score_form, score_forms
 from .questions import (
     FEW_SHOT,
+    Asked,
     QuestionScores,
+    ask,
     few_shot_prompt,
     gold_logprobs,
     question_stem,
@@ -18,6 +20,7 @@ from .scorecard import (
     Comparison,
     Scorecard,
     compare,
+    concept_questions,
     edit_effects,
     harmonic_mean,
     relative_accuracy,
@@ -30,6 +33,7 @@ from .statistics import Interval, bootstrap, paired_bootstrap
 __all__ = [
     "FEW_SHOT",
     "FORMS",
+    "Asked",
     "Behaviour",
     "Cell",
     "Change",
@@ -43,9 +47,11 @@ __all__ = [
     "Search",
     "SearchConfig",
     "Trace",
+    "ask",
     "behaviour",
     "bootstrap",
     "compare",
+    "concept_questions",
     "edit_effects",
     "few_shot_prompt",
     "fluency",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..branching import branch_logprobs
@@ -69,6 +69,30 @@ class QuestionScores:
     @property
     def accuracy(self) -> float:
         return float(self.correct.float().mean())
+
+    def only(self, keep: Bool[Tensor, " n"] | Int[Tensor, " m"]) -> QuestionScores:
+        """The scores of some of the questions, by mask or by index."""
+        return QuestionScores(self.logprobs[keep], self.answers[keep])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions and what the model scored on them before anything was changed."""
+
+    questions: tuple[Question, ...]
+    scores: QuestionScores
+
+    def known(self, n: int) -> Asked:
+        """The first `n` questions that were answered rightly; where none was, the first `n` of all."""
+        right = self.scores.correct if bool(self.scores.correct.any()) else torch.ones_like(self.scores.correct)
+        index = right.nonzero()[:n, 0]
+        return Asked(tuple(self.questions[i] for i in index.tolist()), self.scores.only(index))
+
+
+def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, batch_size: int = 32) -> Asked:
+    """Ask the model as it is now the first `n` questions (None: all)."""
+    chosen = tuple(questions[:n])
+    return Asked(chosen, score_questions(lm, chosen, batch_size=batch_size))
 
 
 def score_questions(

@@ -22,7 +22,10 @@ from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept
 from ..edits import WeightEdit
 from ..models import LanguageModel
-from .scorecard import Comparison, Scorecard, compare, concept_questions, score_sets
+from ..text import web_passages
+from .fluency import fluency
+from .questions import Asked, ask
+from .scorecard import SETS, Comparison, Scorecard, compare, concept_questions, score_sets
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class SearchConfig:
     """How the cells of a grid are judged."""
 
     n_questions: int = 16  # dev questions per set, the first ones that the original model answers rightly
+    n_asked: int = 48  # dev questions per set that the original is asked first, to know which it knows
     n_texts: int = 4  # held-out passages; 0: coherence is not measured
     target_gate: float = 0.6  # share of the target accuracy left, at most (EMBER's gate)
     general_gate: float = 0.7  # share of the general accuracy left, at least (EMBER's gate)
@@ -104,26 +108,27 @@ def _setting(axes: Mapping[str, Sequence[float | int]], cell: tuple[int, ...]) -
 
 
 class Judge:
-    """Scores an edit against the original model, whose card is made once."""
+    """Scores an edit against the original model on the dev questions that the original answers rightly.
 
-    def __init__(self, lm: LanguageModel, concept: Concept, cfg: SearchConfig):
-        self.lm, self.cfg = lm, cfg
-        most = 3 * cfg.n_questions  # among so many enough are known
-        everything = {name: qs[:most] for name, qs in concept_questions(concept, "dev").items() if qs}
-        card = score_sets(lm, concept.name, "dev", everything, 0)
-        self.questions = {}
-        for name, questions in everything.items():
-            known = [q for q, right in zip(questions, card.scores[name].correct.tolist(), strict=True) if right]
-            self.questions[name] = (known or list(questions))[: cfg.n_questions]
-        self.concept = concept.name
-        self.base = self._card()
+    `general`: the general questions as the original answers them, where several concepts share them.
+    """
 
-    def _card(self) -> Scorecard:
-        return score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
+    def __init__(self, lm: LanguageModel, concept: Concept, cfg: SearchConfig, general: Asked | None = None):
+        self.lm, self.cfg, self.concept = lm, cfg, concept.name
+        asked = {"general": general} if general else {}
+        asked |= {
+            name: ask(lm, questions, cfg.n_asked)
+            for name, questions in concept_questions(concept, "dev").items()
+            if questions and name not in asked
+        }
+        known = {name: asked[name].known(cfg.n_questions) for name in SETS if name in asked}
+        self.questions = {name: found.questions for name, found in known.items()}
+        text = fluency(lm, web_passages()[: cfg.n_texts]) if cfg.n_texts else None
+        self.base = Scorecard(concept.name, "dev", {name: found.scores for name, found in known.items()}, text)
 
     def __call__(self, edit: WeightEdit, setting: dict[str, float]) -> Cell:
         with edit.applied(self.lm):
-            after = self._card()
+            after = score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
         return judged(compare(self.base, after, n_resamples=2), setting, self.cfg)
 
 

@@ -10,14 +10,17 @@ from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, sign
 from .features import PUBLISHED, Dictionaries, Feature, PublishedEdit, hand_picked, random_features
 from .filters import Filtered, ability_filter, activation_filter, causal_filter, filter_features, word_filter
 from .find import activation_means, concept_token_counts, evidence_texts, find_features
+from .reach import Evidence, Reach, edit_reach, gather_evidence, reaching_features
 
 __all__ = [
     "PUBLISHED",
     "Cost",
     "Dictionaries",
+    "Evidence",
     "Feature",
     "Filtered",
     "PublishedEdit",
+    "Reach",
     "ability_filter",
     "activation_filter",
     "activation_means",
@@ -25,14 +28,17 @@ __all__ = [
     "causal_filter",
     "concept_token_counts",
     "directional_edit",
+    "edit_reach",
     "evidence_texts",
     "filter_features",
     "find_features",
+    "gather_evidence",
     "hand_picked",
     "neuron_signs",
     "pisces_edit",
     "pisces_rows",
     "random_features",
+    "reaching_features",
     "signed_edit",
     "word_filter",
 ]

@@ -26,6 +26,7 @@ class Feature:
     mean_background: float = 0.0  # and on other texts
     concept_tokens: int = 0  # concept words among the tokens that sign * d promotes most
     top: tuple[str, ...] = ()  # the first of those tokens
+    reach: float = 0.0  # what its edit writes on the concept over what it writes elsewhere (`edit_reach`)
 
     @property
     def contrast(self) -> float:

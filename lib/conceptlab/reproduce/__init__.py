@@ -4,8 +4,18 @@ from .attacks import attacks
 from .autointerp import autointerp
 from .erasure import erasure
 from .layers import layers
-from .table import COLUMNS, ResultTable, read_table
+from .table import COLUMNS, ResultTable, read_table, results
 
 EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "erasure": erasure, "layers": layers}
 
-__all__ = ["COLUMNS", "EXPERIMENTS", "ResultTable", "attacks", "autointerp", "erasure", "layers", "read_table"]
+__all__ = [
+    "COLUMNS",
+    "EXPERIMENTS",
+    "ResultTable",
+    "attacks",
+    "autointerp",
+    "erasure",
+    "layers",
+    "read_table",
+    "results",
+]

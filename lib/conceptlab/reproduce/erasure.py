@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
 
 from ..cache import ConceptLabError
-from ..concepts import list_concepts, load_concept
+from ..concepts import general_questions, list_concepts, load_concept
 from ..erasure import METHODS, Erasure, ErasureConfig, shipped_dictionaries
 from ..evaluation import (
+    Asked,
     Interval,
+    QuestionScores,
     Scorecard,
+    ask,
     bootstrap,
     compare,
+    concept_questions,
     residue,
     score_forms,
-    scorecard,
+    score_sets,
     trace,
     write_energy,
 )
@@ -28,17 +33,21 @@ from ..pisces import Dictionaries
 from .table import ResultTable
 
 COMPARED = tuple(method for method in METHODS if method != "directional")
+ORIGINAL = "original"  # the method of the rows that say what the model knows before any edit
 
 
 @dataclass(frozen=True)
 class FinalConfig:
     """What is measured on the test questions."""
 
-    n_questions: int | None = None  # per set; None: all
-    n_texts: int = 16  # held-out passages
+    n_target: int | None = 40  # questions on the concept; None: all
+    n_spared: int | None = 24  # questions on the neighbour, and general ones
+    n_texts: int = 6  # held-out passages
     n_vectors: int = 20  # concept vectors whose residue is measured
-    forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which the target facts are asked
-    writing: bool = True  # repetition and instructions count in the coherence
+    forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
+    forms_of: tuple[str, ...] = ("pisces", "pisces_embedding")  # after these methods only
+    n_forms: int = 24  # known facts at most
+    writing: bool = False  # repetition and instructions count in the coherence; doubles the time
 
 
 def erasure(
@@ -50,45 +59,93 @@ def erasure(
     cfg: ErasureConfig | None = None,
     test: FinalConfig = FinalConfig(),
 ) -> None:
-    """One cell per concept and method; `saes`: the shipped dictionaries unless given.
+    """One cell per concept and method, concept by concept; `saes`: the shipped dictionaries unless given.
 
     Metrics ending in `_known` count only questions that the original model answers rightly. `possible` is 0 where a
-    method could not be applied; then the cell has no other metric.
+    method could not be applied; then the cell has no other metric. The cell `original` of a concept holds what the
+    model knows before: `known_<set>`, the number of questions answered rightly, and `accuracy_<set>`; and how selective
+    the edits of its features are (`reach`).
     """
     cfg = cfg or ErasureConfig()
     concepts = list_concepts() if concepts is None else list(concepts)
     saes = shipped_dictionaries(lm) if saes is None else saes
+    general = General(lm, cfg, test)
     for name in concepts:
-        wanted = [method for method in methods if table.missing(name, method)]
-        work = Measured(Erasure(lm, saes, load_concept(name), cfg, table.seed), test) if wanted else None
+        wanted = [method for method in (ORIGINAL, *methods) if table.missing(name, method)]
+        if not wanted:
+            continue
+        started, concept = time.monotonic(), load_concept(name)
+        work = Measured(Erasure(lm, saes, concept, cfg, table.seed, general.dev), test, general.test)
         for method in wanted:
-            found = work.measure(method)
+            found = work.known() if method == ORIGINAL else work.measure(method)
             table.add(found, name, method)
-            shown = ", ".join(f"{k} {found[k]}" for k in ("efficacy", "specificity", "coherence") if k in found)
-            print(f"{name} {method}: {shown or 'not possible'}", flush=True)
+            axes = (f"{k}_known" for k in ("efficacy", "specificity", "coherence"))
+            shown = ", ".join(f"{k} {found[k]}" for k in (*axes, "known_target") if k in found)
+            print(f"{name} {method} ({time.monotonic() - started:.0f} s): {shown or 'not possible'}", flush=True)
     settings = json.loads(json.dumps({"chosen_on_dev": asdict(cfg), "test": asdict(test)}))
     table.close(concepts=concepts, methods=list(methods), layers=sorted(saes), **settings)
+
+
+class General:
+    """The general questions, which all concepts share, as the original model answers them; asked when first needed."""
+
+    def __init__(self, lm: LanguageModel, cfg: ErasureConfig, test: FinalConfig):
+        self.lm, self.n_dev, self.n_test = lm, cfg.search.n_asked, test.n_spared
+
+    @cached_property
+    def dev(self) -> Asked:
+        return ask(self.lm, general_questions("dev"), self.n_dev)
+
+    @cached_property
+    def test(self) -> Asked:
+        return ask(self.lm, general_questions("test"), self.n_test)
 
 
 class Measured:
     """One concept's erasures, each compared with the original model."""
 
-    def __init__(self, work: Erasure, cfg: FinalConfig):
+    def __init__(self, work: Erasure, cfg: FinalConfig, general: Asked):
         self.work, self.cfg = work, cfg
+        questions = concept_questions(work.concept, "test")
+        self.asked = {"target": ask(work.lm, questions["target"], cfg.n_target)}
+        if "neighbour" in questions:
+            self.asked["neighbour"] = ask(work.lm, questions["neighbour"], cfg.n_spared)
+        self.asked["general"] = general
+
+    @cached_property
+    def base_card(self) -> Scorecard:
+        """Of the original model, whose questions are asked already."""
+        bare = score_sets(self.work.lm, self.work.concept.name, "test", {}, self.cfg.n_texts, writing=self.cfg.writing)
+        return replace(bare, scores={name: found.scores for name, found in self.asked.items()})
 
     def card(self) -> Scorecard:
+        """Of the model as it is now."""
+        questions = {name: found.questions for name, found in self.asked.items()}
         lm, cfg = self.work.lm, self.cfg
-        return scorecard(lm, self.work.concept, "test", cfg.n_questions, cfg.n_texts, writing=cfg.writing)
+        return score_sets(lm, self.work.concept.name, "test", questions, cfg.n_texts, writing=cfg.writing)
+
+    def known(self) -> dict[str, Interval]:
+        """What the original model knows."""
+        found = {}
+        for name, asked in self.asked.items():
+            right = asked.scores.correct
+            found[f"known_{name}"] = _number(float(right.sum()))
+            found[f"accuracy_{name}"] = bootstrap(right.double(), seed=self.work.seed)
+        if self.work.features:
+            found["features"] = _number(float(len(self.work.features)))
+            found["reach"] = bootstrap([f.reach for f in self.work.features], seed=self.work.seed)
+        for form, scores in self.forms.items():
+            found[f"accuracy_{form}"] = bootstrap(scores.correct.double(), seed=self.work.seed)
+        return found
 
     def state(self) -> dict:
-        """Everything that is compared, of the model as it is now."""
+        """What is compared beside the card, of the model as it is now."""
         places = [(v.layer, v.neuron, v.sign) for v in self.work.vectors[: self.cfg.n_vectors]]
-        return {
-            "card": self.card(),
-            "forms": score_forms(self.work.lm, self.work.concept.test[: self.cfg.n_questions], self.cfg.forms),
-            "trace": trace(self.work.lm, places),
-            "energy": self._energy(),
-        }
+        return {"trace": trace(self.work.lm, places), "energy": self._energy()}
+
+    def _forms(self) -> dict[str, QuestionScores]:
+        facts = self.asked["target"].known(self.cfg.n_forms).questions
+        return score_forms(self.work.lm, facts, self.cfg.forms)
 
     def _energy(self) -> torch.Tensor:
         """Write energy of every edited feature, by layer; empty where there are none."""
@@ -100,22 +157,29 @@ class Measured:
         return torch.cat(parts)
 
     @cached_property
+    def forms(self) -> dict[str, QuestionScores]:
+        """The known facts in other forms, as the original answers them."""
+        return self._forms()
+
+    @cached_property
     def base(self) -> dict:
         return self.state()
 
     def measure(self, method: str) -> dict[str, Interval]:
         """All metrics of one method."""
-        base = self.base
+        base, before, with_forms = self.base, self.base_card, method in self.cfg.forms_of
+        forms = self.forms if with_forms else {}
         try:
             edit = self.work.edit(method)
         except ConceptLabError as error:
             print(f"{self.work.concept.name} {method}: {error}", flush=True)
             return {"possible": _number(0.0)}
         with edit.applied(self.work.lm):
-            after = self.state()
-        found = {"possible": _number(1.0)} | _card_metrics(base["card"], after["card"], self.work.seed)
-        for form, before in base["forms"].items():
-            pair = [Scorecard(self.work.concept.name, "test", {"target": s}) for s in (before, after["forms"][form])]
+            card, after = self.card(), self.state()
+            asked_again = self._forms() if with_forms else {}
+        found = {"possible": _number(1.0)} | _card_metrics(before, card, self.work.seed)
+        for form, scores in forms.items():
+            pair = [Scorecard(self.work.concept.name, "test", {"target": s}) for s in (scores, asked_again[form])]
             found[f"left_{form}"] = compare(*pair, seed=self.work.seed).changes["target"].relative
         left = residue(base["trace"], after["trace"])
         found |= {f"residue_{name}": value for name, value in vars(left).items()}

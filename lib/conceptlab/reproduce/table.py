@@ -84,6 +84,16 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
         return list(reader)
 
 
+def results(experiment: str, model: str) -> list[dict[str, str]]:
+    """Rows of a table of data/results, unfinished or not; none, and a note on how to make it, where there is none."""
+    stem = f"{experiment}_{model.replace('/', '_')}"
+    for name in (f"{stem}.csv", f"{stem}.partial.csv"):
+        if (data_dir() / "results" / name).exists():
+            return read_table(data_dir() / "results" / name)
+    print(f"There is no table of {experiment} for {model} yet: `conceptlab reproduce {experiment} --model {model}`.")
+    return []
+
+
 def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
