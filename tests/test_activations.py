@@ -116,6 +116,17 @@ def test_a_finished_harvest_is_found_again(lm, rows, tmp_path, monkeypatch):
     assert not first.folder.exists() and other.folder.exists()
 
 
+def test_a_harvest_of_more_layers_serves(lm, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path))
+    both = harvest(lm, rows, (0, 1), progress=False)
+    monkeypatch.setattr(lm, "capture", None)
+    one = harvest(lm, rows, (1,), progress=False)
+    assert one.folder == both.folder and one.layers == (1,) and np.array_equal(read(one, 1), read(both, 1))
+    (both.folder / "state.json").write_text(json.dumps({"rows": len(rows) - 1}))
+    with pytest.raises(TypeError):  # an unfinished one does not
+        harvest(lm, rows, (1,), progress=False)
+
+
 def test_refuses_to_fill_the_disk(lm, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000})())
     with pytest.raises(ConceptLabError, match="Harvesting .* tokens of 2 layers needs .* make room"):

@@ -81,6 +81,19 @@ def test_sae_firings_equal_the_dense_features():
     assert torch.allclose(sae.b_dec, x.mean(0))
 
 
+def test_the_untrained_dictionary_is_as_sparse_as_the_trained_one():
+    from conceptlab.autointerp import random_dictionary, sae_firings
+    from conceptlab.sae import BatchTopKSAE, SAEConfig
+
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    trained = BatchTopKSAE(SAEConfig("batchtopk", 8, 40, 3, "m", 0, "h")).requires_grad_(False)
+    trained.threshold.fill_(1.0)
+    control = random_dictionary(trained, x, seed=1)
+    rates = [float((s.encode(x) > 0).sum(1).float().mean()) for s in (trained, control)]
+    assert abs(rates[0] - rates[1]) <= 0.5 and torch.allclose(control.b_dec, x.mean(0))
+    assert len(sae_firings(control, x)) == 40
+
+
 def test_unknown_unit_and_too_few_units(planted, corpus):
     from conceptlab.autointerp import sample_by_rate
     from conceptlab.cache import ConceptLabError
@@ -276,16 +289,18 @@ def test_log_odds_by_hand():
 
 
 def test_auroc_counts_pairs():
-    from conceptlab.autointerp import auroc, auroc_interval
+    from conceptlab.autointerp import auroc_interval
     from conceptlab.cache import ConceptLabError
 
     firing, silent = torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0, 3.0])
-    assert auroc(firing, silent) == pytest.approx((2 + 1.5) / 6)  # 2 beats 0 and 1; 1 beats 0 and ties with 1
+    assert auroc_interval(firing, silent, 10).value == pytest.approx(
+        (2 + 1.5) / 6
+    )  # 2 beats 0 and 1; 1 beats 0 and ties with 1
     interval = auroc_interval(firing, silent, 200)
     assert interval.low <= interval.value <= interval.high and interval.value == pytest.approx(3.5 / 6)
     assert auroc_interval(torch.ones(5) * 2, torch.ones(9), 50) == (1.0, 1.0, 1.0, 14)
     with pytest.raises(ConceptLabError, match="both sides"):
-        auroc(torch.zeros(0), silent)
+        auroc_interval(torch.zeros(0), silent)
 
 
 def test_interval_covers_the_truth():
@@ -322,7 +337,7 @@ def test_one_label_cannot_be_shuffled(scored):
 
 def test_neuron_values_are_the_model_s(tiny_llama, tmp_path, monkeypatch):
     from conceptlab.activations import harvest
-    from conceptlab.autointerp import neuron_values
+    from conceptlab.autointerp import keep_neurons, neuron_values
     from conceptlab.text import token_rows
 
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
@@ -334,6 +349,10 @@ def test_neuron_values_are_the_model_s(tiny_llama, tmp_path, monkeypatch):
     expected = full[torch.from_numpy(data.row), torch.from_numpy(data.pos)][:, [3, 0]]
     assert torch.allclose(first, expected, atol=1e-5)
     assert torch.equal(neuron_values(lm, data, 1, [3, 0], progress=False), first)
+    keep_neurons(lm, data, {0: [5], 1: [2, 3]}, progress=False)
+    monkeypatch.setattr(lm, "capture", None)  # one pass has filled the cache for both layers
+    assert torch.equal(neuron_values(lm, data, 1, [2, 3], progress=False)[:, 1], first[:, 0])
+    assert neuron_values(lm, data, 0, [5], progress=False).shape == (data.n_tokens, 1)
 
 
 # ---- exercise checks and figures --------------------------------------------------------------------------
@@ -388,13 +407,51 @@ def test_check_hard_negatives(capsys):
         assert "NOT YET" in out and message in out
 
 
+def test_check_label(scored, capsys):
+    from conceptlab.autointerp import text_label
+    from conceptlab.checks.nb03_autointerp import check_label
+
+    _, new, found = scored
+    examples = new[0]
+    tokens = " ".join(sorted({e.token.strip() for e in examples.spread}))
+    foreign = [text_label(9, "m", "zebra"), text_label(8, "m", "quartz")]
+    check_label(tokens, examples, foreign)
+    assert "PASSED" in capsys.readouterr().out
+    for wrong, said in (("zebra", "look at the darkest token"), ("the of", "a few words"), (3, "a few words")):
+        check_label(wrong, examples, foreign)
+        out = capsys.readouterr().out
+        assert "NOT YET" in out and said in out
+
+
+def test_check_wrong_place(capsys):
+    from conceptlab.checks.nb03_autointerp import check_wrong_place
+
+    def right(heat, place, generator):
+        silent = [i for i, value in enumerate(heat) if value == 0]
+        return silent[int(torch.randint(len(silent), (1,), generator=generator))] if silent else -1
+
+    check_wrong_place(right)
+    assert "PASSED" in capsys.readouterr().out
+    wrong = {
+        "raised ZeroDivisionError": lambda h, p, g: 1 / 0,
+        "the marked token itself": lambda h, p, g: p,
+        "more weakly": lambda h, p, g: int(torch.randint(3, (1,), generator=g)),
+        "400 draws": lambda h, p, g: 0,
+        "return -1": lambda h, p, g: right(h, p, g) if 0.0 in h else 0,
+    }
+    for message, answer in wrong.items():
+        check_wrong_place(answer)
+        out = capsys.readouterr().out
+        assert "NOT YET" in out and message in out
+
+
 def test_figures_are_drawn():
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from conceptlab.plots.autointerp import context_heat_map, score_strips, strength_curves
+    from conceptlab.plots.autointerp import context_heat_map, interval_panels, score_strips, strength_curves
 
     tokens = ["The", " river", " Nile", "\n", " 漢"]
     fig = context_heat_map(
@@ -410,4 +467,7 @@ def test_figures_are_drawn():
         "t", {"features": curve, "random": curve}, {"features": "k", "random": "r"}, ["weak", "strong"]
     )
     assert len(fig.axes[0].get_legend().get_texts()) == 2
+    area = (0.7, 0.6, 0.8)
+    fig = interval_panels("t", {"detects": {"a": area, "b": area}, "pushes": {"b": area}}, {"a": "r", "b": "k"})
+    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == ["a", "b"] and len(fig.axes) == 2
     plt.close("all")

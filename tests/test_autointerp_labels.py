@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_search_shows_both_kinds_of_evidence():
-    from conceptlab.autointerp import search_labels
+    from conceptlab.autointerp import hit_lines, search_labels
     from conceptlab.cache import ConceptLabError
 
     records = [
@@ -65,6 +66,8 @@ def test_search_shows_both_kinds_of_evidence():
     assert [h.record.feature for h in search_labels(["sea", "x"], records)] == [1]
     assert search_labels(["en"], records)[0].writes == ("en",), "short words match whole items only"
     assert search_labels(["atlantis"], records) == []
+    lines = hit_lines(hits[:2]).splitlines()
+    assert lines[1].split()[:4] == ["0:0", "0.90", "gold", "Gold"] and len(lines) == 3
     with pytest.raises(ConceptLabError, match="at least one word"):
         search_labels(["  "], records)
 
@@ -233,15 +236,13 @@ def test_the_command_line_passes_on_what_it_was_told(monkeypatch, tmp_path, caps
     )
     words = f"label --model m --layers 6 8 --n 9 --seed 3 --out {tmp_path} --features 6:12 8:0 6:7"
     assert cli.main(words.split()) == 0 and "x: ready" in capsys.readouterr().out
-    assert calls == [("model m", [6, 8], LabelConfig(n=9, seed=3), tmp_path, None, {6: [12, 7], 8: [0]})]
+    assert calls == [("model m", [6, 8], LabelConfig(n=9, seed=3), tmp_path, None, {6: [12, 7], 8: [0]}, None)]
     for wrong in ("12", "6:", "a:1", "6:-1"):
         assert cli.main(["label", "--features", wrong]) == 1
         assert f"{wrong!r} names no feature; write LAYER:FEATURE" in capsys.readouterr().err
 
 
 def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
-    import sys
-
     from conceptlab.cache import ConceptLabError
     from conceptlab.reproduce import ResultTable, autointerp, read_table
 
@@ -252,7 +253,7 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
 
     monkeypatch.setattr(experiment, "load_encoder", absent)
     lm, root, texts, cfg = tiny
-    sizes = {"n": 4, "n_dear": 2, "contexts_dear": 3, "saes": root, "texts": texts, "cfg": cfg}
+    sizes = {"n": 4, "n_dear": 3, "contexts_dear": 3, "saes": root, "texts": texts, "cfg": cfg}
     cell, done = experiment._Layer.cell, []
 
     def stops(self, method, judge):
@@ -270,7 +271,10 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
     autointerp(lm, table, **sizes)
     assert done[:5] == first and len(done) == len(set(done)) == 11
     rows = read_table(table.path)
-    assert {(r["method"], r["attack"]) for r in rows} == set(done) and {r["budget"] for r in rows} == {"1"}
+    assert {(r["method"], r["attack"]) for r in rows} == set(done) and {r["budget"] for r in rows} == {"1", "all"}
+    layer, pooled = ([(r["metric"], r["value"], r["n"]) for r in rows if r["budget"] == b] for b in ("1", "all"))
+    assert sorted(layer) == sorted(pooled), "one layer: pooled or not is the same"
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
     methods = {r["method"] for r in rows}
     assert methods == {"rule_based", "output_side", "ensemble", "local_llm", "shuffled", "neurons",
                        "random_directions", "random_sae"}  # fmt: skip
@@ -280,3 +284,40 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
     monkeypatch.setattr(experiment, "harvest", lambda *a, **k: 1 / 0)
     table.partial.write_bytes(table.path.read_bytes())
     autointerp(lm, ResultTable("autointerp", lm, tmp_path), **sizes)  # nothing is missing: nothing is computed
+
+
+def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path):
+    from test_pisces import make_sae
+
+    from conceptlab.concepts import load_concept
+    from conceptlab.pisces import candidates
+
+    module = sys.modules["conceptlab.pisces.candidates"]
+    lm = tiny_llama(initializer_range=0.5)
+    saes, path = {1: make_sae(lm, 1)}, tmp_path / "candidates.json"
+    two = [load_concept("golf"), load_concept("uranium")]
+    found = candidates(lm, saes, two, path, 5, progress=False, n_texts=6, n_ctx=24)
+    assert set(found) == {"golf", "uranium"} and all(len(places) <= 5 for places in found.values())
+    assert all(layer == 1 and 0 <= index < saes[1].cfg.d_sae for places in found.values() for layer, index in places)
+    monkeypatch.setattr(module, "find_features", lambda *a, **k: 1 / 0)
+    assert candidates(lm, saes, two[:1], path, 5, progress=False, n_texts=6, n_ctx=24) == {"golf": found["golf"]}
+    with pytest.raises(ZeroDivisionError):
+        candidates(lm, saes, two, path, 6, progress=False, n_texts=6, n_ctx=24)
+
+
+def test_concepts_add_features_and_texts(tiny, monkeypatch, tmp_path):
+    import conceptlab.autointerp
+    import conceptlab.models
+    import conceptlab.pisces
+    from conceptlab import cli
+
+    lm, root, _, _ = tiny
+    calls = []
+    monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)
+    monkeypatch.setattr(conceptlab.autointerp, "label_texts", lambda concepts: [c.name for c in concepts])
+    monkeypatch.setattr(conceptlab.autointerp, "label_dictionaries", lambda *a: calls.append(a[5:]) or [])
+    monkeypatch.setattr(conceptlab.pisces, "candidates", lambda *a: {"golf": [(1, 7), (0, 2)], "japan": [(1, 3)]})
+    words = f"label --layers 1 --saes {root} --out {tmp_path} --features 1:9 --concepts"
+    assert cli.main([*words.split(), "golf", "japan"]) == 0
+    assert calls == [({1: [9, 7, 3]}, ["golf", "japan"])]
+    assert cli.main(words.split()) == 0 and len(calls[1][1]) >= 16, "without names: all concepts"

@@ -8,12 +8,12 @@ from test_autointerp_judges import context, encoder_folder, random_label  # noqa
 
 # ---- numbers ----------------------------------------------------------------------------------------------
 def test_auroc_of_rows_is_that_of_each_row():
-    from conceptlab.autointerp import auroc, auroc_rows
+    from conceptlab.autointerp import auroc_interval, auroc_rows
 
     generator = torch.Generator().manual_seed(0)
     firing = torch.randint(0, 5, (6, 13), generator=generator).float()
     silent = torch.randint(0, 4, (6, 9), generator=generator).float()
-    expected = [auroc(a, b) for a, b in zip(firing, silent, strict=True)]
+    expected = [auroc_interval(a, b, 10).value for a, b in zip(firing, silent, strict=True)]
     assert auroc_rows(firing, silent).tolist() == pytest.approx(expected, abs=1e-6)
 
 

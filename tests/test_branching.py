@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conceptlab.branching import branch_logprobs
+from conceptlab.branching import branch_logprobs, shared_prefix
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import general_questions
 from conceptlab.evaluation import FEW_SHOT, question_stem, score_questions
@@ -64,6 +64,15 @@ def test_batch_size_invariance_of_scores(smollm2):
     questions = general_questions("dev")[:5]
     one, four = (score_questions(smollm2, questions, batch_size=n).logprobs for n in (1, 4))
     assert (one - four).abs().max() < 1e-3
+
+
+def test_a_prefix_that_grows_equals_one_that_is_run_at_once(tiny_llama):
+    lm = tiny_llama(initializer_range=0.5)
+    shots = shared_prefix(lm, "One. Two.\n")
+    found = branch_logprobs(lm, shared_prefix(lm, "Three. Four.\n", shots), TREES)
+    assert largest_difference(found, brute_force(lm, "One. Two.\nThree. Four.\n", TREES)) < 1e-4
+    again = branch_logprobs(lm, shared_prefix(lm, "Three. Four.\n", shots), TREES)
+    assert largest_difference(found, again) == 0, "the shared part is left as it was"
 
 
 def test_no_trees_and_empty_pieces(tiny_llama):

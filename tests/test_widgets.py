@@ -92,3 +92,20 @@ def test_feature_widget_draws_the_static_figure(dictionary):
     assert image.value == png(feature_figure(*dictionary, order[1])) != before
     box.value = 7
     assert "none of the" in message.value
+
+
+def test_label_widget_shows_the_static_table():
+    from conceptlab.autointerp import FeatureLabel, hit_lines, search_labels
+    from conceptlab.widgets import label_widget
+
+    records = [FeatureLabel(0, i, "on <x>", "ensemble", i == 0, 0.1, {}, None, (" Nile",)) for i in range(2)]
+    widget = label_widget(records, "nile")
+    box, only = widget.children[0].children
+    shown = widget.children[1]
+    assert hit_lines(search_labels(["nile"], records)).replace("<", "&lt;").replace(">", "&gt;") in shown.value
+    only.value = True
+    assert shown.value.count("0:") == 1
+    box.value = "desert"
+    assert "No label" in shown.value
+    box.value = " "
+    assert "at least one word" in shown.value

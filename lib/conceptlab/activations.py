@@ -97,17 +97,17 @@ def harvest(
     """Run `rows` through the model up to the deepest of `layers` and keep the activations at site `kind`.
 
     Finished harvests are found again by a hash of model, rows, layers and kind; an interrupted one goes on where it
-    stopped. Refuses to start when the disk has no room for it. `part = (i, n)`: do only the i-th of n equal shares of
-    the rows, into the same files (several processes, one disk); the harvest is whole when every share has been done.
+    stopped; one of more layers over the same rows serves as well. Refuses to start when the disk has no room for it.
+    `part = (i, n)`: do only the i-th of n equal shares of the rows, into the same files (several processes, one disk);
+    the harvest is whole when every share has been done.
     """
     layers = tuple(sorted({lm.check_layer(layer) for layer in layers}))
     keep = rows.docs >= 0
     keep[:, 0] = False
     row, pos = (x.numpy() for x in keep.nonzero(as_tuple=True))
     width = lm.d_mlp if kind == "neurons" else lm.d_model
-    result = Harvest(
-        folder or cache_dir() / "activations" / _key(lm, rows, layers, kind), rows, layers, row, pos, width, kind
-    )
+    folder = folder or _finished(lm, rows, layers, kind) or _folder(lm, rows, layers, kind)
+    result = Harvest(folder, rows, layers, row, pos, width, kind)
     first, stop = (len(rows) * i // part[1] for i in (part[0], part[0] + 1))
     if _rows_done(result.folder / "state.json") >= len(rows):
         return result
@@ -158,6 +158,23 @@ def _rows_done(state: Path) -> int:
 def _write_state(state: Path, done: int, lm: LanguageModel, kind: str) -> None:
     with atomic_path(state) as temporary:
         temporary.write_text(json.dumps({"rows": done, "model": lm.name, "kind": kind}))
+
+
+def _folder(lm: LanguageModel, rows: TokenRows, layers: tuple[int, ...], kind: str) -> Path:
+    return cache_dir() / "activations" / _key(lm, rows, layers, kind)
+
+
+def _finished(lm: LanguageModel, rows: TokenRows, layers: tuple[int, ...], kind: str) -> Path | None:
+    """The folder of a finished harvest of the same rows that holds all of `layers`, the smallest if several do."""
+    own = _folder(lm, rows, layers, kind)
+    named = "_".join(map(str, layers))
+    before, after = own.name.rsplit(f"-{named}-", 1)
+    found = []
+    for path in own.parent.glob(f"{before}-*-{after}"):
+        held = {int(x) for x in path.name[len(before) + 1 : -len(after) - 1].split("_") if x.isdecimal()}
+        if held.issuperset(layers) and _rows_done(path / "state.json") >= len(rows):
+            found.append((len(held), path))
+    return min(found)[1] if found else None
 
 
 def _key(lm: LanguageModel, rows: TokenRows, layers: tuple[int, ...], kind: str) -> str:

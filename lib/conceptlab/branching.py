@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -22,15 +23,38 @@ from .sites import Site
 Tree = tuple[str, Sequence[str]]
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """A text that has been run already: its token ids, and their keys and values."""
+
+    ids: tuple[int, ...]
+    cache: object
+
+
+@torch.no_grad()
+def shared_prefix(lm: LanguageModel, text: str, after: Prefix | None = None) -> Prefix:
+    """Run `text`, after another prefix if one is given: few-shot examples once, then each question once.
+
+    The given prefix can be continued again. The pieces are tokenised one by one.
+    """
+    if after is None:
+        ids = prefix_ids(lm, text)
+        return Prefix(tuple(ids), prefix_cache(lm, ids))
+    ids, cache = _ids(lm, text), repeated(after.cache, 1)
+    lm.hf.get_decoder()(torch.tensor([ids], device=lm.device), past_key_values=cache, use_cache=True)
+    return Prefix((*after.ids, *ids), cache)
+
+
 @torch.no_grad()
 def branch_logprobs(
-    lm: LanguageModel, prefix: str, trees: Sequence[Tree], batch_size: int = 32
+    lm: LanguageModel, prefix: str | Prefix, trees: Sequence[Tree], batch_size: int = 32
 ) -> list[list[Float[Tensor, " n_tokens"]]]:
     """For each tree, for each branch: the log-probability of every token of the branch given prefix and stem.
 
-    Texts are tokenised piece by piece, so write pieces that begin at a token boundary (a leading space or newline).
-    Raises ConceptLabError for a piece without tokens, and for texts longer than a model's sliding attention window,
-    since the tree-shaped mask stands for full attention.
+    A prefix that serves several calls may be run beforehand (`shared_prefix`). Texts are tokenised piece by piece, so
+    write pieces that begin at a token boundary (a leading space or newline). Raises ConceptLabError for a piece without
+    tokens, and for texts longer than a model's sliding attention window, since the tree-shaped mask stands for full
+    attention.
     """
     results: list = [None] * len(trees)
     for chosen, rows, cache, n_head in _batches(lm, prefix, trees, batch_size):
@@ -79,10 +103,10 @@ def repeated(cache, n: int):
     return shared
 
 
-def _batches(lm: LanguageModel, prefix: str, trees: Sequence[Tree], batch_size: int) -> Iterator[tuple]:
+def _batches(lm: LanguageModel, prefix: str | Prefix, trees: Sequence[Tree], batch_size: int) -> Iterator[tuple]:
     """(indices, encoded trees, the prefix' cache for as many rows, its length) of each batch of like length."""
-    head = prefix_ids(lm, prefix)
-    cache = prefix_cache(lm, head)
+    known = prefix if isinstance(prefix, Prefix) else shared_prefix(lm, prefix)
+    head, cache = known.ids, known.cache
     encoded = [(_ids(lm, stem), [_ids(lm, b) for b in branches]) for stem, branches in trees]
     window = getattr(lm.hf.config, "sliding_window", None)
     longest = len(head) + max(map(_length, encoded), default=0)

@@ -142,6 +142,21 @@ def from_folder_or_hub(name: str, path: str, dtype):
     return hf, tokenizer
 
 
+def encoder_from_folder(path: Path):
+    """Model and tokenizer of a sentence encoder (BERT-type), float32. Raises ConceptLabError when it does not load."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            hf = AutoModel.from_pretrained(path, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers and safetensors raise a dozen types
+        reason = str(error).strip().splitlines()[0][:160].rstrip(". (")
+        raise ConceptLabError(f"{path.name} holds no sentence encoder ({reason}); give another folder.") from None
+    return hf, tokenizer
+
+
 def _refuse(name: str, path: str, reason: str) -> NoReturn:
     """Raise for a model that transformers cannot load completely."""
     if name in PACKAGED:

@@ -86,6 +86,7 @@ def label(arguments: argparse.Namespace) -> None:
     from .models import load_model
 
     listed: dict[int, list[int]] = {}
+    texts = None
     for name in arguments.features:
         layer, colon, feature = name.partition(":")
         if not (colon and layer.isdecimal() and feature.isdecimal()):
@@ -93,8 +94,29 @@ def label(arguments: argparse.Namespace) -> None:
         listed.setdefault(int(layer), []).append(int(feature))
     cfg = LabelConfig(n=arguments.n, seed=arguments.seed)
     lm = load_model(arguments.model)
-    for path in label_dictionaries(lm, arguments.layers, cfg, arguments.out, arguments.saes, listed):
+    if arguments.concepts is not None:
+        texts = _add_candidates(lm, arguments, listed)
+    for path in label_dictionaries(lm, arguments.layers, cfg, arguments.out, arguments.saes, listed, texts):
         print(f"{path}: ready", flush=True)
+
+
+def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: dict[int, list[int]]) -> list[str]:
+    """Add what PISCES may use for the concepts to the listed features; the texts that make these fire."""
+    from .autointerp import label_texts, labels_path
+    from .concepts import list_concepts, load_concept
+    from .erasure import ErasureConfig
+    from .pisces import candidates
+    from .sae import load_shipped, shipped_layers
+
+    concepts = [load_concept(name) for name in arguments.concepts or list_concepts()]
+    saes = {layer: load_shipped(lm, layer, arguments.saes) for layer in shipped_layers(lm.name, arguments.saes)}
+    path = labels_path(lm.name, 0, arguments.out).with_name("candidates.json")
+    found = candidates(lm, saes, concepts, path, ErasureConfig().n_candidates)
+    wanted = set(saes if arguments.layers is None else map(lm.check_layer, arguments.layers))
+    for layer, feature in (place for places in found.values() for place in places):
+        if layer in wanted:
+            listed.setdefault(layer, []).append(feature)
+    return label_texts(concepts)
 
 
 def erase(arguments: argparse.Namespace) -> None:
@@ -190,6 +212,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--layers", type=int, nargs="+", help="default: all that have a dictionary")
     verb.add_argument("--n", type=int, default=200, help="features per layer, in equal numbers from four bands of rate")
     verb.add_argument("--features", nargs="*", default=[], metavar="LAYER:FEATURE", help="label these in any case")
+    verb.add_argument(
+        "--concepts", nargs="*", metavar="NAME",
+        help="label what PISCES may use for these concepts, on their leads too; without names: for all concepts",
+    )  # fmt: skip
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--saes", type=Path, help="folder with <model>/layer_NN; default: data/saes")
     verb.add_argument("--out", type=Path, help="folder for <model>/layer_NN.jsonl.gz; default: data/labels")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import io
+from collections.abc import Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 
 from .activations import Harvest
 from .autointerp.firings import Firings
+from .autointerp.labels import FeatureLabel, hit_lines, search_labels
 from .cache import ConceptLabError
 from .concept_vectors import Atlas, search
 from .models import LanguageModel
@@ -96,6 +99,26 @@ def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings
     box.observe(show, "value")
     show()
     return ipywidgets.VBox([box, message, image])
+
+
+def label_widget(records: Sequence[FeatureLabel], words: str = "river, water") -> ipywidgets.VBox:
+    """A search box over labels: type words, separated by commas. Shows what `hit_lines` prints."""
+    box = ipywidgets.Text(words, description="words", continuous_update=False)
+    only = ipywidgets.Checkbox(False, description="explained only")
+    shown = ipywidgets.HTML()
+
+    def show(_change=None) -> None:
+        try:
+            hits = search_labels(box.value.split(","), records, explained_only=only.value)
+            text = hit_lines(hits) if hits else "No label has to do with these words."
+        except ConceptLabError as error:
+            text = str(error)
+        shown.value = f"<pre>{html.escape(text)}</pre>"
+
+    box.observe(show, "value")
+    only.observe(show, "value")
+    show()
+    return ipywidgets.VBox([ipywidgets.HBox([box, only]), shown])
 
 
 def png(figure: Figure) -> bytes:

@@ -30,20 +30,15 @@ def bench_label() -> Iterator[Case]:
 
 
 def _bench():
-    """Layer 6 with the dictionary and the texts of notebook 03."""
+    """A shipped dictionary and the texts of notebook 03."""
     from conceptlab.activations import harvest
-    from conceptlab.autointerp import LabelConfig, Workbench, as_articles
-    from conceptlab.concepts import course_texts
+    from conceptlab.autointerp import LabelConfig, Workbench, as_articles, label_texts
     from conceptlab.models import load_model
     from conceptlab.profiles import PROFILES
-    from conceptlab.sae import TrainConfig, live_dictionaries
+    from conceptlab.sae import load_shipped
     from conceptlab.text import token_rows
 
-    quick, texts = PROFILES["quick"], course_texts()
-    lm = load_model(quick.model, device="cpu")
-    rows = token_rows(lm, texts, n_ctx=128, n_tokens=quick.sae_tokens)
-    config = TrainConfig(d_sae=quick.sae_width, k=quick.sae_k, steps=quick.sae_steps)
-    layer = quick.sae_layers[1]
-    sae = live_dictionaries(lm, rows, quick.sae_layers, config)[layer]
-    data = harvest(lm, rows, quick.sae_layers)
-    return Workbench(lm, sae, data, as_articles(texts), LabelConfig(n=FEATURES))
+    quick, texts = PROFILES["quick"], label_texts()
+    lm, layer = load_model(quick.model, device="cpu"), quick.sae_layers[1]
+    data = harvest(lm, token_rows(lm, texts), [layer])
+    return Workbench(lm, load_shipped(lm, layer), data, as_articles(texts), LabelConfig(n=FEATURES))

@@ -1,7 +1,7 @@
 """Labels for features, and how well they do: examples, explainers, judges and scorers, each behind one interface."""
 
 from .command import as_articles, label_dictionaries, label_features, label_texts
-from .controls import Units, control_units, feature_units, strongest
+from .controls import Units, control_neurons, control_units, feature_units, strongest
 from .embedding import Encoder, load_encoder
 from .endpoint import Endpoint, EndpointConfig, EndpointExplainer, EndpointJudge
 from .examples import Corpus, Example, UnitExamples, hard_negatives, unit_examples
@@ -16,11 +16,21 @@ from .explain import (
     log_odds,
     text_label,
 )
-from .firings import Firings, dense_firings, neuron_values, often_enough, random_dictionary, sae_firings, sample_by_rate
+from .firings import (
+    Firings,
+    dense_firings,
+    keep_neurons,
+    neuron_values,
+    often_enough,
+    random_dictionary,
+    sae_firings,
+    sample_by_rate,
+)
 from .judge import EmbeddingJudge, EvidenceJudge, Judge, ModelJudge, judge_all
 from .labels import (
     FeatureLabel,
     Hit,
+    hit_lines,
     labelled_layers,
     labels_path,
     load_records,
@@ -30,7 +40,6 @@ from .labels import (
 )
 from .metrics import (
     Confusion,
-    auroc,
     auroc_interval,
     auroc_rows,
     balanced_accuracy_interval,
@@ -41,7 +50,7 @@ from .metrics import (
 )
 from .score import UNEXPLAINED, Detection, detect, shuffled_aurocs
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
-from .steer import SteerConfig, named_tokens, output_scores, risen_tokens, steered_change
+from .steer import SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 from .workbench import LabelConfig, Labelled, Workbench
 
 __all__ = [
@@ -76,13 +85,13 @@ __all__ = [
     "Units",
     "Workbench",
     "as_articles",
-    "auroc",
     "auroc_interval",
     "auroc_rows",
     "background_examples",
     "balanced_accuracy_interval",
     "best_threshold",
     "confusion",
+    "control_neurons",
     "control_units",
     "correlation_interval",
     "dense_firings",
@@ -93,8 +102,10 @@ __all__ = [
     "first_contexts",
     "fuzzing",
     "hard_negatives",
+    "hit_lines",
     "intruder",
     "judge_all",
+    "keep_neurons",
     "label_dictionaries",
     "label_features",
     "label_texts",
@@ -107,6 +118,7 @@ __all__ = [
     "neuron_values",
     "often_enough",
     "output_scores",
+    "output_tables",
     "random_dictionary",
     "read_labels",
     "risen_tokens",

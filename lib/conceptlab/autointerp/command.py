@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,13 @@ from tqdm import tqdm
 
 from ..activations import harvest
 from ..cache import ConceptLabError, atomic_path
+from ..concepts import Concept
 from ..models import LanguageModel
 from ..sae import SAE, load_shipped, shipped_layers
-from ..sae.shipped import N_CTX, mixture
+from ..sae.shipped import N_CTX, held_out_texts
 from ..text import Article, token_rows, vital_articles
 from .controls import feature_units
-from .explain import EnsembleExplainer
+from .explain import EnsembleExplainer, OutputExplainer
 from .judge import EvidenceJudge
 from .labels import FeatureLabel, feature_label, labels_path, load_records, silent_label, write_labels
 from .score import detect
@@ -30,11 +30,14 @@ from .steer import output_scores
 from .workbench import LabelConfig, Workbench
 
 
-def label_texts(cfg: LabelConfig) -> tuple[list[str], list[Article]]:
-    """The mixture's held-out texts and a seeded part of its training texts; articles carry the topic where known."""
-    train, held_out = mixture()
-    texts = held_out + random.Random(cfg.seed).sample(train, min(cfg.n_texts, len(train)))
-    return texts, as_articles(texts)
+def label_texts(concepts: Sequence[Concept] = ()) -> list[str]:
+    """Leads and web passages that no dictionary was trained on (about 85,000 tokens), then the concepts' leads.
+
+    Features of a concept are rare in 700 texts about anything; the leads about it make them fire often enough to be
+    labelled. Most of these the dictionaries have seen, the labels' authors see half of them.
+    """
+    leads = [article.text for concept in concepts for article in concept.articles()]
+    return list(dict.fromkeys([*held_out_texts(), *leads]))
 
 
 def as_articles(texts: Sequence[str]) -> list[Article]:
@@ -67,8 +70,8 @@ def label_dictionaries(
         raise ConceptLabError(f"There is no dictionary of {lm.name} to label; build them or give --saes.")
     if others := sorted(set(listed) - set(layers)):
         raise ConceptLabError(f"Features of layer {others[0]} are listed, which is not to be labelled; add the layer.")
-    chosen, articles = label_texts(cfg) if texts is None else (list(texts), as_articles(texts))
-    rows = token_rows(lm, chosen, n_ctx=N_CTX)
+    chosen = label_texts() if texts is None else list(texts)
+    rows, articles = token_rows(lm, chosen, n_ctx=N_CTX), as_articles(chosen)
     data = harvest(lm, rows, layers, progress=progress)
     for layer in layers:
         path = labels_path(lm.name, layer, out)
@@ -96,9 +99,10 @@ def label_features(bench: Workbench, features: Sequence[int]) -> list[FeatureLab
     for i, detection in enumerate(found):
         scores = score_label(judge, detection.label, done.new[i], cfg.n_resamples) | {"output_auroc": pushed[i]}
         records.append(feature_label(layer, detection, scores, done.reads[i], done.writes[i]))
-    rates = bench.firings.rates()
+    rates, writer = bench.firings.rates(), OutputExplainer(bench.lm, bench.directions)
     for feature in sorted(set(features) - {label.unit for label in labels}):
-        records.append(silent_label(layer, feature, method, float(rates[feature])))
+        promoted = bench.lm.words(writer.token_ids(feature))
+        records.append(silent_label(layer, feature, method, float(rates[feature]), promoted))
     return records
 
 

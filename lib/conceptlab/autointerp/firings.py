@@ -7,8 +7,9 @@ explainers and scorers cannot tell a feature from its control.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from ..activations import Harvest
 from ..cache import ConceptLabError, atomic_path, cache_dir
 from ..models import LanguageModel
-from ..sae import SAE
+from ..sae import SAE, make_sae
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ class Firings:
 
     def counts(self, where: Bool[Tensor, " tokens"] | None = None) -> Int[Tensor, " n"]:
         """How often each unit fires, everywhere or among the tokens of a mask."""
-        hits = torch.ones_like(self.token) if where is None else where[self.token].long()
+        if where is None:
+            return self.offsets.diff()
+        hits = where[self.token].long()
         sums = torch.cat([torch.zeros(1, dtype=torch.long), hits.cumsum(0)])
         return sums[self.offsets[1:]] - sums[self.offsets[:-1]]
 
@@ -98,8 +101,13 @@ def dense_firings(x: Float[Tensor, "tokens n"], rates: Float[Tensor, " n"]) -> F
 
 @torch.no_grad()
 def random_dictionary(sae: SAE, x: Float[Tensor, "tokens d_in"], seed: int = 0) -> SAE:
-    """An untrained dictionary of equal shape: random directions around the mean of the activations."""
-    control = type(sae)(sae.cfg, seed).to(sae.W_dec.device).requires_grad_(False)
+    """An untrained TopK dictionary of equal shape: random directions around the mean of the activations.
+
+    TopK whatever the trained one is: thresholds have to be trained. It lets as many features fire per token.
+    """
+    l0 = float((sae.encode(x[:2_048].to(sae.W_dec.device)) > 0).sum(1).float().mean())
+    cfg = replace(sae.cfg, architecture="topk", k=min(sae.cfg.d_sae, max(1, round(l0))))
+    control = make_sae(cfg, seed).to(sae.W_dec.device).requires_grad_(False)
     control.b_dec.copy_(x.mean(0))
     return control
 
@@ -132,21 +140,42 @@ def sample_by_rate(
     return torch.cat(chosen).tolist()
 
 
-@torch.no_grad()
 def neuron_values(
     lm: LanguageModel, harvest: Harvest, layer: int, neurons: Sequence[int], batch_size: int = 32, progress: bool = True
 ) -> Float[Tensor, "tokens n"]:
     """Activations of a few MLP neurons at the kept tokens of a harvest; kept in the cache (one forward pass)."""
-    key = f"{harvest.folder.name} neurons {layer} {list(neurons)}"
-    path = cache_dir() / "neurons" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
-    if not path.exists():
-        bar = tqdm(total=harvest.rows.n_tokens, unit="tok", disable=not progress, desc=f"neurons of layer {layer}")
-        parts = []
-        for _, ids in harvest.rows.batches(batch_size):
-            parts.append(lm.capture(ids, [("neurons", layer)])["neurons", layer][..., list(neurons)].float().cpu())
-            bar.update(ids.numel())
-        bar.close()
-        values = torch.cat(parts)[torch.from_numpy(harvest.row), torch.from_numpy(harvest.pos)]
-        with atomic_path(path) as temporary:
+    keep_neurons(lm, harvest, {layer: neurons}, batch_size, progress)
+    return load_file(_neuron_file(lm, harvest, layer, neurons))["values"]
+
+
+@torch.no_grad()
+def keep_neurons(
+    lm: LanguageModel,
+    harvest: Harvest,
+    neurons: Mapping[int, Sequence[int]],
+    batch_size: int = 32,
+    progress: bool = True,
+) -> None:
+    """Fill the cache that `neuron_values` reads, for several layers (layer -> neurons) in one forward pass."""
+    files = {layer: _neuron_file(lm, harvest, layer, chosen) for layer, chosen in neurons.items()}
+    layers = [layer for layer, path in files.items() if not path.exists()]
+    if not layers:
+        return
+    parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+    bar = tqdm(total=harvest.rows.n_tokens, unit="tok", disable=not progress, desc=f"neurons of layers {layers}")
+    for _, ids in harvest.rows.batches(batch_size):
+        found = lm.capture(ids, [("neurons", layer) for layer in layers])
+        for layer in layers:
+            parts[layer].append(found["neurons", layer][..., list(neurons[layer])].float().cpu())
+        bar.update(ids.numel())
+    bar.close()
+    for layer in layers:
+        values = torch.cat(parts[layer])[torch.from_numpy(harvest.row), torch.from_numpy(harvest.pos)]
+        with atomic_path(files[layer]) as temporary:
             save_file({"values": values.contiguous()}, temporary)
-    return load_file(path)["values"]
+
+
+def _neuron_file(lm: LanguageModel, harvest: Harvest, layer: int, neurons: Sequence[int]) -> Path:
+    digest = hashlib.sha256(harvest.rows.ids.numpy().tobytes()).hexdigest()
+    key = f"{lm.name} {digest} neurons {layer} {list(neurons)}"
+    return cache_dir() / "neurons" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"

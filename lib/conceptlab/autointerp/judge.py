@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..branching import branch_logprobs
+from ..branching import Prefix, branch_logprobs, shared_prefix
 from ..models import LanguageModel
 from .embedding import Encoder
 from .examples import Example
@@ -93,7 +93,7 @@ class ModelJudge:
 
     Calibrated: the score of the same context under an empty label is subtracted, so that a model that likes to say yes
     (or dislikes a text) is not taken for one that sees a match (contextual calibration, arXiv 2102.09690). The prompt
-    up to the label is computed once per call, and no pair of label and context twice.
+    is computed once up to the label, and once per label up to the context; no pair of label and context is asked twice.
     """
 
     name = "local_llm"
@@ -102,6 +102,7 @@ class ModelJudge:
         self.lm, self.batch_size, self.calibrate = lm, batch_size, calibrate
         self.before = before  # tokens of the context in front of the marked one
         self._known: dict[tuple[str, str], float] = {}
+        self._shots: Prefix | None = None
 
     def judge(self, label: Label, contexts: Sequence[Example]) -> Float[Tensor, " n"]:
         """Nats in favour of "yes", relative to an empty label."""
@@ -116,7 +117,8 @@ class ModelJudge:
         return torch.tensor([self._known[description, text] for text in texts])
 
     def _ask(self, description: str, texts: Sequence[str]) -> list[float]:
-        head = JUDGE_PROMPT + judge_head(description)
+        self._shots = self._shots or shared_prefix(self.lm, JUDGE_PROMPT.rstrip())
+        head = shared_prefix(self.lm, "\n\n" + judge_head(description), self._shots)
         trees = [(f" {text}\nAnswer:", [" yes", " no"]) for text in texts]
         found = branch_logprobs(self.lm, head, trees, self.batch_size)
         return [float(yes.sum() - no.sum()) for yes, no in found]

@@ -149,6 +149,23 @@ def search_labels(
     return sorted(hits, key=lambda hit: (-hit.score, hit.record.layer, hit.record.feature))[:n]
 
 
+def hit_lines(hits: Sequence[Hit], width: int = 112) -> str:
+    """A table in plain text: where, how well the label detects, what matches on each side, and the label."""
+    lines = [f"{'layer:feature':14}{'AUROC':7}{'reads':26}{'writes':26}label"]
+    for hit in hits:
+        record = hit.record
+        area = f"{record.scores['detection_auroc'][0]:.2f}" if "detection_auroc" in record.scores else "-"
+        reads, writes = (_shortened(", ".join(x.strip() for x in side) or "-", 24) for side in (hit.reads, hit.writes))
+        line = f"{f'{record.layer}:{record.feature}':14}{area:7}{reads:26}{writes:26}{record.label}"
+        lines.append(_shortened(line, width))
+    return "\n".join(lines)
+
+
+def _shortened(text: str, width: int) -> str:
+    text = " ".join(text.split("\n"))
+    return text if len(text) <= width else text[: width - 1] + "\u2026"
+
+
 def _matches(wanted: Sequence[str], items: Sequence[str]) -> list[tuple[int, str]]:
     """(rank from 1, item) of the items that match a word."""
     found = []

@@ -10,21 +10,15 @@ from torch import Tensor
 
 from ..cache import ConceptLabError
 from ..evaluation import Interval
-
-
-def auroc(firing: Float[Tensor, " n"], silent: Float[Tensor, " m"]) -> float:
-    """Chance that a firing context scores above a silent one; a tie counts one half."""
-    return float(_wins(firing, silent).mean())
+from ..sae.metrics import auroc
 
 
 def auroc_rows(firing: Float[Tensor, "rows n"], silent: Float[Tensor, "rows m"]) -> Float[Tensor, " rows"]:
-    """`auroc` of every row: the scores of several labels on the same contexts."""
+    """Chance that a firing context scores above a silent one, a tie counting half; for the scores of several labels."""
     if not firing.shape[1] or not silent.shape[1]:
         raise ConceptLabError("A comparison needs contexts on both sides; one list was empty.")
-    ordered = silent.sort(1).values.contiguous()
-    below = torch.searchsorted(ordered, firing.contiguous())
-    not_above = torch.searchsorted(ordered, firing.contiguous(), right=True)
-    return (below + not_above).double().mean(1).float() / (2 * silent.shape[1])
+    fires = torch.arange(firing.shape[1] + silent.shape[1]) < firing.shape[1]
+    return auroc(torch.cat([firing, silent], 1).T, fires)
 
 
 def auroc_interval(

@@ -123,16 +123,32 @@ def output_scores(
     `n_others` per named token, its neighbours in that order. 0.5 is chance. None for a label that names no
     single token. Pass the labels of other units for the shuffled control.
     """
-    if len(directions) != len(labels):
-        raise ConceptLabError(f"One label per direction is needed; got {len(labels)} for {len(directions)}.")
+    return output_tables(lm, layer, directions, [labels], cfg, n_others, n_resamples, seed)[0]
+
+
+@torch.no_grad()
+def output_tables(
+    lm: LanguageModel,
+    layer: int,
+    directions: Float[Tensor, "n d_model"],
+    tables: Sequence[Sequence[Label]],
+    cfg: SteerConfig = SteerConfig(),
+    n_others: int = 20,
+    n_resamples: int = 2_000,
+    seed: int = 0,
+) -> list[list[Interval | None]]:
+    """`output_scores` of several lists of labels for the same directions, each of which is pushed once."""
+    if wrong := [labels for labels in tables if len(directions) != len(labels)]:
+        raise ConceptLabError(f"One label per direction is needed; got {len(wrong[0])} for {len(directions)}.")
     place, order = _by_probability(lm, cfg)
-    found: list[Interval | None] = []
+    found: list[list[Interval | None]] = [[] for _ in tables]
     for part in steered_change(lm, layer, directions, cfg):
         for change in part.cpu():
-            named = named_tokens(lm, labels[len(found)])
-            others = _neighbours(place, order, named, n_others)
-            scored = auroc_interval(change[named], change[others], n_resamples, seed) if named else None
-            found.append(scored)
+            for labels, scores in zip(tables, found, strict=True):
+                named = named_tokens(lm, labels[len(scores)])
+                others = _neighbours(place, order, named, n_others)
+                one = auroc_interval(change[named], change[others], n_resamples, seed) if named else None
+                scores.append(one)
     return found
 
 

@@ -24,7 +24,6 @@ class LabelConfig:
 
     n: int = 200  # features per layer, besides those that are asked for by number
     seed: int = 0  # choice of features, texts, halves and contexts
-    n_texts: int = 3_000  # training texts beside the held-out ones, about 100 tokens each
     least: int = 80  # firings in each half that a feature must have to be chosen
     n_label: int = 300  # contexts of each kind from which a label is made
     n_score: int = 100  # contexts of each kind on which it is scored

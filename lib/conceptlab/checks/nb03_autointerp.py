@@ -1,14 +1,41 @@
-"""Checks of notebook 03: AUROC against brute-force pair counting, and hard negatives by their defining properties."""
+"""Checks of notebook 03: a label by its score and its control, AUROC against brute-force pair counting, hard negatives
+and wrongly marked tokens by their defining properties.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from ..autointerp import EvidenceJudge, Label, UnitExamples, detection, text_label
 from .feedback import check_equal, check_true, passed
+
+
+def check_label(text: str, examples: UnitExamples, foreign: Sequence[Label]) -> None:
+    """Score a label written by hand on held-out contexts of its unit, beside the labels of other units."""
+    name, judge = "your label", EvidenceJudge()
+    label = text_label(examples.unit, "by hand", text if isinstance(text, str) else "")
+    if not check_true("words", bool(label.words), "write a few words as a string; articles and the like do not count."):
+        return passed(name, False)
+    score = detection(judge, label, examples)
+    others = torch.tensor([detection(judge, other, examples, n_resamples=50).value for other in foreign])
+    print(f"       detection AUROC {score}; labels of other features: mean {float(others.mean()):.2f}")
+    parts = {"tokens": replace(label, words={}), "context": replace(label, tokens={})}
+    token, context = (detection(judge, part, examples, n_resamples=50).value for part in parts.values())
+    hint = "the words name none of the tokens it fires on: look at the darkest token of each line, not at the topic."
+    if max(token, context) > 0.5:
+        hint = f"as tokens the words reach {token:.2f}, as context {context:.2f}: name more of the marked tokens."
+    first = check_true("above chance (lower end > 0.5)", score.low > 0.5, hint)
+    second = check_true(
+        "above the mean of foreign labels",
+        score.value > float(others.mean()),
+        "a label of another feature does as well on these contexts; be more specific.",
+    )
+    passed(name, first, second)
 
 
 def check_auroc(auroc: Callable[[Tensor, Tensor], float]) -> None:
@@ -89,3 +116,33 @@ def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor], Tensor]) -> N
         f"{int(has.sum())} partners; {possible} are possible, and -1 is right for all others.",
     )
     passed("hard negatives", shape, same, silent, once, full)
+
+
+def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], int]) -> None:
+    """Check `pick(activations, place, generator)`: silent places only, each of them equally often, -1 without any."""
+    name, generator = "wrong places", torch.Generator().manual_seed(0)
+    heat, place = [0.0, 0.7, 0.0, 3.0, 0.0, 0.0, 1.2], 3
+    silent = [i for i, value in enumerate(heat) if value == 0]
+    try:
+        found = [pick(list(heat), place, generator) for _ in range(400)]
+        found = [int(p) for p in found]
+        full = int(pick([1.0, 2.0, 0.5], 1, generator))
+    except Exception as error:  # a student's function may fail in any way
+        check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
+        return passed(name, False)
+    another = check_true(
+        "another token", place not in found, "the marked token itself came back; a wrong mark must be elsewhere."
+    )
+    inside = check_true(
+        "silent there",
+        all(0 <= p < len(heat) and heat[p] == 0 for p in found),
+        "a place where the unit fires, more weakly, is not wrong; choose where the activation is 0.",
+    )
+    counts = Counter(found)
+    each = check_true(
+        "each equally often",
+        all(abs(counts[p] - 100) < 40 for p in silent),
+        f"400 draws from places {silent} gave {[counts[p] for p in silent]}; a judge may learn where the mark stands.",
+    )
+    none = check_true("none is silent", full == -1, f"[1.0, 2.0, 0.5] has no silent place: return -1, not {full}.")
+    passed(name, another, inside, each, none)

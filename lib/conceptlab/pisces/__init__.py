@@ -6,6 +6,7 @@ of it costs.
 """
 
 from .attribution import Cost, attribute
+from .candidates import candidates
 from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, signed_edit
 from .features import PUBLISHED, Dictionaries, Feature, PublishedEdit, hand_picked, random_features
 from .filters import Filtered, ability_filter, activation_filter, causal_filter, filter_features, word_filter
@@ -25,6 +26,7 @@ __all__ = [
     "activation_filter",
     "activation_means",
     "attribute",
+    "candidates",
     "causal_filter",
     "concept_token_counts",
     "directional_edit",

@@ -64,8 +64,9 @@ def score_strips(
     intervals: Mapping[str, tuple[float, float, float]],
     colors: Mapping[str, str],
     label: str = "detection AUROC",
+    dots: str = "units",
 ) -> Figure:
-    """One dot per unit, one line per kind of unit, with mean and interval; 0.5 is chance."""
+    """One dot per unit (or whatever `dots` says), one line per kind of unit, with mean and interval; 0.5 is chance."""
     fig, ax = new_figure(width=8.0, height=0.5 * len(scores) + 1.2)
     generator = np.random.default_rng(0)
     for y, (name, values) in enumerate(scores.items()):
@@ -80,7 +81,33 @@ def score_strips(
     ax.axvline(0.5, color=COLORS["ink"], lw=1, ls=":")
     ax.set_yticks(range(len(scores)), list(scores))
     ax.set_ylim(len(scores) - 0.5, -0.5)
-    finish(ax, title, f"{label} (dotted: chance; dots: units; bars: 95 % interval of the mean)")
+    finish(ax, title, f"{label} (dotted: chance; dots: {dots}; bars: 95 % interval of the mean)")
+    return fig
+
+
+def interval_panels(
+    title: str, panels: Mapping[str, Mapping[str, tuple[float, float, float]]], colors: Mapping[str, str]
+) -> Figure:
+    """Panels side by side with the same rows: mean and interval of each, the number beside it; 0.5 is chance.
+
+    `panels`: label of the x axis -> row -> (mean, low, high); a row that a panel does not have stays empty.
+    """
+    rows = list(dict.fromkeys(name for panel in panels.values() for name in panel))
+    fig, axes = new_figure(1, len(panels), width=8.6, height=0.42 * len(rows) + 1.2, sharey=True, squeeze=False)
+    low = min(x[1] for panel in panels.values() for x in panel.values())
+    high = max(x[2] for panel in panels.values() for x in panel.values())
+    for ax, (label, panel) in zip(axes[0], panels.items(), strict=True):
+        for name, (mean, lower, upper) in panel.items():
+            y = rows.index(name)
+            ax.plot([lower, upper], [y, y], color=colors[name], lw=2.5, solid_capstyle="butt")
+            ax.plot(mean, y, "o", color=colors[name], mec=COLORS["ink"], ms=7)
+            ax.text(mean, y - 0.33, f"{mean:.2f}", ha="center", va="center", size=8)
+        ax.axvline(0.5, color=COLORS["ink"], lw=1, ls=":")
+        ax.set_yticks(range(len(rows)), rows)
+        ax.set_ylim(len(rows) - 0.5, -0.7)
+        ax.set_xlim(min(low, 0.5) - 0.03, high + 0.03)
+        finish(ax, "", label)
+    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 

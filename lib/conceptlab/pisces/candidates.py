@@ -1,0 +1,51 @@
+"""Candidates of many concepts, kept in a file: what labels of dictionaries must cover."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..cache import atomic_path
+from ..concepts import Concept
+from ..models import LanguageModel
+from .features import Dictionaries, by_layer
+from .find import find_features
+
+
+def candidates(
+    lm: LanguageModel,
+    saes: Dictionaries,
+    concepts: Sequence[Concept],
+    path: Path,
+    n: int = 24,
+    progress: bool = True,
+    **options,
+) -> dict[str, list[tuple[int, int]]]:
+    """Concept -> `(layer, index)` of its `n` best candidates (`find_features`, which takes `options`), best first.
+
+    Written to `path` (JSON) after every concept; those that are there, found with the same settings, are not searched
+    again. About a minute per concept and model on two cores.
+    """
+    recipe = {"model": lm.name, "layers": sorted(saes), "widths": [saes[x].cfg.d_sae for x in sorted(saes)], "n": n}
+    recipe |= options
+    known = _read(path)
+    found = known.get("candidates", {}) if known.get("recipe") == recipe else {}
+    missing = [concept for concept in concepts if concept.name not in found]
+    for concept in tqdm(missing, unit="concept", desc="candidates", disable=not progress or not missing):
+        features = find_features(lm, saes, concept, n, **options)
+        if features:
+            by_layer(lm, saes, features)  # raises for a feature that no dictionary has
+        found[concept.name] = [[f.layer, f.index] for f in features]
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps({"recipe": recipe, "candidates": dict(sorted(found.items()))}, indent=1))
+    return {concept.name: [tuple(place) for place in found[concept.name]] for concept in concepts}
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
