@@ -1,6 +1,7 @@
 """Controls and small erasers: fiction without leaks, teaching as an edit, NPO by hand, the never-taught copy."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,6 +128,21 @@ def test_erasers_raise_the_loss_on_what_is_to_be_forgotten(lm, method):
         assert float(next_token_loss(lm, *rows)) > plain + 0.1
     again = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], cfg)
     assert all(torch.equal(again.changes[n].dense(), c.dense()) for n, c in edit.changes.items())
+
+
+def test_an_eraser_stops_when_it_is_enough(lm):
+    before, asked = weights(lm), []
+
+    def enough(model):
+        asked.append(torch.is_grad_enabled())
+        return len(asked) == 2
+
+    cfg = EraserConfig("gradient_ascent", steps=9, every=3, batch_size=1, lr=3e-3, n_ctx=16, layers=(1,))
+    edit = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], cfg, enough)
+    assert edit.info["steps"] == 6 and asked == [False, False]
+    same = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], replace(cfg, steps=6))
+    assert all(torch.equal(same.changes[n].dense(), c.dense()) for n, c in edit.changes.items())
+    assert_untouched(lm, before)
 
 
 def test_erasers_refuse_and_restore(lm):

@@ -38,7 +38,8 @@ def test_wordings_hold_no_answer_of_any_concept_but_plain_words():
     texts = [w for kind in ("role", "story", "paraphrase") for w in prompts[kind]]
     texts += [part for variant in prompts["step_by_step"].values() for part in variant.values()]
     for name in list_concepts():
-        assert leaked(texts, load_concept(name).test) == [], name
+        tested = [q for q in load_concept(name).test if q.gold != "I"]  # the symbol of iodine is a pronoun as well
+        assert leaked(texts, tested) == [], name
 
 
 def test_what_an_attacker_is_given_about_a_concept_holds_no_tested_answer():
@@ -50,11 +51,13 @@ def test_what_an_attacker_is_given_about_a_concept_holds_no_tested_answer():
 
 
 def test_translations_fit_their_questions():
-    known = {q.id: q for name in ("chemical_elements", "japan", "ancient_rome") for q in load_concept(name).test}
+    concepts = [load_concept(name) for name in ("chemical_elements", "japan", "ancient_rome")]
+    known = {q.id: q for concept in concepts for q in (*concept.dev, *concept.test)}
     rows = attack_data("translations")["questions"]
-    assert len(rows) >= 36 and set(rows) <= set(known) and len(LANGUAGES) == 3
-    for prefix in ("chem", "jpn", "rome"):
-        assert sum(i.startswith(prefix) for i in rows) >= 12
+    assert set(rows) <= set(known) and len(LANGUAGES) == 3
+    for concept in concepts:
+        for split in (concept.dev, concept.test):
+            assert len(translatable(split)) >= 12
     for i, row in rows.items():
         assert set(row) == set(LANGUAGES)
         for language in LANGUAGES:

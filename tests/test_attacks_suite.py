@@ -1,6 +1,7 @@
 """The suite on a tiny model: every attack runs, none leaks, none leaves a trace; the table, and the command line."""
 
 import contextlib
+import dataclasses
 import json
 import sys
 
@@ -14,7 +15,9 @@ from conceptlab.attacks import (
     AttackResult,
     Budget,
     Cost,
+    EraserConfig,
     Hits,
+    floor_of,
     leaked,
     load_fiction,
     per_question,
@@ -22,18 +25,22 @@ from conceptlab.attacks import (
     setting_for,
     share,
     summarise,
+    translatable,
 )
 from conceptlab.attacks.suite import MEASURES
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
-from conceptlab.evaluation import QuestionScores
-from conceptlab.reproduce import ResultTable, attacks, read_table
+from conceptlab.evaluation import QuestionScores, score_questions
+from conceptlab.reproduce import ResultTable, attacks, matched, read_table
+from conceptlab.reproduce.matched import closest, known_questions
+from conceptlab.reproduce.pooled import Record, Records, pooled, share_difference
 from conceptlab.text import Question
 
 SMALL = Budget(
-    steps=2, layers=(1,), read_layers=(1,), thoughts=2, gcg_steps=1, gcg_facts=2, width=2, soft_steps=1, rank=2
-)
+    steps=2, layers=(1,), read_layers=(1,), thoughts=2, gcg_steps=1, gcg_facts=2, width=2, soft_steps=1, rank=2,
+    n_facts=10,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -54,7 +61,7 @@ def weights(lm):
 def chosen(n=4):
     """Test questions about Japan that have translations."""
     concept = load_concept("japan")
-    return concept, [q for q in concept.test if q.id in ("jpn-t01", "jpn-t07", "jpn-t12", "jpn-t15", "jpn-t43")][:n]
+    return concept, [q for q in concept.test if q.id in ("jpn-t02", "jpn-t05", "jpn-t07", "jpn-t11", "jpn-t15")][:n]
 
 
 def test_every_attack_runs_and_leaves_the_model_bit_identical(lm, edit):
@@ -120,22 +127,53 @@ def test_a_summary_by_hand():
     assert summarise("logit_lens", hits, original, erased, setting)["1"]["value"].value == 0.5
 
 
+def test_strengths_and_controls_come_from_the_budget(lm, edit):
+    concept, questions = chosen(3)
+    strengths = (("relearning", (1,)), ("quantisation", (3,)), ("role", (2,)), ("undoing", (2,)))
+    lean = dataclasses.replace(SMALL, strengths=strengths, controls=False, forms=("cloze", "clue"), form_questions=2)
+    setting = setting_for(concept, questions, lean)
+    for name, steps in {"relearning": (1,), "quantisation": (3,), "role": (2,), "undoing": (2,)}.items():
+        assert run_attack(name, lm, edit, setting).steps == steps, name
+    assert run_attack("role", lm, edit, setting).controls == ()
+    asked = run_attack("forms", lm, edit, setting)
+    assert asked.labels == ("cloze", "clue") and [len(v.answers) for v in asked.values] == [2, 2]
+
+
+def test_what_is_kept_lies_between_guessing_and_the_original(lm, edit):
+    concept, questions = chosen()
+    setting = setting_for(concept, questions, SMALL)
+    scores = setting.score(lm)
+    top = AttackResult((1,), (Hits(torch.tensor([1.0, 1, 1, 0])),), (), Cost(0, 0, 0.0))
+    found = AttackResult((1,), (Hits(torch.tensor([1.0, 0, 1, 0])),), (), Cost(0, 0, 0.0), (Hits(torch.ones(4) / 4),))
+    kept = summarise("logit_lens", found, scores, scores, setting, top)["1"]["kept"]
+    assert kept.value == pytest.approx((0.5 - 0.25) / (0.75 - 0.25))
+    result = run_attack("forms", lm, edit, setting)
+    assert float(floor_of("forms", result, 0).mean()) == 0.25 and floor_of("relearning", result, 0) is None
+
+
 # ---- the table --------------------------------------------------------------------------------------------
+def constant(model, x):
+    return WeightEdit(model.name, {model.down_proj_name(1): Dense(torch.full((32, 64), x))}, {"x": x})
+
+
 def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_path, monkeypatch):
     module = sys.modules[attacks.__module__]  # the package has a function of the same name
     made = []
 
-    def constant(model, x):
-        return WeightEdit(model.name, {model.down_proj_name(1): Dense(torch.full((32, 64), x))})
+    def maker(model, concept):
+        def make(method):
+            made.append(method)
+            if method == "needle":
+                raise ConceptLabError("no needle.")
+            return constant(model, 0.1)
 
-    def ladder(model, concept, method):
-        made.append(method)
-        return [constant(model, 0.1)]
+        return make
 
     monkeypatch.setattr(module, "teach", lambda model, lessons: constant(model, 0.2))
-    monkeypatch.setattr(module, "finetuned_eraser", lambda model, *_: constant(model, -0.1))
+    monkeypatch.setattr(module, "erase_fiction", lambda model, **_: constant(model, -0.1))
     names = ("quantisation", "definition", "logit_lens", "undoing")
-    run = dict(concepts=["japan"], methods=("original", "random", "npo"), n_questions=4, budget=SMALL, ladders=ladder)
+    methods = ("original", "pisces", "random", "npo", "needle")
+    run = dict(concepts=["japan"], methods=methods, n_questions=4, budget=SMALL, maker=maker, names=names)
     stop = ResultTable("attacks", lm, tmp_path)
     real = stop.add
 
@@ -146,51 +184,116 @@ def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_pat
 
     monkeypatch.setattr(stop, "add", add)
     with contextlib.suppress(KeyboardInterrupt):
-        attacks(lm, stop, names=names, **run)
+        attacks(lm, stop, **run)
     done = {(r["method"], r["attack"]) for r in stop.rows}
     complete = {(r["method"], r["attack"]) for r in stop.rows if r["budget"] == "cost"}
     assert done - complete == {("random", "logit_lens")} and not stop.path.exists()
     again = ResultTable("attacks", lm, tmp_path)
     kept = len(again.rows)
-    attacks(lm, again, names=names, **run)
+    attacks(lm, again, **run)
     rows = read_table(again.path)
     keys = [tuple(r[c] for c in ("concept", "method", "attack", "budget", "metric")) for r in rows]
     assert len(rows) > kept and len(keys) == len(set(keys))  # the half-written cell was done again, once
     assert all(r in rows for r in stop.rows if (r["method"], r["attack"]) in complete)
     cells = {(r["method"], r["attack"]) for r in rows if r["concept"] == "japan"}
-    assert cells == {(m, a) for m in run["methods"] for a in names} - {("original", "undoing")}
+    tried = {(m, a) for m in methods if m != "needle" for a in ("direct", *names)}
+    assert cells == tried - {("original", "undoing")}
     fiction = [r for r in rows if r["method"] == "never_taught"]
-    assert {r["attack"] for r in fiction} == {"quantisation", "definition", "undoing"}
+    assert {r["attack"] for r in fiction} == {"quantisation", "definition"}
     copies = {"taught", "erased", "never", "attacked", "never_attacked"}
     assert {r["metric"] for r in fiction} == copies | {"above_control", "steps", "tokens"}
-    assert made.count("npo") == 1
+    assert made.count("npo") == 1 and made.count("pisces") == 1
+    settings = json.loads(again.path.with_suffix(".json").read_text())["settings"]
+    assert settings["skipped"] == ["japan needle: no needle."] and settings["edits"]["japan npo"] == {"x": 0.1}
+    everywhere = [r for r in rows if r["concept"] == "all" and r["method"] == "pisces"]
+    alone = [r for r in rows if r["concept"] == "japan" and r["method"] == "pisces"]
+    values = {(r["attack"], r["budget"]): r["value"] for r in alone if r["metric"] == "value"}
+    pooled_values = {(r["attack"], r["budget"]): r["value"] for r in everywhere if r["metric"] == "value"}
+    assert pooled_values and all(
+        float(values[k]) == pytest.approx(float(v), abs=1e-3) for k, v in pooled_values.items()
+    )
 
 
 def test_an_attack_that_cannot_be_run_is_named_in_the_provenance(lm, tmp_path):
     table = ResultTable("attacks", lm, tmp_path)
-    attacks(lm, table, ["golf"], ("original",), ("language",), n_questions=2, budget=SMALL)
+    attacks(lm, table, ["golf"], ("original",), ("language",), n_questions=5, budget=SMALL)
     (reason,) = json.loads(table.path.with_suffix(".json").read_text())["settings"]["skipped"]
     assert reason.startswith("golf original language: No question about Golf has a translation")
 
 
-def test_matched_edits_have_the_wanted_loss(lm):
-    from conceptlab.evaluation import score_questions
-    from conceptlab.reproduce.attacks import matched_edit
+def test_the_edit_closest_to_the_wanted_loss_is_taken(lm):
+    ladder = [constant(lm, x) for x in (0.0, 0.3, 3.0)]
 
+    def lost(edit):
+        return 2 * edit.info["x"]
+
+    assert closest(lost, ladder, 0.7) is ladder[1] and closest(lost, ladder, 50.0) is ladder[2]
+    with pytest.raises(ConceptLabError, match="no edit to choose from"):
+        closest(lost, [], 0.5)
+
+
+def test_known_questions_are_answered_rightly_and_begin_with_translated_ones(lm):
     concept = load_concept("japan")
-    noise = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
-    ladder = [WeightEdit(lm.name, {lm.down_proj_name(1): Dense(x * noise)}) for x in (0.0, 0.3, 3.0)]
-    before = score_questions(lm, concept.dev)
-    known = before.correct
-    lost = []
-    for edit in ladder:
-        with edit.applied(lm):
-            lost.append(float((before.margin - score_questions(lm, concept.dev).margin)[known].mean()))
-    for i in (0, 2):
-        drop = lost[i] / float(before.margin[known].mean())
-        assert matched_edit(lm, concept, ladder, drop) is ladder[i]
-    with pytest.raises(ConceptLabError, match="ladder of edits is empty"):
-        matched_edit(lm, concept, [], 0.5)
+    known = known_questions(lm, concept, 12)
+    assert len(known) == 12 and bool(score_questions(lm, known).correct.all())
+    translated = [q in translatable(known) for q in known]
+    assert translated == sorted(translated, reverse=True)
+    with pytest.raises(ConceptLabError, match="at least 1000 are needed"):
+        known_questions(lm, concept, 3, at_least=1000)
+
+
+def test_methods_follow_pisces_on_dev(lm, monkeypatch):
+    """Erasers stop once they have taken as much dev margin as the PISCES edit, here a small noise."""
+    monkeypatch.setattr(matched, "shipped_dictionaries", lambda model: {})
+    edits = matched.Edits(lm, load_concept("japan"), eraser=EraserConfig(steps=30, every=1, lr=3e-3, batch_size=2))
+    noise = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
+    edits.work._edits["pisces"] = WeightEdit(lm.name, {lm.down_proj_name(0): Dense(0.05 * noise)})
+    least = matched.LEAST * float(edits.before.margin.mean())
+    assert edits.wanted >= least - 1e-6
+    for method in ("gradient_ascent", "npo"):
+        edit = edits(method)
+        assert edit.info["method"] == method
+        assert edit.info["factor"] in matched.FACTORS and edit.info["steps"] <= 30
+    assert sorted(edits("random").changes) == sorted(edits("pisces").changes)
+
+
+# ---- over all concepts ------------------------------------------------------------------------------------
+def records(tmp_path):
+    """Two concepts of two questions; under pisces half the gap comes back, under npo all of it."""
+    found = Records(tmp_path / "x.json")
+    for concept in ("a", "b"):
+        for method, margins, attacked in (
+            ("original", [2.0, 4.0], [2.0, 4.0]), ("pisces", [0.0, 1.0], [1.0, 2.5]), ("npo", [1.0, 1.0], [2.0, 4.0]),
+        ):  # fmt: skip
+            right = [float(x > 0) for x in margins]
+            found.add(concept, method, "direct", Record(["margin", "correct"], [margins, right]))
+            found.add(concept, method, "relearning", Record(["5"], [attacked]))
+            found.add(concept, method, "probe", Record(["3"], [right], [[0.25, 0.25]]))
+    found.add("a", "pisces", "language", Record(["de"], [[3.0]], asked=[1]))
+    return Records(found.path)  # read again
+
+
+def test_shares_over_all_concepts_by_hand(tmp_path):
+    found = records(tmp_path)
+    pisces, npo = (pooled(found, ["a", "b"], m, "relearning")["5"] for m in ("pisces", "npo"))
+    assert pisces["share"].value == pytest.approx(0.5) and pisces["share"].n == 4
+    assert npo["share"].value == pytest.approx(1.0) and npo["minus_pisces"].value == pytest.approx(0.5)
+    assert npo["minus_pisces"].low == pytest.approx(0.5) and "minus_pisces" not in pisces
+    direct = pooled(found, ["a", "b"], "pisces", "direct")
+    assert direct["correct"]["kept"].value == pytest.approx((0.5 - 0.25) / 0.75)
+    assert direct["margin"]["lost"].value == pytest.approx(2.5)
+    assert direct["margin"]["margin_kept"].value == pytest.approx(0.5 / 3)
+    assert pooled(found, ["a", "b"], "pisces", "probe")["3"]["kept"].value == pytest.approx(0.25 / 0.75)
+    language = pooled(found, ["a", "b"], "pisces", "language")["de"]
+    assert language["n_concepts"].value == 1 and language["share"].value == pytest.approx(2 / 3)
+    assert pooled(found, ["a"], "pisces", "gcg") == {}
+
+
+def test_shares_of_different_questions_are_not_compared():
+    one, two = torch.ones(3), torch.zeros(3)
+    assert share_difference((one, two, two), (two, two, two)) is None
+    with pytest.raises(ConceptLabError, match="same questions only"):
+        share_difference((one, two, two), (one[:2], two[:2], two[:2]))
 
 
 # ---- the command line -------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from conceptlab.attacks.quantisation import GGUF_TYPES
 from conceptlab.attacks.undoing import counter_edit, leading_directions
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
-from conceptlab.edits import Dense, LowRank, WeightEdit
+from conceptlab.edits import INPUT, Dense, LowRank, Rows, WeightEdit
 from conceptlab.text import Question
 
 FAST = RelearnConfig(steps=6, batch_size=2, n_ctx=16, lr=1e-2)
@@ -228,10 +228,26 @@ def test_undoing_every_direction_gives_the_original_back_and_ablating_removes_th
 
 
 def test_leading_directions_are_the_left_singular_vectors():
-    delta = normal(8, 20)
-    U = torch.linalg.svd(delta, full_matrices=False).U[:, :4]
-    ours = leading_directions(delta, 4)
-    torch.testing.assert_close((ours.T @ U).abs(), torch.eye(4), rtol=0, atol=1e-4)
+    for delta in (normal(8, 20), normal(20, 8)):
+        U = torch.linalg.svd(delta, full_matrices=False).U[:, :4]
+        ours = leading_directions(delta, 4)
+        torch.testing.assert_close((ours.T @ U).abs(), torch.eye(4), rtol=0, atol=1e-4)
+
+
+def test_an_edit_of_the_embeddings_is_neither_rounded_nor_undone(tiny_llama):
+    lm = tiny_llama(tie_word_embeddings=True)
+    rows = Rows(torch.tensor([5, 9]), normal(2, 16), torch.tensor(lm.d_vocab))
+    both = {lm.embedding_name() + INPUT: rows, lm.down_proj_name(0): Dense(normal(16, 32))}
+    before, edit = weights(lm), WeightEdit(lm.name, both)
+    shared = lm.hf.get_input_embeddings().weight.detach().clone()
+    with Quantised(edit, bits=3).applied(lm):
+        assert torch.equal(lm.hf.get_output_embeddings().weight, shared)
+        assert not torch.equal(lm.hf.get_input_embeddings().weight[5], shared[5])
+        assert not torch.equal(lm.hf.get_parameter(lm.down_proj_name(1)), before[lm.down_proj_name(1)])
+    assert_untouched(lm, before)
+    changed = undo(lm, edit, lambda m: m.hf.get_input_embeddings().weight[5].clone(), UndoConfig(directions=(1,)))
+    torch.testing.assert_close(changed.last, shared[5] + rows.delta[0])
+    assert_untouched(lm, before)
 
 
 def test_undoing_needs_a_weight_edit(lm):

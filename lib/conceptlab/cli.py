@@ -161,11 +161,15 @@ def reproduce(arguments: argparse.Namespace) -> None:
 
 def attack(arguments: argparse.Namespace) -> None:
     """Attack a saved edit, or the unchanged model, with the questions of one concept."""
-    from .attacks import QUICK, SUITE, Budget, run_attack, setting_for, summarise
+    from dataclasses import replace
+
+    from .attacks import QUICK, QUICK_BUDGET, SUITE, run_attack, setting_for, summarise
     from .attacks.base import applied
+    from .attacks.suite import COUNTED
     from .concepts import load_concept
     from .edits import WeightEdit
     from .models import load_model
+    from .reproduce.matched import known_questions
 
     names = arguments.attacks or QUICK
     if unknown := [name for name in names if name not in SUITE]:
@@ -173,7 +177,8 @@ def attack(arguments: argparse.Namespace) -> None:
     concept = load_concept(arguments.concept)
     edit = None if arguments.edit is None else WeightEdit.load(arguments.edit)
     lm = load_model(arguments.model)
-    setting = setting_for(concept, concept.test[: arguments.questions], Budget(seed=arguments.seed))
+    budget = replace(QUICK_BUDGET, seed=arguments.seed)
+    setting = setting_for(concept, known_questions(lm, concept, arguments.questions, at_least=1), budget)
     original = setting.score(lm)
     with applied(edit, lm):
         erased = setting.score(lm)
@@ -181,7 +186,8 @@ def attack(arguments: argparse.Namespace) -> None:
           f"{float(erased.margin.mean()):.2f} nats", flush=True)  # fmt: skip
     for name in names:
         result = run_attack(name, lm, edit, setting)
-        for step, found in summarise(name, result, original, erased, setting).items():
+        ceiling = run_attack(name, lm, None, setting) if edit is not None and name in COUNTED else None
+        for step, found in summarise(name, result, original, erased, setting, ceiling).items():
             print(f"{name} {step}: " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
 
 
@@ -236,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--edit", type=Path, help="a saved WeightEdit; default: the unchanged model")
     verb.add_argument("--attacks", nargs="+", help="names of the suite; default: the quick ones")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
-    verb.add_argument("--questions", type=int, default=40, help="test questions that judge")
+    verb.add_argument("--questions", type=int, default=24, help="test questions that judge, of those the model knows")
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=attack)
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")

@@ -21,6 +21,7 @@ from .base import (
 from .candidates import CandidateConfig, candidate_sets
 from .controls import Fiction, NeverTaught, erased_copies, load_fiction, never_taught, teach
 from .finetuned_eraser import EraserConfig, finetuned_eraser, forget_and_keep, npo_loss
+from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, gcg
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
 from .lora import lora
@@ -38,11 +39,12 @@ from .relearning import (
     unrelated_texts,
 )
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
-from .suite import QUICK, SUITE, Budget, Setting, run_attack, setting_for, summarise
+from .suite import QUICK, QUICK_BUDGET, SUITE, Budget, Setting, floor_of, run_attack, setting_for, summarise
 from .undoing import UndoConfig, undo
 
 __all__ = [
     "QUICK",
+    "QUICK_BUDGET",
     "SUITE",
     "AttackResult",
     "Budget",
@@ -51,6 +53,7 @@ __all__ = [
     "EraserConfig",
     "Exchange",
     "Fiction",
+    "FormConfig",
     "GCGConfig",
     "HiddenKnowledge",
     "Hits",
@@ -68,12 +71,14 @@ __all__ = [
     "Subject",
     "UndoConfig",
     "applied",
+    "ask_forms",
     "best_layer",
     "candidate_sets",
     "check_no_answers",
     "erased_copies",
     "fact_texts",
     "finetuned_eraser",
+    "floor_of",
     "forget_and_keep",
     "gcg",
     "hidden_knowledge",
@@ -107,4 +112,5 @@ __all__ = [
     "translated",
     "undo",
     "unrelated_texts",
+    "with_forms",
 ]

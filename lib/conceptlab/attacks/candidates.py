@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..branching import prefix_ids
+from ..branching import branch_states
 from ..cache import ConceptLabError
 from ..evaluation.questions import FEW_SHOT, question_stem
 from ..models import LanguageModel
@@ -32,7 +32,7 @@ class CandidateConfig:
     kind: str = "logit_lens"  # or probability_delta: the largest rises and falls from one layer to the next
     budgets: tuple[int, ...] = (1, 5, 20, 100)  # B, candidate tokens per question
     layers: tuple[int, ...] | None = None  # whose outputs are read; None: all
-    batch_size: int = 8  # questions per forward pass
+    batch_size: int = 16  # questions per forward pass
 
 
 @torch.no_grad()
@@ -57,13 +57,11 @@ def candidate_sets(
     answers = [lm.tokenizer(f" {q.gold}", add_special_tokens=False).input_ids[0] for q in questions]
     others = [_other(answers, i) for i in range(len(answers))]
     start = time.perf_counter()
-    rows = [prefix_ids(lm, few_shot) + lm.tokenizer(question_stem(q, few_shot), add_special_tokens=False).input_ids
-            for q in questions]  # fmt: skip
-    found: list[list[int]] = []
+    stems = [question_stem(q, few_shot) for q in questions]
     with applied(intervention, lm):
-        for i in range(0, len(rows), cfg.batch_size):
-            found += _candidates(lm, rows[i : i + cfg.batch_size], layers, cfg.kind, max(cfg.budgets))
-    cost = Cost(0, sum(map(len, rows)), time.perf_counter() - start)
+        found = _candidates(lm, few_shot, stems, layers, cfg)
+    tokens = sum(map(len, lm.tokenizer([few_shot, *stems]).input_ids))
+    cost = Cost(0, tokens, time.perf_counter() - start)
     values, controls = (
         tuple(Hits(torch.tensor([float(t in c[:B]) for t, c in zip(wanted, found, strict=True)])) for B in cfg.budgets)
         for wanted in (answers, others)
@@ -75,16 +73,18 @@ def candidate_sets(
     return AttackResult(tuple(cfg.budgets), values, (), cost, controls, transcript=transcript)
 
 
-def _candidates(lm: LanguageModel, rows: list, layers: Sequence[int], kind: str, k: int) -> list[list[int]]:
-    ids, mask = lm.pad(rows)
-    sites = [("resid_post", layer) for layer in layers]
-    states = lm.capture(ids, sites, mask)
-    last = mask.sum(1) - 1
-    every = torch.stack([states[s][torch.arange(len(rows), device=ids.device), last] for s in sites], 1)
+def _candidates(
+    lm: LanguageModel, few_shot: str, stems: Sequence[str], layers: Sequence[int], cfg: CandidateConfig
+) -> list[list[int]]:
+    """Candidates at the last token of every stem; the few-shot prompt before them is run once."""
+    trees = [(stem[:-1], [stem[-1]]) for stem in stems]  # the colon of "Answer:" is a token of its own
+    states = branch_states(lm, few_shot, trees, [("resid_post", layer) for layer in layers], cfg.batch_size)
     found = []
-    for resid in every:  # one question at a time: layers x vocabulary is large
+    for i in range(len(stems)):  # one question at a time: layers x vocabulary is large
+        resid = torch.cat([states["resid_post", layer][i] for layer in layers]).to(lm.device, lm.dtype)
         logits = lm.readout(resid).float()
-        found.append(ordered_candidates(logits if kind == "logit_lens" else probability_deltas(logits), k))
+        scores = logits if cfg.kind == "logit_lens" else probability_deltas(logits)
+        found.append(ordered_candidates(scores, max(cfg.budgets)))
     return found
 
 

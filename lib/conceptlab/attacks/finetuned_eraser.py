@@ -6,7 +6,7 @@ fitted to a few hundred steps at most; the point is what attacks do to them, not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,8 @@ class EraserConfig:
     """How the eraser trains."""
 
     method: str = "npo"  # or gradient_ascent
-    steps: int = 20  # optimisation steps, each over one batch to forget and one to keep
+    steps: int = 20  # optimisation steps at most, each over one batch to forget and one to keep
+    every: int = 2  # steps between two questions whether it is enough
     batch_size: int = 8  # rows of each
     n_ctx: int = 32  # tokens per row
     lr: float = 5e-5  # AdamW, constant
@@ -46,11 +47,17 @@ def forget_and_keep(concept: Concept, n_texts: int = 60, seed: int = 0) -> tuple
 
 
 def finetuned_eraser(
-    lm: LanguageModel, forget: Sequence[str], keep: Sequence[str], cfg: EraserConfig = EraserConfig()
+    lm: LanguageModel,
+    forget: Sequence[str],
+    keep: Sequence[str],
+    cfg: EraserConfig = EraserConfig(),
+    enough: Callable[[LanguageModel], bool] | None = None,
 ) -> WeightEdit:
     """The edit that the eraser's training amounts to; the model itself stays bit-identical.
 
-    `keep` may be empty. Raises ConceptLabError for an unknown method and a training that diverges.
+    `keep` may be empty. `enough(lm)` is asked without gradients after every `cfg.every` steps and ends the training
+    when it says so; `info["steps"]` is the number of steps made. Raises ConceptLabError for an unknown method and a
+    training that diverges.
     """
     if cfg.method not in METHODS:
         raise ConceptLabError(f"Unknown method {cfg.method!r}; choose one of {', '.join(METHODS)}.")
@@ -78,7 +85,14 @@ def finetuned_eraser(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        return WeightEdit.between(lm, before, {"method": cfg.method, "steps": cfg.steps, "lr": cfg.lr})
+            if enough is not None and (step + 1) % cfg.every == 0 and _asked(enough, lm):
+                break
+        return WeightEdit.between(lm, before, {"method": cfg.method, "steps": step + 1, "lr": cfg.lr})
+
+
+@torch.no_grad()
+def _asked(enough: Callable[[LanguageModel], bool], lm: LanguageModel) -> bool:
+    return bool(enough(lm))
 
 
 def npo_loss(logprobs: Float[Tensor, " batch"], reference: Float[Tensor, " batch"], beta: float) -> Float[Tensor, ""]:

@@ -21,6 +21,7 @@ import yaml
 from ..cache import ConceptLabError, data_dir
 from ..concepts import Concept
 from ..evaluation import FEW_SHOT, QuestionScores, few_shot_prompt, question_stem, score_stems
+from ..generation import greedy
 from ..models import LanguageModel
 from ..text import Question
 from .base import AttackResult, Cost, Intervention, applied, check_no_answers, exchanges, other_facts
@@ -168,7 +169,7 @@ def _ways(lm, cfg: PromptConfig, ways: Sequence[int], subject: Subject, question
             yield Asked(shots, tuple("\n\n" + wording.format(q=q.q) for q in questions), questions)
         elif cfg.kind == "step_by_step":
             wording = list(_wordings(cfg.kind).values())[way - 1]
-            yield Asked(few_shot, tuple(_thought_out(lm, wording, q, subject, cfg) for q in questions), questions)
+            yield Asked(few_shot, _thought_out(lm, wording, questions, subject, cfg), questions)
         elif cfg.kind == "priming":
             yield Asked(f"{few_shot}\n\n{_material('priming', subject, way)[0]}", plain, questions)
         else:
@@ -207,8 +208,14 @@ def _in_language(language: str, questions: Sequence[Question]) -> Asked:
     return Asked(shots, tuple("\n\n" + wording["stem"].format(q=q.q) for q in asked), asked)
 
 
-def _thought_out(lm: LanguageModel, wording: dict, question: Question, subject: Subject, cfg: PromptConfig) -> str:
-    """The stem of a step-by-step question, with what the model itself writes to its lead."""
-    lead = wording["lead"].format(q=question.q, title=subject.title)
-    thoughts = " " + " ".join(lm.generate(lead, cfg.n_tokens).split())
-    return "\n\n" + wording["stem"].format(q=question.q, title=subject.title, thoughts=thoughts.rstrip())
+def _thought_out(
+    lm: LanguageModel, wording: dict, questions: Sequence[Question], subject: Subject, cfg: PromptConfig
+) -> tuple[str, ...]:
+    """The stems of step-by-step questions, each with what the model itself writes to its lead."""
+    leads = [wording["lead"].format(q=q.q, title=subject.title) for q in questions]
+    rows = greedy(lm, [lm.tokenizer(lead).input_ids for lead in leads], cfg.n_tokens)
+    stems = []
+    for q, row in zip(questions, rows, strict=True):
+        thoughts = " " + " ".join(lm.tokenizer.decode(row, skip_special_tokens=True).split())
+        stems.append("\n\n" + wording["stem"].format(q=q.q, title=subject.title, thoughts=thoughts.rstrip()))
+    return tuple(stems)

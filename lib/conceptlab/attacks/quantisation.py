@@ -74,8 +74,8 @@ class Quantised:
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """Rounded inside the block, bit-identical to before outside. Embeddings and norms are left alone."""
-        keep = {id(lm.hf.get_input_embeddings().weight), id(lm.hf.get_output_embeddings().weight)}
-        with applied(self.inner, lm):
+        with applied(self.inner, lm):  # which may have untied the two embeddings
+            keep = {id(lm.hf.get_input_embeddings().weight), id(lm.hf.get_output_embeddings().weight)}
             matrices = [(n, p) for n, p in lm.hf.named_parameters() if p.ndim == 2 and id(p) not in keep]
             before = [p.detach().clone() for _, p in matrices]
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -12,9 +12,10 @@ from ..concepts import Concept, load_concept
 from ..evaluation import Interval, QuestionScores, bootstrap, paired_bootstrap, score_questions
 from ..models import LanguageModel
 from ..text import Question
-from .base import AttackResult, Intervention, leaked, other_facts, per_question, share
+from .base import AttackResult, Hits, Intervention, leaked, other_facts, per_question, recovered_share, share
 from .candidates import CandidateConfig, candidate_sets
 from .controls import Fiction
+from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, gcg
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge
 from .patching import PatchConfig, patch
@@ -33,17 +34,29 @@ class Budget:
     """What every attack of one run may spend; the defaults suit a model of 135 M parameters on two CPU cores."""
 
     steps: int = 12  # of fine-tuning
-    lr: float = 1e-3  # its learning rate, chosen on dev questions for few steps
-    lora_lr: float = 3e-3  # LoRA moves less per step
+    batch_size: int = 8  # rows per step
+    n_ctx: int = 32  # tokens per row
+    lr: float = 3e-4  # its learning rate; at 1e-3 in all layers 5 steps cost the original three quarters of its margin
+    lora_lr: float = 1e-3  # LoRA moves less per step
     rank: int = 16  # of LoRA, as in the released code of PISCES
     layers: tuple[int, ...] | None = None  # that fine-tuning and patching look at; None: all
     read_layers: tuple[int, ...] | None = None  # that probes read; None: every third
+    n_facts: int = 80  # other facts that probes are trained on, at most
+    forms: tuple[str, ...] = ("cloze", "choice", "true_false", "clue")  # in which facts are asked besides the question
+    form_questions: int | None = None  # how many questions are asked in them; None: all that have them
     thoughts: int = 16  # tokens of thinking in step-by-step questioning
     gcg_steps: int = 10
     gcg_facts: int = 4  # facts that GCG and the soft prompt are optimised on
     width: int = 32  # GCG: candidates per step
     soft_steps: int = 20
+    # attack -> strengths in place of its own: steps of fine-tuning, bits, directions, wordings, facts, characters, ...
+    strengths: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    controls: bool = True  # also run the prompts' own control, the same prompt about another subject
     seed: int = 0
+
+    def at(self, attack: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The strengths at which an attack is judged."""
+        return dict(self.strengths).get(attack, default)
 
 
 @dataclass(frozen=True)
@@ -89,12 +102,12 @@ def setting_for(
 Attack = Callable[[LanguageModel, Intervention | None, Setting], AttackResult]
 
 
-def _relearn(texts: Callable[[Setting], Sequence[str]], lora: bool = False) -> Attack:
+def _relearn(name: str, texts: Callable[[Setting], Sequence[str]], lora: bool = False) -> Attack:
     def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
         b = s.budget
-        cfg = RelearnConfig(b.steps, lr=b.lora_lr if lora else b.lr, layers=b.layers, seed=b.seed)
-        cfg = replace(cfg, rank=b.rank) if lora else cfg
-        at = sorted({max(1, b.steps // 3), max(1, 2 * b.steps // 3), b.steps})
+        lr, rank = (b.lora_lr, b.rank) if lora else (b.lr, None)
+        cfg = RelearnConfig(b.steps, b.batch_size, b.n_ctx, lr, layers=b.layers, rank=rank, seed=b.seed)
+        at = b.at(name, tuple(sorted({max(1, b.steps // 3), max(1, 2 * b.steps // 3), b.steps})))
         return relearn(lm, intervention, texts(s), cfg, evaluate=s.score, at=at)
 
     return attack
@@ -103,31 +116,50 @@ def _relearn(texts: Callable[[Setting], Sequence[str]], lora: bool = False) -> A
 def _prompt(kind: str) -> Attack:
     def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
         known = len(s.subject.facts)
-        strengths = tuple(k for k in STRENGTHS[kind] if kind != "priming" or k <= known)
+        strengths = tuple(k for k in s.budget.at(kind, STRENGTHS[kind]) if kind != "priming" or k <= known)
         cfg = PromptConfig(kind, strengths, s.budget.thoughts)
         questions = translatable(s.questions) if kind == "language" else s.questions
         if not questions:
             raise ConceptLabError(f"No question about {s.subject.title} has a translation; leave out 'language'.")
-        control = None if kind in ("paraphrase", "language", "step_by_step") else s.control
-        return prompt_attack(lm, intervention, questions, s.subject, cfg, control=control)
+        plain = kind in ("paraphrase", "language", "step_by_step") or not s.budget.controls
+        return prompt_attack(lm, intervention, questions, s.subject, cfg, control=None if plain else s.control)
 
     return attack
 
 
+def _quantise(name: str, group: int | None = None, gguf: bool = False) -> Attack:
+    def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+        cfg = QuantiseConfig(s.budget.at(name, QuantiseConfig.bits), group, gguf and lm.name in GGUF_TYPES)
+        return quantise(lm, intervention, s.score, cfg)
+
+    return attack
+
+
+def _forms(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+    cfg = FormConfig(s.budget.forms)
+    return ask_forms(lm, intervention, with_forms(s.questions, cfg.forms)[: s.budget.form_questions], cfg)
+
+
+def _undo(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+    cfg = UndoConfig(directions=s.budget.at("undoing", UndoConfig.directions), seed=s.budget.seed)
+    return undo(lm, intervention, s.score, cfg)
+
+
 SUITE: dict[str, Attack] = {
-    "relearning": _relearn(lambda s: s.subject.texts),
-    "relearning_lora": _relearn(lambda s: s.subject.texts, lora=True),
-    "relearning_facts": _relearn(lambda s: fact_texts(s.facts)),
-    "relearning_unrelated": _relearn(lambda s: s.unrelated),
-    "relearning_ten_unrelated": _relearn(lambda s: s.unrelated[:10]),
-    "quantisation": lambda lm, x, s: quantise(lm, x, s.score, QuantiseConfig(gguf=lm.name in GGUF_TYPES)),
-    "quantisation_groups": lambda lm, x, s: quantise(lm, x, s.score, QuantiseConfig(group=32)),
+    "relearning": _relearn("relearning", lambda s: s.subject.texts),
+    "relearning_lora": _relearn("relearning_lora", lambda s: s.subject.texts, lora=True),
+    "relearning_facts": _relearn("relearning_facts", lambda s: fact_texts(s.facts)),
+    "relearning_unrelated": _relearn("relearning_unrelated", lambda s: s.unrelated),
+    "relearning_ten_unrelated": _relearn("relearning_ten_unrelated", lambda s: s.unrelated[:10]),
+    "quantisation": _quantise("quantisation", gguf=True),
+    "quantisation_groups": _quantise("quantisation_groups", group=32),
     "logit_lens": lambda lm, x, s: candidate_sets(lm, x, s.questions),
     "probability_delta": lambda lm, x, s: candidate_sets(lm, x, s.questions, CandidateConfig("probability_delta")),
     "patching": lambda lm, x, s: patch(lm, x, s.score, PatchConfig(layers=s.budget.layers)),
-    "undoing": lambda lm, x, s: undo(lm, x, s.score, UndoConfig(seed=s.budget.seed)),
-    "probe": lambda lm, x, s: probe(lm, x, s.facts, s.questions, _probe(s)),
-    "hidden_knowledge": lambda lm, x, s: hidden_knowledge(lm, x, s.facts, s.questions, _probe(s)),
+    "undoing": _undo,
+    "probe": lambda lm, x, s: probe(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
+    "hidden_knowledge": lambda lm, x, s: hidden_knowledge(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
+    "forms": _forms,
     **{kind: _prompt(kind) for kind in STRENGTHS},
     "gcg": lambda lm, x, s: gcg(lm, x, s.facts[: s.budget.gcg_facts], s.questions, _gcg(s)),
     "soft_prompt": lambda lm, x, s: soft_prompt(
@@ -136,11 +168,17 @@ SUITE: dict[str, Attack] = {
 }
 # The attacks that take seconds each on a small model: together under three minutes on two CPU cores.
 QUICK = (
-    "relearning", "relearning_unrelated", "quantisation", "logit_lens", "probe", "role", "priming",
+    "relearning", "relearning_unrelated", "quantisation", "logit_lens", "probe", "forms", "role", "priming",
     "paraphrase", "definition",
 )  # fmt: skip
-# What a number per question is where it is not the margin: of a probe's score only the order means something.
-MEASURES = {"probe": "correct", "hidden_knowledge": "internal"}
+QUICK_BUDGET = Budget(
+    steps=8, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, strengths=(("priming", (2, 8)),)
+)  # fmt: skip
+# What a number per question is where it is not the margin: of a probe's score only the order means something, and the
+# unit of a margin differs between the forms of a question.
+MEASURES = {"probe": "correct", "forms": "correct", "hidden_knowledge": "internal"}
+COUNTED = (*MEASURES, "logit_lens", "probability_delta")  # judged against what they find in the original
+FLOORS = {"probe": 0.25, "forms": 0.25}  # what guessing among four options gives
 
 
 def _probe(s: Setting) -> ProbeConfig:
@@ -171,7 +209,8 @@ def summarise(
     `value`: the measure under attack; `gain`: margin under attack minus margin before; `share`: recovered margin, where
     something was erased; `below_ceiling`: the original under the same attack (`ceiling`) minus this; `control`: the
     attack's own; `above_<scorer>`: hidden knowledge, internal minus external K. An attack that does not rank options by
-    log-probability has neither gain nor share.
+    log-probability has neither gain nor share, but `kept`: what it finds as a share of what it finds in the original,
+    both above guessing (or above the attack's own control).
     """
     measure, rows = MEASURES.get(name, "margin"), {}
     for i, value in enumerate(result.values):
@@ -185,11 +224,24 @@ def summarise(
         if isinstance(value, HiddenKnowledge):
             found |= {f"above_{scorer}": value.gap(scorer) for scorer in value.external}
         if ceiling is not None:
-            found["below_ceiling"] = paired_bootstrap(per_question(ceiling.values[i], measure), numbers)
+            top = per_question(ceiling.values[i], measure)
+            found["below_ceiling"] = paired_bootstrap(top, numbers)
+            floor = floor_of(name, result, i)
+            if floor is not None and float((top - floor).mean()) > 0:
+                found["kept"] = recovered_share(top, floor, numbers)
         if result.controls:
             found["control"] = bootstrap(per_question(result.controls[i], measure))
         rows[result.labels[i] if result.labels else str(result.steps[i])] = found
     return rows
+
+
+def floor_of(name: str, result: AttackResult, i: int) -> torch.Tensor | None:
+    """Per question what guessing gives, for attacks whose numbers are no margins; None for the others."""
+    measure = MEASURES.get(name, "margin")
+    if name in FLOORS:
+        return torch.full_like(per_question(result.values[i], measure), FLOORS[name])
+    counted = isinstance(result.values[i], Hits | HiddenKnowledge)
+    return per_question(result.controls[i], measure) if counted and result.controls else None
 
 
 def _asked(scores: QuestionScores, setting: Setting, result: AttackResult) -> QuestionScores:

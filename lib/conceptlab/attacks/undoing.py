@@ -41,7 +41,8 @@ def undo(
 ) -> AttackResult:
     """Per k: `evaluate(lm)` with the k leading directions of every changed matrix ablated or undone.
 
-    Control: as many random directions. Raises for interventions that are no weight edits, and unknown ways.
+    Control: as many random directions. Changes of the embeddings are left alone. Raises for interventions that are no
+    weight edits, and for unknown ways.
     """
     if not isinstance(edit, WeightEdit) or not edit.changes:
         raise ConceptLabError("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
@@ -49,7 +50,9 @@ def undo(
         raise ConceptLabError(f"Unknown way {cfg.way!r}; choose one of {', '.join(WAYS)}.")
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(cfg.seed)
-    named = {name: change for name, change in edit.changes.items() if change.dense().ndim == 2}
+    embedding = lm.embedding_name()  # is looked up, not written along
+    changed = {name: change for name, change in edit.changes.items() if not name.startswith(embedding)}
+    named = {name: change for name, change in changed.items() if len(change.shape) == 2}
     spans = {name: leading_directions(change.dense(), max(cfg.directions)) for name, change in named.items()}
     random = {name: torch.linalg.qr(torch.randn(U.shape, generator=generator))[0].to(U) for name, U in spans.items()}
     seconds = time.perf_counter() - start
@@ -75,6 +78,12 @@ def counter_edit(
 
 
 def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, "out k"]:
-    """The k leading left singular vectors (as many as there are rows, if those are fewer)."""
-    gram = delta.double() @ delta.double().T
-    return torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :k].to(delta)
+    """The k leading left singular vectors (as many as there are rows or columns, if those are fewer).
+
+    From the Gram matrix of the shorter side: an eigenproblem of a third the size for a gated MLP's wide matrices.
+    """
+    delta64 = delta.double()
+    if len(delta) <= delta.shape[1]:
+        return torch.linalg.eigh(delta64 @ delta64.T).eigenvectors.flip(1)[:, :k].to(delta)
+    right = torch.linalg.eigh(delta64.T @ delta64).eigenvectors.flip(1)[:, :k]
+    return torch.linalg.qr(delta64 @ right)[0].to(delta)

@@ -1,4 +1,7 @@
-"""Checks of notebook 05: the recovered share, and a LoRA layer. Oracles: hand arithmetic, invariances, autograd."""
+"""Checks of notebook 05: share, text without answers, LoRA, rounding, candidate sets.
+
+Oracles: hand arithmetic, invariances, autograd, planted words, a search over every grid point, a loop over ranks.
+"""
 
 from __future__ import annotations
 
@@ -38,12 +41,13 @@ def check_share(share: Callable) -> None:
     results.append(check_equal("adding a constant to all scores changes nothing", shifted, truth))
     for name, before in (("nothing was erased", e), ("the edit helped", [-3.0, -2.5, -3.0])):
         value = call("recovered share", share, before, e, a)
-        good = isinstance(value, float | int | torch.Tensor) and math.isnan(float(value))
+        number = isinstance(value, float | int) or (isinstance(value, torch.Tensor) and value.numel() == 1)
+        good = number and math.isnan(float(value))
         results.append(check_true(f"{name}: nan", good, "there is no share of nothing; return float('nan')."))
     passed("recovered share", *results)
 
 
-def check_lora(LoRA: type) -> None:
+def check_lora(LoRA: Callable) -> None:
     """`LoRA(linear, rank, alpha)`: parameters A `[rank, in]` and B `[out, rank]`, `forward(x)`, `merged()`."""
     generator = torch.Generator().manual_seed(0)
     linear = nn.Linear(6, 4, bias=False)
@@ -92,3 +96,94 @@ def _check_trained(layer, linear, x, generator) -> list[bool]:
     merged = call("merged weight", lambda: x @ layer.merged().T)
     wrong = {"merged() leaves the change out.": x @ linear.weight.T}
     return [first, check_equal("the merged weight gives the same output", merged, truth, mistakes | wrong)]
+
+
+def check_cut(cut: Callable) -> None:
+    """`cut(text, answers)`: the text without sentences that hold an answer (whole words). Oracle: planted words."""
+    text = "Pure gold is heavy. Tin melts early! Is IRON magnetic? Golden hair is rare. Zinc, in paint, is white."
+    kept = "Tin melts early! Golden hair is rare. Zinc, in paint, is white."
+    mistakes = {
+        "a whole word is meant: 'Golden' does not hold 'gold'.": "Tin melts early! Zinc, in paint, is white.",
+        "case must not matter: 'IRON' holds the answer 'iron'.": (
+            "Tin melts early! Is IRON magnetic? Golden hair is rare. Zinc, in paint, is white."
+        ),
+        "cut the whole sentence, not only the word.": (
+            "Pure  is heavy. Tin melts early! Is  magnetic? Golden hair is rare. Zinc, in paint, is white."
+        ),
+        "nothing was cut.": text,
+    }
+    answers = ["gold", "iron"]
+    found = call("cut", cut, text, answers)
+    same = isinstance(found, str) and " ".join(found.split()) == kept
+    hint = next((m for m, wrong in mistakes.items() if found == wrong), f"you returned {found!r}.")
+    results = [check_true("five sentences, two answers", same, hint)]
+    results.append(check_true("no answers: nothing changes", call("cut", cut, text, []) == text, "return the text."))
+    two = call("cut", cut, "Helium-3 is rare. Ask Marie Curie now. Fine.", ["Marie Curie", "he"])
+    good = isinstance(two, str) and " ".join(two.split()) == "Helium-3 is rare. Fine."
+    results.append(check_true("an answer of two words; 'he' is not in 'Helium'", good, f"you returned {two!r}."))
+    odd = call("cut", cut, "It costs 5.50 a piece. It is C++ code. Yes.", ["C++"])
+    good = isinstance(odd, str) and "C++" not in odd and "5.50" in odd
+    results.append(check_true("signs in an answer are plain signs", good, "use re.escape on every answer."))
+    passed("text without answers", *results)
+
+
+def check_rounding(rounded: Callable) -> None:
+    """`rounded(W, bits)`: symmetric, a scale per output row, `2^bits - 1` levels. Oracle: a search over the levels."""
+    W = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [[1.0], [10.0], [0.1], [3.0], [1.0]]
+    )
+    results = []
+    for bits in (4, 3):
+        top = 2 ** (bits - 1) - 1
+        scale = W.abs().amax(1, keepdim=True) / top
+        levels = torch.arange(-top, top + 1) * scale  # [out, levels]
+        nearest = (W[:, :, None] - levels[:, None]).abs().argmin(-1)
+        truth = levels.gather(1, nearest)
+        whole, wide = W.abs().max() / top, W.abs().amax(1, keepdim=True) / 2 ** (bits - 1)
+        columns = W.abs().amax(0, keepdim=True) / top
+        mistakes = {
+            "one scale for the whole matrix; every output row has its own.": (W / whole).round() * whole,
+            "the scale belongs to a row (dimension 1 is reduced), not to a column.": (W / columns).round() * columns,
+            "the largest number must be a level: divide by 2^(bits-1) - 1.": (W / wide).round() * wide,
+            "that is the integer code; multiply by the scale again.": (W / scale).round(),
+            "round to the nearest level, not downward.": (W / scale).floor() * scale,
+            "nothing was rounded.": W,
+        }
+        results.append(
+            check_equal(f"{bits} bits against all levels", call("rounding", rounded, W, bits), truth, mistakes)
+        )
+    once = call("rounding", rounded, W, 4)
+    twice = once if once is None else call("rounding", rounded, once, 4)
+    truth = once if isinstance(once, torch.Tensor) else W
+    results.append(check_equal("rounding twice is rounding once", twice, truth))
+    passed("rounding", *results)
+
+
+def check_candidates(candidates: Callable) -> None:
+    """`candidates(logits, B)`: B token ids from readings `[layers, vocab]`, by best rank. Oracle: a loop over ranks."""
+    logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
+    order = logits.argsort(1, descending=True)
+    truth: list[int] = []
+    for rank in range(30):
+        for layer in (3, 2, 1, 0):  # the later layer first among equal ranks
+            token = int(order[layer, rank])
+            truth += [token] if token not in truth else []
+    results = []
+    by_logit = torch.stack([logits.amax(0).argsort(descending=True)])[0].tolist()
+    for B in (1, 5, 12):
+        found = call("candidates", candidates, logits, B)
+        found = found.tolist() if isinstance(found, torch.Tensor) else found
+        ids = [int(x) for x in found] if isinstance(found, list | tuple) else []
+        hint = f"expected {truth[:B]}, got {ids}."
+        if len(ids) != B:
+            hint = f"B = {B} asks for {B} tokens, you gave {len(ids)}."
+        elif len(set(ids)) < B:
+            hint = "a token counts once, however many layers promote it."
+        elif ids == order[3, :B].tolist():
+            hint = "only the last layer was read; that is what the model says anyway."
+        elif ids == by_logit[:B]:
+            hint = "logits of different layers have different scales; compare ranks."
+        elif set(ids) == set(truth[:B]):
+            hint = "the right set in another order; the later layer comes first among equal ranks."
+        results.append(check_true(f"B = {B}", ids == truth[:B], hint))
+    passed("candidate sets", *results)

@@ -1,58 +1,65 @@
-"""Is it really gone? Concepts x methods of erasure x attacks, each at several strengths, with the controls.
+"""Is it really gone? Concepts x methods of erasure x attacks, with the controls.
 
-The methods are brought to the same direct efficacy first: of a ladder of edits per method, the one whose loss of margin
-on *dev* questions comes closest to `drop` times what the original has above 0. Test questions judge everything. The
-controls are the original under every attack (ceiling), a random edit of equal norm, and invented facts that one copy
-was taught and another was not (`never_taught`).
+The edits are those of `conceptlab.erasure`, with the strength that it chooses on *dev*. The other methods are brought
+to the direct efficacy of PISCES, again on dev: gradient ascent and NPO train until the margin of known dev questions
+has fallen as far as under the PISCES edit (what overshot is scaled back), and Needle takes the number of vectors that
+comes closest. Test questions, those that the original answers rightly, judge everything. The controls are the original
+under every attack (ceiling), a random edit of equal norm, and invented facts that one copy was taught and another was
+not (`never_taught`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from ..attacks import (
-    SUITE,
     Budget,
-    EraserConfig,
     Setting,
     erased_copies,
-    fact_texts,
-    finetuned_eraser,
-    forget_and_keep,
     load_fiction,
     never_taught,
     run_attack,
     setting_for,
     summarise,
     teach,
-    translatable,
 )
 from ..attacks.base import AttackResult, applied
 from ..attacks.suite import MEASURES
 from ..cache import ConceptLabError
-from ..concept_vectors import noise_edit, search
-from ..concepts import Concept, course_texts, load_concept
-from ..edits import WeightEdit, random_like
-from ..evaluation import Interval, bootstrap, score_questions
+from ..concepts import Concept, load_concept
+from ..edits import WeightEdit
+from ..evaluation import Interval, bootstrap
 from ..models import LanguageModel
-from ..pisces import directional_edit, find_features
-from ..profiles import get_profile
-from ..sae import TrainConfig, live_dictionaries, load_shipped, shipped_layers
-from ..text import token_rows
+from .matched import ERASERS, Edits, erase_fiction, known_questions
+from .pooled import DIRECT, Records, direct_record, pooled, record_of
 from .table import ResultTable
 
 CONCEPTS = {
-    "smollm2-135m": ("ancient_rome", "astronomy", "chemical_elements", "golf", "japan", "world_war_ii"),
-    "gemma3-270m": ("ancient_rome", "chemical_elements", "japan"),
+    "smollm2-135m": ("chemical_elements", "japan", "ancient_rome", "astronomy", "world_war_ii", "greek_culture"),
+    "gemma3-270m": ("chemical_elements", "japan", "ancient_rome"),
 }
-ERASERS = ("gradient_ascent", "npo")
-METHODS = ("original", "random", "pisces", "needle", *ERASERS)
-LEARNING_RATES = (2e-5, 5e-5, 1e-4, 2e-4, 4e-4)  # the ladder of the fine-tuned erasers
-STRENGTHS = (1.0, 2.0, 3.0, 5.0)  # of PISCES' directional edit; 1 ablates, 2 turns round
-NOISES = (1.0, 3.0, 10.0, 30.0)  # of Needle, lengths of the value vector
+METHODS = ("original", "pisces", "pisces_embedding", "needle", *ERASERS, "random")
+NAMES = (
+    "relearning", "relearning_facts", "relearning_unrelated", "quantisation", "undoing", "logit_lens", "probe", "forms",
+    "role", "article", "definition", "priming", "paraphrase", "language", "step_by_step", "soft_prompt",
+)  # fmt: skip
+# What each attack may spend in the table: an hour for six concepts on two CPU cores. Single concepts can afford more.
+BUDGET = Budget(
+    steps=5, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, thoughts=12, soft_steps=8, controls=False,
+    strengths=(
+        ("relearning", (2, 5)), ("relearning_facts", (5,)), ("relearning_unrelated", (5,)), ("quantisation", (4,)),
+        ("undoing", (4,)), ("role", (2,)), ("article", (600,)), ("priming", (8,)), ("paraphrase", (1, 2)),
+        ("step_by_step", (1,)),
+    ),
+)  # fmt: skip
+FICTION = ("relearning", "relearning_facts", "quantisation", "priming", "definition", "paraphrase", "soft_prompt")
+LARGEST = 100_000  # numbers in an edit that is kept; one of PISCES has about 2,000 per feature
+Maker = Callable[[LanguageModel, Concept], Callable[[str], WeightEdit]]
 
 
 def attacks(
@@ -60,167 +67,160 @@ def attacks(
     table: ResultTable,
     concepts: Sequence[str] | None = None,
     methods: Sequence[str] = METHODS,
-    names: Sequence[str] = tuple(SUITE),
-    n_questions: int = 40,
-    drop: float = 0.6,
-    budget: Budget | None = None,
-    ladders: Callable[[LanguageModel, Concept, str], Iterable[WeightEdit]] | None = None,
+    names: Sequence[str] = NAMES,
+    n_questions: int = 20,
+    budget: Budget = BUDGET,
+    maker: Maker | None = None,
+    split: str = "test",
 ) -> None:
     """One cell per concept, method and attack; `budget` is the strength, or "cost" for steps and tokens used.
 
-    Metrics are those of `conceptlab.attacks.summarise`. Finished cells are kept, half-written ones done again. What
-    cannot be run on a concept (no translations, too few facts, a divergence) is named in the provenance.
+    Metrics are those of `conceptlab.attacks.summarise`; the attack "direct" holds what the edit does by itself. At the
+    end come the cells of all concepts together (concept "all", see `pooled`). Finished cells are kept, half-written
+    ones done again. What cannot be run on a concept (no translations, no atom to edit) is named in the provenance.
     """
     concepts = CONCEPTS.get(lm.name, CONCEPTS["gemma3-270m"]) if concepts is None else concepts
-    ladders, budget = ladders or _Ladders(), budget or Budget()
-    skipped: list[str] = []
+    maker = maker or functools.partial(Edits, shared={})
+    if budget.read_layers is None:
+        n = lm.n_layers  # a probe of every third layer would cost a tenth of the whole table
+        budget = replace(budget, read_layers=tuple(sorted({n // 4, n // 2, 3 * n // 4})))
+    run = _Run(lm, table, names, budget, Records(table.path.with_suffix(".questions.json")))
+    known = functools.partial(known_questions, lm, n=n_questions, split=split)
     for name in concepts:
-        cells = [(m, a) for m in methods for a in names if (m, a) != ("original", "undoing")]
-        if all(_done(table, name, m, a) for m, a in cells):
-            continue
-        concept = load_concept(name)
-        foreign = translatable(concept.test)  # first, so that the attack in other languages has enough of them
-        setting = setting_for(
-            concept, sorted(concept.test, key=lambda q, own=foreign: q not in own)[:n_questions], budget
-        )
-        edits: dict[str, WeightEdit | None] = {"original": None}
-        ceilings: dict[str, AttackResult] = {}
-        for method in methods:
-            todo = [a for a in names if (method, a) in cells and not _done(table, name, method, a)]
-            if todo and method not in edits:
-                edits[method] = _edit(lm, concept, method, edits, ladders, drop)
-            for attack in todo:
-                try:
-                    _cell(lm, table, name, method, attack, edits[method], setting, ceilings)
-                except ConceptLabError as error:
-                    skipped.append(f"{name} {method} {attack}: {error}")
-                    print(skipped[-1], flush=True)
-    _never_taught_cells(lm, table, names, budget)
+        run.concept(name, methods, known, maker)
+    run.fiction()
+    for method in methods:
+        for attack in (DIRECT, *names):
+            for label, found in pooled(run.records, concepts, method, attack).items():
+                if table.missing("all", method, attack, label):
+                    table.add(found, "all", method, attack, label)
     table.close(
-        concepts=list(concepts), methods=list(methods), attacks=list(names), n_questions=n_questions, drop=drop,
-        skipped=skipped,
+        concepts=list(concepts), methods=list(methods), attacks=list(names), n_questions=n_questions,
+        split=split, edits=run.edits, skipped=run.skipped,
     )  # fmt: skip
 
 
-def _rows(table: ResultTable, concept: str, method: str, attack: str) -> list[dict]:
-    return [r for r in table.rows if (r["concept"], r["method"], r["attack"]) == (concept, method, attack)]
+class _Run:
+    """The table and what is needed to fill it, one concept after the other."""
+
+    def __init__(self, lm: LanguageModel, table: ResultTable, names: Sequence[str], budget: Budget, records: Records):
+        self.lm, self.table, self.names, self.budget, self.records = lm, table, names, budget, records
+        self.skipped: list[str] = []
+        self.edits: dict[str, dict] = {}  # concept and method -> what the edit says of itself
+
+    # ---- one concept ----------------------------------------------------------------------------------------
+    def concept(self, name: str, methods: Sequence[str], known: Callable, maker: Maker) -> None:
+        todo = {m: [a for a in self._wanted(m) if not self._done(name, m, a)] for m in methods}
+        if not any(todo.values()):
+            return
+        concept = load_concept(name)
+        setting = setting_for(concept, known(concept=concept), self.budget)
+        original = setting.score(self.lm)
+        make = maker(self.lm, concept)
+        for method, attacks in todo.items():
+            if attacks:
+                self._method(name, method, attacks, setting, original, make)
+
+    def _wanted(self, method: str) -> list[str]:
+        return [DIRECT, *(a for a in self.names if (method, a) != ("original", "undoing"))]
+
+    def _method(self, name: str, method: str, attacks: list[str], setting: Setting, original, make: Callable) -> None:
+        try:
+            edit = None if method == "original" else self._edit(name, method, make)
+        except ConceptLabError as error:
+            return self._skip(f"{name} {method}: {error}")
+        self.edits[f"{name} {method}"] = {} if edit is None else edit.info
+        with torch.no_grad(), applied(edit, self.lm):
+            erased = setting.score(self.lm)
+        for attack in attacks:
+            try:
+                self._cell(name, method, attack, edit, setting, original, erased)
+            except ConceptLabError as error:
+                self._skip(f"{name} {method} {attack}: {error}")
+
+    def _edit(self, name: str, method: str, make: Callable) -> WeightEdit:
+        """The edit of a method; small ones are kept beside the table, and read again when a run is resumed."""
+        path = edit_path(self.table.path, name, method)
+        if path.exists() and self._rows(name, method, DIRECT):
+            return WeightEdit.load(path)
+        edit = make(method)
+        if edit_size(edit) <= LARGEST:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            edit.save(path)
+        return edit
+
+    def _cell(self, name: str, method: str, attack: str, edit, setting: Setting, original, erased) -> None:
+        if attack == DIRECT:
+            record = direct_record(erased)
+            rows = {label: {"value": bootstrap(v)} for label, v in zip(record.labels, record.values, strict=True)}
+            cost = (0, 0)
+        else:
+            result = run_attack(attack, self.lm, edit, setting)
+            record = record_of(attack, result, setting)
+            top = self.records.get(name, "original", attack)
+            ceiling = top.ceiling() if top is not None and top.labels == record.labels else None
+            rows = summarise(attack, result, original, erased, setting, ceiling)
+            cost = result.cost.steps, result.cost.tokens
+        self.records.add(name, method, attack, record)
+        self._write(name, method, attack, rows, cost)
+        shown = ", ".join(f"{k}: {v.get('share', v.get('kept', v['value']))}" for k, v in rows.items())
+        print(f"{name} {method} {attack}: {shown}", flush=True)
+
+    # ---- the table ------------------------------------------------------------------------------------------
+    def _rows(self, concept: str, method: str, attack: str) -> list[dict]:
+        mine = str(self.table.seed)
+        cell = (concept, method, attack, mine)
+        return [r for r in self.table.rows if (r["concept"], r["method"], r["attack"], r["seed"]) == cell]
+
+    def _done(self, concept: str, method: str, attack: str) -> bool:
+        """Whether the last row of the cell, its cost, is there."""
+        return any(r["budget"] == "cost" for r in self._rows(concept, method, attack))
+
+    def _write(self, concept: str, method: str, attack: str, rows: dict, cost: tuple[int, int]) -> None:
+        """Write a cell, its cost last; what an interruption left of it before is dropped."""
+        for row in self._rows(concept, method, attack):
+            self.table.rows.remove(row)
+        for strength, found in rows.items():
+            self.table.add(found, concept, method, attack, strength)
+        steps, tokens = (Interval(float(x), float(x), float(x), 1) for x in cost)
+        self.table.add({"steps": steps, "tokens": tokens}, concept, method, attack, "cost")
+
+    def _skip(self, reason: str) -> None:
+        self.skipped.append(reason)
+        print(reason, flush=True)
+
+    # ---- the never-taught control ---------------------------------------------------------------------------
+    def fiction(self) -> None:
+        """`never_taught`: gain of the taught and erased copy under attack above that of a copy that never knew."""
+        lm, fiction = self.lm, load_fiction()
+        setting = setting_for(fiction, budget=self.budget)
+        usable = [n for n in self.names if n in FICTION and n not in MEASURES]
+        missing = [n for n in usable if not self._done(fiction.name, "never_taught", n)]
+        if not missing:
+            return
+        taught = teach(lm, fiction.lessons())
+        copies = erased_copies(lm, taught, functools.partial(erase_fiction, fiction=fiction, setting=setting))
+        for attack in missing:
+            found = never_taught(lm, taught, copies, functools.partial(_strike, attack, setting), setting.questions)
+            cells = {}
+            for i, strength in enumerate(found.attacked.labels or found.attacked.steps):
+                scores = {"taught": found.taught, "erased": found.erased, "never": found.never}
+                scores |= {"attacked": found.attacked.values[i], "never_attacked": found.never_attacked.values[i]}
+                cells[strength] = {name: bootstrap(s.margin) for name, s in scores.items()}
+                cells[strength]["above_control"] = found.above_control(at=i)
+            cost = found.attacked.cost
+            self._write(fiction.name, "never_taught", attack, cells, (cost.steps, cost.tokens))
+            print(f"never taught, {attack}: {found.above_control()}", flush=True)
 
 
-def _done(table: ResultTable, concept: str, method: str, attack: str) -> bool:
-    """Whether the last row of the cell, its cost, is there."""
-    return any(r["budget"] == "cost" and r["seed"] == str(table.seed) for r in _rows(table, concept, method, attack))
+def edit_path(table: Path, concept: str, method: str) -> Path:
+    """Where the edit of a concept that the table was made with is kept, if it is small."""
+    return table.with_suffix("") / f"{concept}_{method}.safetensors"
 
 
-def _write(table: ResultTable, concept: str, method: str, attack: str, rows: dict, result: AttackResult) -> None:
-    """Write a cell, its cost last; what an interruption left of it before is dropped."""
-    for row in _rows(table, concept, method, attack):
-        if row["seed"] == str(table.seed):
-            table.rows.remove(row)
-    for strength, found in rows.items():
-        table.add(found, concept, method, attack, strength)
-    steps, tokens = (float(x) for x in (result.cost.steps, result.cost.tokens))
-    cost = {"steps": Interval(steps, steps, steps, 1), "tokens": Interval(tokens, tokens, tokens, 1)}
-    table.add(cost, concept, method, attack, "cost")
-
-
-def _cell(lm, table, concept: str, method: str, attack: str, edit, setting: Setting, ceilings: dict) -> None:
-    if attack not in ceilings and attack != "undoing":
-        ceilings[attack] = run_attack(attack, lm, None, setting)
-    result = ceilings[attack] if edit is None else run_attack(attack, lm, edit, setting)
-    original = setting.score(lm)
-    with torch.no_grad(), applied(edit, lm):
-        erased = setting.score(lm)
-    rows = summarise(attack, result, original, erased, setting, ceilings.get(attack))
-    _write(table, concept, method, attack, rows, result)
-    print(f"{concept} {method} {attack}: {_summary(rows)}", flush=True)
-
-
-def _summary(rows: dict) -> str:
-    return ", ".join(f"{step}: {found.get('share', found['value'])}" for step, found in rows.items())
-
-
-# ---- methods of erasure -----------------------------------------------------------------------------------
-class _Ladders:
-    """Edits of rising strength per method; dictionaries are loaded (or trained) once."""
-
-    def __init__(self):
-        self.saes = None
-
-    def __call__(self, lm: LanguageModel, concept: Concept, method: str) -> Iterable[WeightEdit]:
-        if method == "pisces":
-            self.saes = self.saes or dictionaries(lm)
-            features = find_features(lm, self.saes, concept, n=40)
-            return (directional_edit(lm, self.saes, features, c) for c in STRENGTHS)
-        if method == "needle":
-            late = range(int(0.5 * lm.n_layers), lm.n_layers)
-            vectors = search(lm, concept.words, 40, layers=late)
-            return (noise_edit(lm, vectors, c) for c in NOISES)
-        if method in ERASERS:
-            forget, keep = forget_and_keep(concept)
-            return (finetuned_eraser(lm, forget, keep, EraserConfig(method, lr=lr)) for lr in LEARNING_RATES)
-        raise ConceptLabError(f"Unknown method {method!r}; known are {', '.join(METHODS)}.")
-
-
-def dictionaries(lm: LanguageModel) -> dict:
-    """The shipped dictionaries of a model, or where there are none the live ones of the notebooks."""
-    layers = shipped_layers(lm.name)
-    if layers:
-        return {layer: load_shipped(lm, layer) for layer in layers}
-    profile = get_profile()
-    rows = token_rows(lm, course_texts(), n_ctx=128, n_tokens=profile.sae_tokens)
-    cfg = TrainConfig(d_sae=profile.sae_width, k=profile.sae_k, steps=profile.sae_steps)
-    return live_dictionaries(lm, rows, profile.sae_layers, cfg)
-
-
-def matched_edit(lm: LanguageModel, concept: Concept, ladder: Iterable[WeightEdit], drop: float) -> WeightEdit:
-    """The edit whose loss of dev margin is closest to `drop` times the original's margin (known questions only)."""
-    before = score_questions(lm, concept.dev)
-    known = before.correct
-    if not bool(known.any()):
-        raise ConceptLabError(f"{lm.name} answers no dev question about {concept.title}, so there is nothing to erase.")
-    wanted, best = drop * float(before.margin[known].mean()), None
-    for edit in ladder:
-        with edit.applied(lm):
-            lost = float((before.margin - score_questions(lm, concept.dev).margin)[known].mean())
-        miss = abs(lost - wanted)
-        if best is None or miss < best[0]:
-            best = (miss, edit)
-    if best is None:
-        raise ConceptLabError("The ladder of edits is empty, so there is none to choose.")
-    return best[1]
-
-
-def _edit(lm, concept: Concept, method: str, edits: dict, ladders: Callable, drop: float) -> WeightEdit:
-    if method == "random":
-        first = edits.get("pisces") or matched_edit(lm, concept, ladders(lm, concept, "pisces"), drop)
-        edits["pisces"] = first
-        return random_like(first)
-    return matched_edit(lm, concept, ladders(lm, concept, method), drop)
-
-
-# ---- the never-taught control -----------------------------------------------------------------------------
-def _never_taught_cells(lm: LanguageModel, table: ResultTable, names: Sequence[str], budget: Budget) -> None:
-    """`never_taught`: gain of the taught and erased copy under attack above that of a copy that never knew."""
-    fiction = load_fiction()
-    setting = setting_for(fiction, budget=budget)
-    usable = [n for n in names if n not in (*MEASURES, "language", "logit_lens", "probability_delta", "patching")]
-    missing = [n for n in usable if not _done(table, fiction.name, "never_taught", n)]
-    if not missing:
-        return
-    taught, lessons = teach(lm, fiction.lessons()), fiction.lessons(setting.questions)
-    keep = [*setting.unrelated[:20], *fact_texts(setting.facts)]
-    cfg = EraserConfig("npo", steps=30, lr=1e-4)
-    copies = erased_copies(lm, taught, lambda model: finetuned_eraser(model, lessons, keep, cfg))
-    for attack in missing:
-        found = never_taught(lm, taught, copies, functools.partial(_strike, attack, setting), setting.questions)
-        cells = {}
-        for i, strength in enumerate(found.attacked.labels or found.attacked.steps):
-            scores = {"taught": found.taught, "erased": found.erased, "never": found.never}
-            scores |= {"attacked": found.attacked.values[i], "never_attacked": found.never_attacked.values[i]}
-            cells[strength] = {name: bootstrap(s.margin) for name, s in scores.items()}
-            cells[strength]["above_control"] = found.above_control(at=i)
-        _write(table, fiction.name, "never_taught", attack, cells, found.attacked)
-        print(f"never taught, {attack}: {found.above_control()}", flush=True)
+def edit_size(edit: WeightEdit) -> int:
+    """Numbers that describe an edit."""
+    return sum(x.numel() for change in edit.changes.values() for x in vars(change).values())
 
 
 def _strike(attack: str, setting: Setting, lm: LanguageModel, edit: WeightEdit) -> AttackResult:

@@ -1,0 +1,137 @@
+"""Edits of every method for one concept, brought to about the same direct efficacy on dev questions.
+
+PISCES, alone and with the embedding edit, is what `conceptlab.erasure` makes of it. The others follow it: Needle by its
+number of vectors, gradient ascent and NPO by the moment at which their training stops and by a factor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import cached_property
+
+from ..attacks import (
+    EraserConfig,
+    Fiction,
+    Setting,
+    fact_texts,
+    finetuned_eraser,
+    forget_and_keep,
+    leaked,
+    translatable,
+)
+from ..baselines import needle_edit
+from ..cache import ConceptLabError
+from ..concepts import Concept
+from ..edits import WeightEdit
+from ..erasure import Erasure, ErasureConfig, shipped_dictionaries
+from ..evaluation import QuestionScores, score_questions
+from ..models import LanguageModel
+from ..text import Question
+
+ERASERS = ("gradient_ascent", "npo")
+ERASER = EraserConfig(steps=16, batch_size=4, n_ctx=24, lr=2e-4, every=1)  # of an hour's table on two CPU cores
+FICTION_ERASER = EraserConfig("npo", steps=10, batch_size=6, n_ctx=24, lr=1e-4)
+FACTORS = (1.0, 0.85, 0.7, 0.55)  # by which a training that overshot is scaled back
+LEAST = 0.25  # share of the original's margin that is taken away at least, where PISCES takes less
+
+
+class Edits:
+    """`Edits(lm, concept)(method)`: the edit of a method; parts that several methods need are made once."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        concept: Concept,
+        cfg: ErasureConfig | None = None,
+        eraser: EraserConfig = ERASER,
+        n_questions: int = 16,
+        shared: dict | None = None,
+    ):
+        """`shared`: where dictionaries are kept from one concept to the next."""
+        self.lm, self.concept, self.cfg, self.eraser = lm, concept, cfg or ErasureConfig(), eraser
+        self.n_questions, self.shared = n_questions, {} if shared is None else shared
+
+    @cached_property
+    def work(self) -> Erasure:
+        if self.lm.name not in self.shared:
+            self.shared[self.lm.name] = shipped_dictionaries(self.lm)
+        return Erasure(self.lm, self.shared[self.lm.name], self.concept, self.cfg)
+
+    @cached_property
+    def dev(self) -> tuple[Question, ...]:
+        return known_questions(self.lm, self.concept, self.n_questions, "dev")
+
+    @cached_property
+    def before(self) -> QuestionScores:
+        return score_questions(self.lm, self.dev)
+
+    def __call__(self, method: str) -> WeightEdit:
+        if method == "random":
+            return self.work.edit("random_norm")
+        if method == "needle":
+            vectors, counts = self.work.vectors, self.cfg.needle_n
+            return closest(self.lost, (needle_edit(self.lm, vectors, n) for n in counts), self.wanted)
+        if method in ERASERS:
+            forget, keep = forget_and_keep(self.concept)
+            cfg = replace(self.eraser, method=method)
+            edit = finetuned_eraser(self.lm, forget, keep, cfg, self._enough)
+            return closest(self.lost, (edit * factor for factor in FACTORS), self.wanted)
+        return self.work.edit(method)
+
+    @cached_property
+    def wanted(self) -> float:
+        """Nats of dev margin that every method should take away: what PISCES does, but LEAST of it all at least."""
+        return max(self.lost(self.work.edit("pisces")), LEAST * float(self.before.margin.mean()))
+
+    def lost(self, edit: WeightEdit) -> float:
+        """Nats of margin that an edit costs on known dev questions."""
+        with edit.applied(self.lm):
+            return self._fallen(score_questions(self.lm, self.dev))
+
+    def _fallen(self, now: QuestionScores) -> float:
+        return float((self.before.margin - now.margin).mean())
+
+    def _enough(self, lm: LanguageModel) -> bool:
+        return self._fallen(score_questions(lm, self.dev)) >= self.wanted
+
+
+def known_questions(
+    lm: LanguageModel, concept: Concept, n: int, split: str = "test", at_least: int = 4
+) -> tuple[Question, ...]:
+    """The first `n` questions that `lm` answers rightly and the title does not, those with translations first.
+
+    Raises ConceptLabError where it knows fewer than `at_least`.
+    """
+    asked = [q for q in getattr(concept, split) if not leaked([concept.title], [q])]
+    foreign = {q.id for q in translatable(asked)}
+    asked.sort(key=lambda q: q.id not in foreign)
+    known: list[Question] = []
+    for i in range(0, len(asked), n):  # no more than it takes
+        part = asked[i : i + n]
+        known += [q for q, right in zip(part, score_questions(lm, part).correct.tolist(), strict=True) if right]
+        if len(known) >= n:
+            break
+    if len(known) < at_least:
+        raise ConceptLabError(
+            f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed."
+        )
+    return tuple(known[:n])
+
+
+def closest(lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wanted: float) -> WeightEdit:
+    """The edit whose `lost(edit)` is nearest to `wanted`; the first of equals. Raises ConceptLabError for no edit."""
+    best: tuple[float, WeightEdit] | None = None
+    for edit in edits:
+        miss = abs(lost(edit) - wanted)
+        if best is None or miss < best[0]:
+            best = miss, edit
+    if best is None:
+        raise ConceptLabError("There is no edit to choose from; give at least one strength.")
+    return best[1]
+
+
+def erase_fiction(lm: LanguageModel, fiction: Fiction, setting: Setting) -> WeightEdit:
+    """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept."""
+    keep = [*setting.unrelated[:10], *fact_texts(setting.facts)]
+    return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, FICTION_ERASER)
