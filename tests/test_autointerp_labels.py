@@ -290,19 +290,27 @@ def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path
     from test_pisces import make_sae
 
     from conceptlab.concepts import load_concept
-    from conceptlab.pisces import candidates
+    from conceptlab.pisces import Feature, candidates
 
-    module = sys.modules["conceptlab.pisces.candidates"]
     lm = tiny_llama(initializer_range=0.5)
     saes, path = {1: make_sae(lm, 1)}, tmp_path / "candidates.json"
     two = [load_concept("golf"), load_concept("uranium")]
-    found = candidates(lm, saes, two, path, 5, progress=False, n_texts=6, n_ctx=24)
-    assert set(found) == {"golf", "uranium"} and all(len(places) <= 5 for places in found.values())
-    assert all(layer == 1 and 0 <= index < saes[1].cfg.d_sae for places in found.values() for layer, index in places)
-    monkeypatch.setattr(module, "find_features", lambda *a, **k: 1 / 0)
-    assert candidates(lm, saes, two[:1], path, 5, progress=False, n_texts=6, n_ctx=24) == {"golf": found["golf"]}
-    with pytest.raises(ZeroDivisionError):
-        candidates(lm, saes, two, path, 6, progress=False, n_texts=6, n_ctx=24)
+    calls = []
+
+    def find(concept):
+        calls.append(concept.name)
+        return [Feature(1, index) for index in (3, 1)]
+
+    def run(concepts, n=5, find=find):
+        return candidates(lm, saes, concepts, path, find, {"n": n}, progress=False)
+
+    found = run(two)
+    assert found == {"golf": [(1, 3), (1, 1)], "uranium": [(1, 3), (1, 1)]} and calls == ["golf", "uranium"]
+    assert run(two[:1]) == {"golf": found["golf"]} and len(calls) == 2
+    run(two, n=6)
+    assert calls == ["golf", "uranium"] * 2, "other settings: searched again"
+    with pytest.raises(ConceptLabError):
+        run([load_concept("japan")], n=6, find=lambda _: [Feature(0, 1)])  # no dictionary of that layer
 
 
 def test_concepts_add_features_and_texts(tiny, monkeypatch, tmp_path):

@@ -104,14 +104,16 @@ def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: di
     """Add what PISCES may use for the concepts to the listed features; the texts that make these fire."""
     from .autointerp import label_texts, labels_path
     from .concepts import list_concepts, load_concept
-    from .erasure import ErasureConfig
+    from .erasure import Erasure, ErasureConfig
     from .pisces import candidates
     from .sae import load_shipped, shipped_layers
 
     concepts = [load_concept(name) for name in arguments.concepts or list_concepts()]
     saes = {layer: load_shipped(lm, layer, arguments.saes) for layer in shipped_layers(lm.name, arguments.saes)}
     path = labels_path(lm.name, 0, arguments.out).with_name("candidates.json")
-    found = candidates(lm, saes, concepts, path, ErasureConfig().n_candidates)
+    cfg = ErasureConfig()
+    settings = {key: getattr(cfg, key) for key in ("n_candidates", "n_evidence", "n_asked", "reach_tau", "min_share")}
+    found = candidates(lm, saes, concepts, path, lambda concept: Erasure(lm, saes, concept, cfg).candidates, settings)
     wanted = set(saes if arguments.layers is None else map(lm.check_layer, arguments.layers))
     for layer, feature in (place for places in found.values() for place in places):
         if layer in wanted:

@@ -105,26 +105,27 @@ class Erasure:
         return self.evidence.signs
 
     @cached_property
-    def features(self) -> list[Feature]:
-        """The features with the most selective edits that pass the causal filter; where none does, the least bad ones.
-
-        Empty where no dictionary has a feature that fires on the concept.
-        """
+    def candidates(self) -> list[Feature]:
+        """The features with the most selective edits, before the causal filter; none where no feature fires on it."""
         cfg = self.cfg
         if not self.saes:
             return []
         try:
-            candidates = reaching_features(
+            return reaching_features(
                 self.lm, self.saes, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
             )
         except ConceptLabError:
             return []
-        if not cfg.n_questions:
+
+    @cached_property
+    def features(self) -> list[Feature]:
+        """The candidates that pass the causal filter; where none does, the least bad ones."""
+        cfg, candidates = self.cfg, self.candidates
+        if not candidates or not cfg.n_questions:
             return candidates
         single = [pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs) for f in candidates]
         effects = edit_effects(self.lm, single, self.concept, cfg.n_questions)
-        chosen = causal_filter(candidates, effects) or [candidates[i] for i in effects[:, 0].argsort().tolist()[:3]]
-        return chosen
+        return causal_filter(candidates, effects) or [candidates[i] for i in effects[:, 0].argsort().tolist()[:3]]
 
     @property
     def edited(self) -> list[Feature]:

@@ -141,7 +141,7 @@ def sample_by_rate(
 
 
 def neuron_values(
-    lm: LanguageModel, harvest: Harvest, layer: int, neurons: Sequence[int], batch_size: int = 32, progress: bool = True
+    lm: LanguageModel, harvest: Harvest, layer: int, neurons: Sequence[int], batch_size: int = 16, progress: bool = True
 ) -> Float[Tensor, "tokens n"]:
     """Activations of a few MLP neurons at the kept tokens of a harvest; kept in the cache (one forward pass)."""
     keep_neurons(lm, harvest, {layer: neurons}, batch_size, progress)
@@ -153,7 +153,7 @@ def keep_neurons(
     lm: LanguageModel,
     harvest: Harvest,
     neurons: Mapping[int, Sequence[int]],
-    batch_size: int = 32,
+    batch_size: int = 16,
     progress: bool = True,
 ) -> None:
     """Fill the cache that `neuron_values` reads, for several layers (layer -> neurons) in one forward pass."""

@@ -15,7 +15,7 @@ from ..autointerp import EvidenceJudge, Label, UnitExamples, detection, text_lab
 from .feedback import check_equal, check_true, passed
 
 
-def check_label(text: str, examples: UnitExamples, foreign: Sequence[Label]) -> None:
+def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) -> None:
     """Score a label written by hand on held-out contexts of its unit, beside the labels of other units."""
     name, judge = "your label", EvidenceJudge()
     label = text_label(examples.unit, "by hand", text if isinstance(text, str) else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,8 +11,7 @@ from tqdm import tqdm
 from ..cache import atomic_path
 from ..concepts import Concept
 from ..models import LanguageModel
-from .features import Dictionaries, by_layer
-from .find import find_features
+from .features import Dictionaries, Feature, by_layer
 
 
 def candidates(
@@ -20,22 +19,21 @@ def candidates(
     saes: Dictionaries,
     concepts: Sequence[Concept],
     path: Path,
-    n: int = 24,
+    find: Callable[[Concept], Sequence[Feature]],
+    settings: Mapping[str, float],
     progress: bool = True,
-    **options,
 ) -> dict[str, list[tuple[int, int]]]:
-    """Concept -> `(layer, index)` of its `n` best candidates (`find_features`, which takes `options`), best first.
+    """Concept -> `(layer, index)` of what `find` proposes for it, best first; `settings` say how it does.
 
     Written to `path` (JSON) after every concept; those that are there, found with the same settings, are not searched
-    again. About a minute per concept and model on two cores.
+    again.
     """
-    recipe = {"model": lm.name, "layers": sorted(saes), "widths": [saes[x].cfg.d_sae for x in sorted(saes)], "n": n}
-    recipe |= options
+    recipe = {"model": lm.name, "layers": sorted(saes), "widths": [saes[x].cfg.d_sae for x in sorted(saes)], **settings}
     known = _read(path)
     found = known.get("candidates", {}) if known.get("recipe") == recipe else {}
     missing = [concept for concept in concepts if concept.name not in found]
     for concept in tqdm(missing, unit="concept", desc="candidates", disable=not progress or not missing):
-        features = find_features(lm, saes, concept, n, **options)
+        features = find(concept)
         if features:
             by_layer(lm, saes, features)  # raises for a feature that no dictionary has
         found[concept.name] = [[f.layer, f.index] for f in features]
