@@ -6,7 +6,7 @@ fitted to a few hundred steps at most; the point is what attacks do to them, not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,19 +65,18 @@ def finetuned_eraser(
     forget_rows = text_rows(lm, forget, cfg.n_ctx)
     keep_rows = text_rows(lm, keep, cfg.n_ctx) if keep else []
     before = {name: p.detach().clone() for name, p in chosen.items()}
-    reference = _sequence_scores(lm, forget_rows, cfg.batch_size) if cfg.method == "npo" else None
-    numbered = [[i, *row] for i, row in enumerate(forget_rows)]  # the reference score travels with its row
-    forget_batches = row_batches(numbered, cfg.batch_size, cfg.seed)
+    endless = row_batches(forget_rows, cfg.batch_size, cfg.seed)
+    planned = [lm.pad(next(endless)) for _ in range(cfg.steps)]
+    reference = _before_training(lm, planned) if cfg.method == "npo" else None
     keep_batches = row_batches(keep_rows, cfg.batch_size, cfg.seed) if keep_rows else None
     with torch.enable_grad(), trainable(lm, chosen):
         optimiser = torch.optim.AdamW(list(chosen.values()), lr=cfg.lr, weight_decay=0.0)
         for step in range(cfg.steps):
-            batch = next(forget_batches)
-            ids, mask = lm.pad([row[1:] for row in batch])
+            ids, mask = planned[step]
             if reference is None:
                 loss = -next_token_loss(lm, ids, mask)
             else:
-                loss = npo_loss(sequence_logprobs(lm, ids, mask), reference[[row[0] for row in batch]], cfg.beta)
+                loss = npo_loss(sequence_logprobs(lm, ids, mask), reference[step], cfg.beta)
             if keep_batches is not None:
                 loss = loss + cfg.keep * next_token_loss(lm, *lm.pad(next(keep_batches)))
             if not torch.isfinite(loss):
@@ -111,6 +110,6 @@ def sequence_logprobs(
 
 
 @torch.no_grad()
-def _sequence_scores(lm: LanguageModel, rows: Sequence[list[int]], size: int) -> Float[Tensor, " n"]:
-    parts: Iterable = (rows[i : i + size] for i in range(0, len(rows), size))
-    return torch.cat([sequence_logprobs(lm, *lm.pad(part)) for part in parts])
+def _before_training(lm: LanguageModel, batches: Sequence[tuple[Tensor, Tensor]]) -> list[Float[Tensor, " batch"]]:
+    """The reference scores of the rows that will be trained on, and of no others."""
+    return [sequence_logprobs(lm, ids, mask) for ids, mask in batches]
