@@ -20,7 +20,7 @@ def candidates(
     concepts: Sequence[Concept],
     path: Path,
     find: Callable[[Concept], Sequence[Feature]],
-    settings: Mapping[str, float],
+    settings: Mapping[str, float | int],
     progress: bool = True,
 ) -> dict[str, list[tuple[int, int]]]:
     """Concept -> `(layer, index)` of what `find` proposes for it, best first; `settings` say how it does.
