@@ -8,6 +8,8 @@ import pytest
 import torch
 from test_sae_shipped import built, sentences  # noqa: F401 (a fixture)
 
+from conceptlab.cache import ConceptLabError
+
 
 def record(feature, label="on ' king'", layer=0, explained=True, **changes):
     from conceptlab.autointerp import FeatureLabel
@@ -34,7 +36,6 @@ def test_files_are_read_as_written_and_equal_records_give_equal_bytes(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
     from conceptlab.autointerp import labels_path, load_records, read_labels, write_labels
-    from conceptlab.cache import ConceptLabError
 
     path = labels_path("m", 6, tmp_path)
     with pytest.raises(ConceptLabError, match=r"layer 6 \(labelled layers: none\).*conceptlab label --model m"):
@@ -49,7 +50,6 @@ def test_files_that_cannot_be_read(tmp_path):
 
 def test_search_shows_both_kinds_of_evidence():
     from conceptlab.autointerp import hit_lines, search_labels
-    from conceptlab.cache import ConceptLabError
 
     records = [
         record(0, top_tokens=(" gold", " silver"), promoted=(" Gold", "en")),  # 1 + 1
@@ -120,7 +120,6 @@ def bench(tiny):
 
 def test_controls_fire_as_often_as_their_features(bench):
     from conceptlab.autointerp import control_units, feature_units
-    from conceptlab.cache import ConceptLabError
 
     features = feature_units(bench.lm, bench.sae, bench.firings, bench.choose())
     assert len(features.units) == 6
@@ -208,7 +207,6 @@ def test_labels_are_made_once_resumed_and_the_same(tiny, tmp_path, monkeypatch):
 
 def test_features_that_do_not_fire_or_exist(tiny, bench):
     from conceptlab.autointerp import label_dictionaries, label_features
-    from conceptlab.cache import ConceptLabError
 
     (lonely,) = label_features(bench, bench.choose()[:1])
     assert lonely.label == "unexplained" and not lonely.scores and lonely.rate > 0
@@ -243,7 +241,6 @@ def test_the_command_line_passes_on_what_it_was_told(monkeypatch, tmp_path, caps
 
 
 def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
-    from conceptlab.cache import ConceptLabError
     from conceptlab.reproduce import ResultTable, autointerp, read_table
 
     experiment = sys.modules["conceptlab.reproduce.autointerp"]
