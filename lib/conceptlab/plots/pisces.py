@@ -85,13 +85,15 @@ def plot_scorecards(names: Sequence[str], relative: np.ndarray, gold: np.ndarray
 def plot_reach(
     reach: np.ndarray, effects: np.ndarray, names: Sequence[str], kept: Sequence[bool], title: str
 ) -> Figure:
-    """Effect of single edits on the target `[n]` (nats) against their reach `[n]`; kept features are filled."""
+    """Effect of single edits on the target `[n]` (nats) against their reach `[n]`; kept ones are filled and named."""
     fig, ax = new_figure(width=7, height=3.6)
     for on, face in ((True, COLORS["target"]), (False, "white")):
         chosen = np.asarray(kept) == on
         label = "kept by the causal filter" if on else "dropped"
         ax.plot(reach[chosen], effects[chosen], "o", ms=7, color=COLORS["target"], mfc=face, label=label)
-    for x, y, name in zip(reach, effects, names, strict=True):
+    for x, y, name, on in zip(reach, effects, names, kept, strict=True):
+        if not on:  # those that do nothing lie on each other
+            continue
         ax.annotate(name, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7, color=COLORS["ink"])
     ax.axhline(0, color=COLORS["ink"], lw=0.8)
     finish(ax, title, "reach: written on the concept over written elsewhere", "change of gold log-prob. (nats)", True)
