@@ -126,7 +126,9 @@ def strength_curves(
             markersize=5,
         )  # fmt: skip
     ax.set_xticks(range(len(names)), names)
-    finish(ax, title, x, y, legend=legend)
+    finish(ax, title, x, y)
+    if legend:
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return ax.figure
 
 
