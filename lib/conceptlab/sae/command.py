@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -67,7 +66,7 @@ def train_dictionaries(
     if missing and held_out is not None and world.rank == 0:
         judge = HeldOut(lm, held_out, harvest_layers or layers, loss_rows, progress)
     for layer in missing:
-        start, checkpoint = time.monotonic(), _checkpoint(recipe, layer)
+        checkpoint = _checkpoint(recipe, layer)
         sae, history = train_sae(data, cfg, lm, layer, progress, checkpoint, world)
         if world.rank == 0:
             facts = {
@@ -77,7 +76,7 @@ def train_dictionaries(
                 "tokens": data.n_tokens,
                 "tokens_trained_on": cfg.steps * min(cfg.batch_size, data.n_tokens),
                 "processes": world.size,
-                "training_minutes": round((time.monotonic() - start) / 60, 2),
+                "training_minutes": round(history.minutes, 2),
             }
             _save(lm, sae, history, facts, folders[layer], judge)
             shutil.rmtree(checkpoint, ignore_errors=True)

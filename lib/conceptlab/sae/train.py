@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -60,6 +61,7 @@ class History:
     dead: list[float] = field(default_factory=list)  # share of features that have not fired for `dead_after` tokens
     loss: list[float] = field(default_factory=list)  # what is minimised
     l0: list[float] = field(default_factory=list)  # active features per token
+    minutes: float = field(default=0.0, compare=False)  # in all parts of a run that was interrupted
 
 
 def train_sae(
@@ -92,6 +94,7 @@ def train_sae(
     run = _Run(sae, cfg, world, scale)
     done = run.resume(checkpoint) if checkpoint is not None else 0
     hidden = not progress or world.rank > 0
+    start = time.monotonic() - 60 * run.history.minutes
     bar = tqdm(total=cfg.steps, initial=done, unit="step", disable=hidden, desc=_title(cfg, layer), mininterval=2)
     for step, picks in enumerate(shuffled_batches(len(source), cfg.batch_size, cfg.seed, cfg.steps)):
         if step < done:
@@ -100,6 +103,7 @@ def train_sae(
         if step % 10 == 0 or step == cfg.steps - 1:
             bar.set_postfix(run.log(step), refresh=False)
         bar.update()
+        run.history.minutes = (time.monotonic() - start) / 60
         if checkpoint is not None and ((step + 1) % cfg.checkpoint_every == 0 or step == cfg.steps - 1):
             run.save(checkpoint, step + 1)
     bar.close()
