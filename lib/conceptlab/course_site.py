@@ -61,7 +61,7 @@ h2 { font-size: 1.05rem; margin: 0 0 0.3rem; } p { margin: 0.3rem 0; }
 </style></head><body>
 <h1>Concept Lab</h1>
 <p>What a language model knows, where it is stored, and whether it can be erased.
-Profile <b>{{ profile }}</b>. Numbers are from this run.</p>
+Profile <b>{{ profile }}</b>. Numbers are from the last run of each notebook.</p>
 <main>
 {%- for c in cards %}
 <a class="card" href="{{ c.page }}">
