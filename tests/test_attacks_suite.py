@@ -18,6 +18,7 @@ from conceptlab.attacks import (
     EraserConfig,
     Hits,
     floor_of,
+    known_questions,
     leaked,
     load_fiction,
     per_question,
@@ -33,7 +34,7 @@ from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import QuestionScores, score_questions
 from conceptlab.reproduce import ResultTable, attacks, matched, read_table
-from conceptlab.reproduce.matched import closest, known_questions
+from conceptlab.reproduce.matched import closest
 from conceptlab.reproduce.pooled import Record, Records, pooled, share_difference
 from conceptlab.text import Question
 

@@ -165,13 +165,12 @@ def attack(arguments: argparse.Namespace) -> None:
     """Attack a saved edit, or the unchanged model, with the questions of one concept."""
     from dataclasses import replace
 
-    from .attacks import QUICK, QUICK_BUDGET, SUITE, run_attack, setting_for, summarise
+    from .attacks import QUICK, QUICK_BUDGET, SUITE, known_questions, run_attack, setting_for, summarise
     from .attacks.base import applied
     from .attacks.suite import COUNTED
     from .concepts import load_concept
     from .edits import WeightEdit
     from .models import load_model
-    from .reproduce.matched import known_questions
 
     names = arguments.attacks or QUICK
     if unknown := [name for name in names if name not in SUITE]:

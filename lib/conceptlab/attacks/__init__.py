@@ -39,7 +39,18 @@ from .relearning import (
     unrelated_texts,
 )
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
-from .suite import QUICK, QUICK_BUDGET, SUITE, Budget, Setting, floor_of, run_attack, setting_for, summarise
+from .suite import (
+    QUICK,
+    QUICK_BUDGET,
+    SUITE,
+    Budget,
+    Setting,
+    floor_of,
+    known_questions,
+    run_attack,
+    setting_for,
+    summarise,
+)
 from .undoing import UndoConfig, undo
 
 __all__ = [
@@ -82,6 +93,7 @@ __all__ = [
     "forget_and_keep",
     "gcg",
     "hidden_knowledge",
+    "known_questions",
     "leaked",
     "load_fiction",
     "lora",

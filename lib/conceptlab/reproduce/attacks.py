@@ -21,6 +21,7 @@ from ..attacks import (
     Budget,
     Setting,
     erased_copies,
+    known_questions,
     load_fiction,
     never_taught,
     run_attack,
@@ -35,7 +36,7 @@ from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
 from ..evaluation import Interval, bootstrap
 from ..models import LanguageModel
-from .matched import ERASERS, Edits, erase_fiction, known_questions
+from .matched import ERASERS, Edits, erase_fiction
 from .pooled import DIRECT, Records, direct_record, pooled, record_of
 from .table import ResultTable
 

@@ -17,8 +17,7 @@ from ..attacks import (
     fact_texts,
     finetuned_eraser,
     forget_and_keep,
-    leaked,
-    translatable,
+    known_questions,
 )
 from ..baselines import needle_edit
 from ..cache import ConceptLabError
@@ -94,29 +93,6 @@ class Edits:
 
     def _enough(self, lm: LanguageModel) -> bool:
         return self._fallen(score_questions(lm, self.dev)) >= self.wanted
-
-
-def known_questions(
-    lm: LanguageModel, concept: Concept, n: int, split: str = "test", at_least: int = 4
-) -> tuple[Question, ...]:
-    """The first `n` questions that `lm` answers rightly and the title does not, those with translations first.
-
-    Raises ConceptLabError where it knows fewer than `at_least`.
-    """
-    asked = [q for q in getattr(concept, split) if not leaked([concept.title], [q])]
-    foreign = {q.id for q in translatable(asked)}
-    asked.sort(key=lambda q: q.id not in foreign)
-    known: list[Question] = []
-    for i in range(0, len(asked), n):  # no more than it takes
-        part = asked[i : i + n]
-        known += [q for q, right in zip(part, score_questions(lm, part).correct.tolist(), strict=True) if right]
-        if len(known) >= n:
-            break
-    if len(known) < at_least:
-        raise ConceptLabError(
-            f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed."
-        )
-    return tuple(known[:n])
 
 
 def closest(lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wanted: float) -> WeightEdit:
