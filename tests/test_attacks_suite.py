@@ -206,6 +206,7 @@ def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_pat
     assert made.count("npo") == 1 and made.count("pisces") == 1
     settings = json.loads(again.path.with_suffix(".json").read_text())["settings"]
     assert settings["skipped"] == ["japan needle: no needle."] and settings["edits"]["japan npo"] == {"x": 0.1}
+    assert "japan pisces" in settings["edits"]  # although the resumed run had nothing left to do with it
     everywhere = [r for r in rows if r["concept"] == "all" and r["method"] == "pisces"]
     alone = [r for r in rows if r["concept"] == "japan" and r["method"] == "pisces"]
     values = {(r["attack"], r["budget"]): r["value"] for r in alone if r["metric"] == "value"}

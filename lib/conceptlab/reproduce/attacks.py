@@ -11,6 +11,7 @@ not (`never_taught`).
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from ..attacks import (
 )
 from ..attacks.base import AttackResult, applied
 from ..attacks.suite import MEASURES
-from ..cache import ConceptLabError
+from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
 from ..evaluation import Interval, bootstrap
@@ -107,7 +108,9 @@ class _Run:
     def __init__(self, lm: LanguageModel, table: ResultTable, names: Sequence[str], budget: Budget, records: Records):
         self.lm, self.table, self.names, self.budget, self.records = lm, table, names, budget, records
         self.skipped: list[str] = []
-        self.edits: dict[str, dict] = {}  # concept and method -> what the edit says of itself
+        self.notes = table.path.with_suffix("") / "edits.json"
+        # concept and method -> what the edit says of itself; kept on disk, for a run that is resumed
+        self.edits: dict[str, dict] = json.loads(self.notes.read_text()) if self.notes.exists() else {}
 
     # ---- one concept ----------------------------------------------------------------------------------------
     def concept(self, name: str, methods: Sequence[str], known: Callable, maker: Maker) -> None:
@@ -131,6 +134,9 @@ class _Run:
         except ConceptLabError as error:
             return self._skip(f"{name} {method}: {error}")
         self.edits[f"{name} {method}"] = {} if edit is None else edit.info
+        self.notes.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self.notes) as temporary:
+            temporary.write_text(json.dumps(self.edits) + "\n")
         with torch.no_grad(), applied(edit, self.lm):
             erased = setting.score(self.lm)
         for attack in attacks:
