@@ -1,5 +1,7 @@
 """One concept's erasure on a tiny model: what is chosen on dev, what is kept, and the command."""
 
+from dataclasses import replace
+
 import pytest
 
 from conceptlab import cli
@@ -12,7 +14,8 @@ from conceptlab.erasure import METHODS, Erasure, ErasureConfig, shipped_dictiona
 from conceptlab.evaluation import SearchConfig
 
 SMALL = ErasureConfig(
-    taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), turns=(1.0, 2.0), n_candidates=4, counts=(1, 2),
+    taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), matched_n=(2, 20, 10**9), word_mus=(0.5, 1.0),
+    turns=(1.0, 2.0), n_candidates=4, counts=(1, 2),
     n_evidence=4, n_asked=4, min_share=0.0, n_questions=2, search=SearchConfig(n_questions=3, n_texts=1),
     ember=EmberConfig(12, 0.05, iterations=4, mass_ratio=0.05, min_share=0.0, n_texts=20),
 )  # fmt: skip
@@ -38,13 +41,18 @@ def test_what_is_edited_by_which_method(lm, saes, kept):
     assert set(edits["directional"].changes) == {lm.down_proj_name(f.layer) for f in work.features}
     embedding = set(edits["embedding"].changes)
     assert set(edits["pisces_embedding"].changes) == layers | embedding and not layers & embedding
+    assert set(edits["words"].changes) == set(edits["random_words"].changes) == embedding
+    assert set(edits["pisces_words"].changes) == layers | embedding
+    assert edits["random_words"].info["delta"] == work.settings["words"]["delta"]
+    assert work.settings["needle_matched"]["n"] in (2, 20)
     for method in ("pisces", "random_features", "random_direction", "random_norm"):
         assert set(edits[method].changes) == layers, method
     norms = {method: edit.report(lm)["norm"] for method, edit in edits.items()}
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
     assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
-    assert set(work.settings) == {"pisces", "directional", "embedding", "pisces_embedding", "needle"}
-    assert len(list(kept.glob("*.json"))) == 5
+    searched = {"pisces", "directional", "embedding", "words", "pisces_embedding", "pisces_words", "needle"}
+    assert set(work.settings) == searched | {"needle_matched"}
+    assert len(list(kept.glob("*.json"))) == len(searched)
 
 
 def test_without_dictionaries_only_some_methods_work(lm):
@@ -52,6 +60,19 @@ def test_without_dictionaries_only_some_methods_work(lm):
     assert work.features == [] and work.edit("needle").changes
     with pytest.raises(ConceptLabError, match="No features were given"):
         work.edit("pisces")
+
+
+def test_needle_takes_as_many_vectors_as_cost_what_pisces_costs(lm, saes, monkeypatch):
+    work = Erasure(lm, saes, load_concept("golf"), SMALL)
+    cost = {"pisces": 2.0, 2: 0.5, 20: 1.9}
+    monkeypatch.setattr(Erasure, "_lost", lambda self, edit: cost[edit.info.get("n", "pisces")])
+    assert work.edit("needle_matched").info["n"] == 20
+    cost["pisces"] = 0.6
+    again = Erasure(lm, saes, load_concept("golf"), SMALL)
+    assert again.edit("needle_matched").info["n"] == 2  # 20 were tried, and cost too much
+    few = Erasure(lm, saes, load_concept("golf"), replace(SMALL, matched_n=(10**9,)))
+    with pytest.raises(ConceptLabError, match="fewer than 1000000000 vectors"):
+        few.edit("needle_matched")
 
 
 def test_strengths_are_chosen_on_dev_and_kept(lm, saes, monkeypatch):

@@ -124,14 +124,14 @@ def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: di
 def erase(arguments: argparse.Namespace) -> None:
     """Erase a concept with a method whose strength is chosen on dev questions; save the edit, or the edited model."""
     from .concepts import load_concept
-    from .erasure import Erasure, ErasureConfig, shipped_dictionaries
+    from .erasure import WITHOUT_FEATURES, Erasure, ErasureConfig, shipped_dictionaries
     from .evaluation import compare, scorecard
     from .models import load_model
 
     if arguments.out is None and arguments.export is None and not arguments.card:
         raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
     lm = load_model(arguments.model)
-    saes = {} if arguments.method in ("needle", "embedding") else shipped_dictionaries(lm)
+    saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm)
     work = Erasure(lm, saes, load_concept(arguments.concept), ErasureConfig(), arguments.seed)
     edit = work.edit(arguments.method)
     print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)

@@ -124,10 +124,10 @@ def concept_tokens(
     It is when it is one of the concept's words (with or without a leading space), or at least two letters long and
     `rate_ratio` times as frequent in the concept's texts; look-alike words never are.
     """
-    counts, background = _counts(lm, own), _counts(lm, others)
+    counts, background = token_counts(lm, own), token_counts(lm, others)
     n, m = max(counts.total(), 1), max(background.total(), 1)
-    named = _single(lm, (w for word in concept.words for w in (word, f" {word}")))
-    spared = _single(lm, (w for word in concept.lookalikes for w in (word, f" {word}")))
+    named = single_tokens(lm, (w for word in concept.words for w in (word, f" {word}")))
+    spared = single_tokens(lm, (w for word in concept.lookalikes for w in (word, f" {word}")))
     labels = {}
     for token in {*counts, *background, *named}:
         often = counts[token] >= cfg.min_count and counts[token] / n >= cfg.rate_ratio * background[token] / m
@@ -136,12 +136,14 @@ def concept_tokens(
     return labels
 
 
-def _counts(lm: LanguageModel, texts: Sequence[str]) -> Counter[int]:
+def token_counts(lm: LanguageModel, texts: Sequence[str]) -> Counter[int]:
+    """How often each token occurs in the texts."""
     rows = lm.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
     return Counter(token for row in rows for token in row)
 
 
-def _single(lm: LanguageModel, words: Iterable[str]) -> set[int]:
+def single_tokens(lm: LanguageModel, words: Iterable[str]) -> set[int]:
+    """Ids of those strings that are one token each."""
     rows = (lm.tokenizer(word, add_special_tokens=False).input_ids for word in words)
     return {row[0] for row in rows if len(row) == 1}
 

@@ -1,8 +1,10 @@
 """Erasing one concept by any method: find what it needs, choose the strength on dev questions, return the edit.
 
 Methods: `pisces`; `directional` (directional ablation of the same features); `embedding` (EMBER's edit of the input
-embeddings alone); `pisces_embedding` (both); `needle` (the top-n concept vectors set to zero); and three controls of
-the size of the PISCES edit: `random_features`, `random_direction` (the same rows) and `random_norm` (random rows).
+embeddings alone) and `words` (the whole embeddings of the concept's words); `pisces_embedding` and `pisces_words`
+(PISCES and one of these); `needle` (the top-n concept vectors set to zero) and `needle_matched` (as many of them as
+cost the target what PISCES costs it, whatever else breaks). Controls: three of the size of the PISCES edit,
+`random_features`, `random_direction` (the same rows) and `random_norm` (random rows), and `random_words`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from .concept_vectors import ConceptVector
 from .concepts import Concept
 from .edits import WeightEdit
 from .embedding_edit import ConceptAtoms, EmberConfig, concept_atoms, embedding_edit
-from .evaluation import Asked, Judge, SearchConfig, edit_effects, search_settings
+from .evaluation import Asked, Judge, SearchConfig, edit_effects, score_questions, search_settings
 from .models import LanguageModel
 from .pisces import (
     PUBLISHED,
@@ -33,11 +35,13 @@ from .pisces import (
     reaching_features,
 )
 from .sae import load_sae, load_shipped, shipped_layers
+from .word_edit import random_word_atoms, word_atoms
 
 METHODS = (
-    "pisces", "directional", "pisces_embedding", "embedding", "needle", "random_features", "random_direction",
-    "random_norm",
+    "pisces", "directional", "pisces_embedding", "pisces_words", "embedding", "words", "needle", "needle_matched",
+    "random_features", "random_direction", "random_norm", "random_words",
 )  # fmt: skip
+WITHOUT_FEATURES = ("embedding", "words", "random_words", "needle")  # methods that need no dictionary
 Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
 
 
@@ -50,7 +54,10 @@ class ErasureConfig:
     mus: tuple[float, ...] = (6.0, 10.0, 16.0, 24.0)  # strength, in largest projections of the layer
     turns: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)  # c of the directional edit
     deltas: tuple[float, ...] = (5.0, 20.0, 50.0)  # strength of the embedding edit (of EMBER's eight)
+    word_deltas: tuple[float, ...] = (1.0, 2.0)  # strength of the edit of the words: 1 takes their meaning, 2 turns it
+    word_mus: tuple[float, ...] = (0.25, 0.5, 1.0)  # of the chosen PISCES edit's mu, together with the words
     needle_n: tuple[int, ...] = (10, 50, 200)  # concept vectors set to zero
+    matched_n: tuple[int, ...] = (100, 300, 1000, 3000, 6000, 10_000)  # so many until as much is lost as by PISCES
     ramp: int = 0  # layers below it are edited more weakly (10 for Gemma-2, as published)
     n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
     n_asked: int = 40  # and answered dev questions of each
@@ -138,6 +145,10 @@ class Erasure:
         return concept_atoms(self.lm, self.concept, self.cfg.ember)
 
     @cached_property
+    def word_atoms(self) -> ConceptAtoms:
+        return word_atoms(self.lm, self.concept)
+
+    @cached_property
     def vectors(self) -> list[ConceptVector]:
         return needle_vectors(self.lm, self.concept, max(*self.cfg.needle_n, 20))
 
@@ -160,7 +171,16 @@ class Erasure:
         """The best setting on dev questions (finished cells are kept in the cache), and its edit."""
         strongest = make(**{knob: float(values[-1]) for knob, values in axes.items()})
         size = f"{strongest.report(self.lm)['norm']:.3g}"  # another dictionary with features of the same numbers
-        about = [self.lm.name, self.concept.name, method, strongest.info, size, axes, asdict(self.cfg), self.seed]
+        about = [
+            self.lm.name,
+            self.concept.name,
+            method,
+            strongest.info,
+            size,
+            axes,
+            asdict(self.cfg.search),
+            self.seed,
+        ]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         path = cache_dir() / "search" / f"{name}.json"
         best = search_settings(self.lm, self.concept, axes, make, self.cfg.search, path, judge=self.judge).best
@@ -196,6 +216,51 @@ class Erasure:
         return self.chosen(
             "needle", {"n": self.cfg.needle_n}, lambda n: needle_edit(self.lm, self.vectors, int(n), seed=self.seed)
         )
+
+    def _words(self) -> WeightEdit:
+        axes = {"delta": self.cfg.word_deltas}
+        return self.chosen("words", axes, lambda delta: embedding_edit(self.lm, self.word_atoms, delta))
+
+    def _pisces_words(self) -> WeightEdit:
+        """The chosen edit of the words and, on top of it, the chosen PISCES edit or a weaker one."""
+        first, full = self.edit("words"), self.edit("pisces")
+        n, tau, mu = (self.settings["pisces"][knob] for knob in ("n", "tau", "mu"))
+
+        def make(share: float) -> WeightEdit:
+            if share == 1:
+                return full + first
+            chosen = self.features[: int(n)]
+            return pisces_edit(self.lm, self.saes, chosen, tau, share * mu, self.signs, ramp=self.cfg.ramp) + first
+
+        return self.chosen("pisces_words", {"share": self.cfg.word_mus}, make)
+
+    def _needle_matched(self) -> WeightEdit:
+        """The number of vectors whose loss on known dev questions comes closest to that of PISCES."""
+        wanted, best = self._lost(self.edit("pisces")), None
+        vectors = needle_vectors(self.lm, self.concept, max(self.cfg.matched_n))
+        for n in (n for n in self.cfg.matched_n if n <= len(vectors)):
+            edit = needle_edit(self.lm, vectors, n, seed=self.seed)
+            lost = self._lost(edit)
+            if best is None or abs(lost - wanted) < best[0]:
+                best = abs(lost - wanted), edit
+            if lost >= wanted:
+                break
+        if best is None:
+            raise ConceptLabError(f"There are fewer than {min(self.cfg.matched_n)} vectors for needle_matched to take.")
+        self.settings["needle_matched"] = {"n": float(best[1].info["n"])}
+        return best[1]
+
+    def _lost(self, edit: WeightEdit) -> float:
+        """Nats of margin that known dev questions on the concept lose."""
+        with edit.applied(self.lm):
+            now = score_questions(self.lm, self.judge.questions["target"])
+        return float((self.judge.base.scores["target"].margin - now.margin).mean())
+
+    def _random_words(self) -> WeightEdit:
+        """The edit of the words at the strength chosen for them."""
+        edit = self.edit("words")
+        drawn = random_word_atoms(self.lm, self.concept, self.word_atoms, self.seed)
+        return embedding_edit(self.lm, drawn, float(edit.info["delta"]))
 
     def _random_features(self) -> WeightEdit:
         return random_feature_edit(self.lm, self.saes, self.edited, self.edit("pisces"), self.seed)

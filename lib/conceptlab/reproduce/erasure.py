@@ -45,7 +45,7 @@ class FinalConfig:
     n_texts: int = 6  # held-out passages
     n_vectors: int = 20  # concept vectors whose residue is measured
     forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
-    forms_of: tuple[str, ...] = ("pisces", "pisces_embedding")  # after these methods only
+    forms_of: tuple[str, ...] = ("pisces", "pisces_embedding", "words", "pisces_words")  # after these methods only
     n_forms: int = 24  # known facts at most
     writing: bool = False  # repetition and instructions count in the coherence; doubles the time
 
