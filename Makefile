@@ -32,7 +32,7 @@ lab: fetch ## open JupyterLab on the notebooks
 bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 	@$(PY) tests/bench $(ONLY)
 
-saes: fetch ## rebuild the shipped dictionaries in data/saes (minutes on a GPU, hours on a CPU)
+saes: fetch ## build the dictionaries that data/saes lacks (minutes on a GPU, hours on a CPU)
 	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done
 
 crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab read each other's files?

@@ -34,6 +34,7 @@ from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import QuestionScores, score_questions
 from conceptlab.reproduce import ResultTable, attacks, matched, read_table
+from conceptlab.reproduce.attacks import edit_path
 from conceptlab.reproduce.matched import closest
 from conceptlab.reproduce.pooled import Record, Records, pooled, share_difference
 from conceptlab.text import Question
@@ -150,6 +151,18 @@ def test_what_is_kept_lies_between_guessing_and_the_original(lm, edit):
     assert kept.value == pytest.approx((0.5 - 0.25) / (0.75 - 0.25))
     result = run_attack("forms", lm, edit, setting)
     assert float(floor_of("forms", result, 0).mean()) == 0.25 and floor_of("relearning", result, 0) is None
+
+
+def test_the_shipped_edit_is_read_or_else_made(lm, tmp_path, monkeypatch):
+    module = sys.modules[attacks.__module__]
+    monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(module, "Edits", lambda lm, concept: lambda method: constant(lm, 0.5))
+    japan = load_concept("japan")
+    assert module.shipped_edit(lm, japan).info == {"x": 0.5}  # nothing is kept
+    path = edit_path(tmp_path / "results" / f"attacks_{lm.name}.csv", "japan", "pisces")
+    path.parent.mkdir(parents=True)
+    constant(lm, 0.1).save(path)
+    assert module.shipped_edit(lm, japan).info == {"x": 0.1}
 
 
 # ---- the table --------------------------------------------------------------------------------------------

@@ -169,15 +169,6 @@ def test_judge_uses_the_shape_only_of_unlisted_tokens():
     assert EvidenceJudge().judge(label, contexts).tolist() == [3.25, 0.75, 0.0]
 
 
-def test_id_of_is_the_inverse_of_piece(corpus):
-    from conceptlab.cache import ConceptLabError
-
-    example = corpus.example(10)
-    assert corpus.id_of(example.token) == int(corpus.token_ids[10])
-    with pytest.raises(ConceptLabError, match="no example"):
-        corpus.id_of("Atlantis")
-
-
 def test_thin_keeps_order_and_limit(corpus):
     indices = torch.arange(100)
     kept = corpus.thin(indices, 10, per_doc=2)
@@ -327,12 +318,12 @@ def test_balanced_accuracy_by_hand():
 
 
 def test_one_label_cannot_be_shuffled(scored):
-    from conceptlab.autointerp import EvidenceJudge, shuffled_aurocs
+    from conceptlab.autointerp import EvidenceJudge, detect
     from conceptlab.cache import ConceptLabError
 
     labels, new, _ = scored
     with pytest.raises(ConceptLabError, match="two units"):
-        shuffled_aurocs(EvidenceJudge(), labels[:1], new[:1])
+        detect(EvidenceJudge(), labels[:1], new[:1], new[:1])
 
 
 def test_neuron_values_are_the_model_s(tiny_llama, tmp_path, monkeypatch):

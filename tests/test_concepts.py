@@ -122,6 +122,13 @@ def broken(tmp_path, change):
     return path
 
 
+def test_a_file_that_is_no_yaml(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: [golf")
+    with pytest.raises(ConceptLabError, match="mine.yaml is not valid YAML"):
+        load_concept(path)
+
+
 def test_a_file_of_ones_own(tmp_path):
     path = broken(tmp_path, lambda raw: raw.update(name="mine"))
     assert load_concept(path).name == load_concept(str(path)).name == "mine"
@@ -131,6 +138,8 @@ def test_a_file_of_ones_own(tmp_path):
     ("change", "message"),
     [
         (lambda raw: raw.pop("words"), "mine.yaml has no key 'words'"),
+        (lambda raw: raw.update(neighbour="tennis"), "mine.yaml does not fit the schema of data/README.md"),
+        (lambda raw: raw["questions"]["dev"][0].update(answer="b"), "mine.yaml does not fit the schema"),
         (lambda raw: raw["neighbour"].pop("texts"), "mine.yaml has no key 'texts'"),
         (lambda raw: raw["questions"]["test"][0].pop("options"), "mine.yaml has no key 'options'"),
         (lambda raw: raw["questions"]["dev"][0].update(answer=9, id="bad-1"), "mine.yaml: question bad-1 needs"),

@@ -42,7 +42,7 @@ def test_tables_that_cannot_be_read(tmp_path):
     with pytest.raises(ConceptLabError, match="make it with `conceptlab reproduce`"):
         read_table(tmp_path / "none.csv")
     (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConceptLabError, match="has not the columns of a results table"):
+    with pytest.raises(ConceptLabError, match="has not the columns experiment"):
         read_table(tmp_path / "wrong.csv")
 
 

@@ -332,12 +332,6 @@ def test_loss_recovered():
     assert half.value == pytest.approx(0.5) and half.low < 0.5 < half.high and half.n == 3
 
 
-def test_pool_max():
-    values = torch.tensor([[1.0, -5.0], [3.0, -7.0], [2.0, 0.0]])
-    found = S.pool_max(values, torch.tensor([2, 2, 0]), 3)
-    assert found.tolist() == [[2.0, 0.0], [-torch.inf, -torch.inf], [3.0, -5.0]]
-
-
 def test_auroc_against_counting_pairs():
     g = torch.Generator().manual_seed(0)
     scores = torch.randint(0, 6, (40, 3), generator=g).float()  # many ties

@@ -214,18 +214,6 @@ def test_learning_rate_rises_and_falls():
     assert factors.index(1.0) == 9 and factors[10:] == sorted(factors[10:], reverse=True)
 
 
-def test_live_dictionaries_are_trained_once(tmp_path, monkeypatch, tiny_llama):
-    lm = tiny_llama()  # reads the tokenizer from the real cache
-    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
-    rows = token_rows(lm, ["some words about nothing much at all"] * 40, n_ctx=16)
-    cfg = S.TrainConfig(d_sae=32, k=4, steps=4, batch_size=32)
-    first = S.live_dictionaries(lm, rows, (0, 1), cfg, progress=False)
-    assert list(first) == [0, 1] and first[1].cfg.hook_name == lm.mlp_output(1) and first[1].cfg.k == 4
-    monkeypatch.setattr(S.train, "train_sae", None)  # would raise if it were called again
-    second = S.live_dictionaries(lm, rows, (0, 1), cfg, progress=False)
-    assert torch.equal(first[1].W_enc, second[1].W_enc)
-
-
 # ---- several processes -----------------------------------------------------------------------------------
 TOGETHER = dict(d_sae=64, k=2, steps=40, batch_size=64, dead_after=150, resample_at=(0.5,))
 CURVES = ("loss", "fve", "l0", "dead")

@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("train-sae", help="train dictionaries of MLP outputs")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--layers", type=int, nargs="+", help="0-based; negative ones from the end")
-    verb.add_argument("--shipped", action="store_true", help="rebuild data/saes: only --model, --layers, --out count")
+    verb.add_argument("--shipped", action="store_true", help="fill data/saes: only --model, --layers, --out count")
     verb.add_argument("--architecture", default="topk", help="relu, gated, topk, batchtopk or jumprelu")
     verb.add_argument("--d-sae", type=int, default=4_096, help="features")
     verb.add_argument("--k", type=int, default=32, help="active features per token (topk, batchtopk)")
@@ -231,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("concept", help="name in data/concepts, or a YAML file of your own")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument(
-        "--method", default="pisces", help="pisces, directional, embedding, pisces_embedding, needle or a control"
+        "--method", default="pisces", help="pisces, pisces_words, words, needle, ...; a wrong name lists them all"
     )
     verb.add_argument("--out", type=Path, help="file for the edit (safetensors)")
     verb.add_argument("--export", type=Path, help="folder for the edited model, to be loaded by plain transformers")

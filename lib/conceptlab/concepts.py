@@ -95,6 +95,8 @@ def load_concept(name: str | Path) -> Concept:
         return _concept(raw, path, neighbour)
     except KeyError as error:
         raise ConceptLabError(f"{path.name} has no key {error}; see data/README.md for the schema.") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConceptLabError(f"{path.name} does not fit the schema of data/README.md: {error}") from None
 
 
 def course_texts(n_general: int = 600, seed: int = 0) -> list[str]:
@@ -120,7 +122,10 @@ def general_questions(split: str) -> tuple[Question, ...]:
 
 
 def _read_yaml(path: Path) -> dict:
-    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml: ten times as fast
+    try:
+        return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml: ten times as fast
+    except yaml.YAMLError as error:
+        raise ConceptLabError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _concept(raw: dict, path: Path, neighbour: Concept | None = None) -> Concept:

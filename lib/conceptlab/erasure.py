@@ -70,19 +70,23 @@ class ErasureConfig:
     ember: EmberConfig = EmberConfig()
 
 
-def shipped_dictionaries(lm: LanguageModel) -> Dictionaries:
-    """The shipped dictionary of every layer that has one; public ones where the authors published an edit with them.
+def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
+    """The shipped dictionaries of some layers, or of every layer that has one.
 
-    Raises ConceptLabError when there are neither.
+    Where the authors published an edit of a model, and nothing is shipped, the public ones that they used. Raises
+    ConceptLabError when there are neither.
     """
-    layers = shipped_layers(lm.name)
+    shipped = shipped_layers(lm.name)
     for (model, _), published in PUBLISHED.items():
-        if model == lm.name and not layers:
-            wanted = sorted({f.layer for f in published.features})
+        if model == lm.name and not shipped:
+            wanted = sorted({f.layer for f in published.features}) if layers is None else layers
             return {layer: load_sae(published.dictionaries, layer, lm=lm) for layer in wanted}
-    if not layers:
-        raise ConceptLabError(f"No dictionary of {lm.name} is shipped; train some with `conceptlab train-sae`.")
-    return {layer: load_shipped(lm, layer) for layer in layers}
+    if not shipped:
+        raise ConceptLabError(
+            f"No dictionary of {lm.name} is shipped; train one per layer with "
+            f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
+        )
+    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else layers)}
 
 
 class Erasure:
@@ -121,7 +125,8 @@ class Erasure:
             return reaching_features(
                 self.lm, self.saes, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
             )
-        except ConceptLabError:
+        except ConceptLabError as error:
+            print(f"{self.concept.name}: {error}", flush=True)
             return []
 
     @cached_property
@@ -246,7 +251,9 @@ class Erasure:
             if lost >= wanted:
                 break
         if best is None:
-            raise ConceptLabError(f"There are fewer than {min(self.cfg.matched_n)} vectors for needle_matched to take.")
+            raise ConceptLabError(
+                f"There are fewer than {min(self.cfg.matched_n)} vectors for needle_matched to take; lower `matched_n`."
+            )
         self.settings["needle_matched"] = {"n": float(best[1].info["n"])}
         return best[1]
 

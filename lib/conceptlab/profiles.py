@@ -22,15 +22,8 @@ class Profile:
     concept_questions: int = 16  # questions per concept in the causal validation
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
-    sae_layers: tuple[int, ...] = (
-        5,
-        6,
-        7,
-    )  # harvested together, shared by 02 to 05; where edits of facts worked best on dev
-    sae_tokens: int = 130_000  # tokens harvested for the live dictionaries
-    sae_width: int = 2_048  # features of the live dictionary
+    sae_layer: int = 6  # the layer that 02 and 03 look at
     sae_k: int = 32  # active features per token
-    sae_steps: int = 400  # optimisation steps (of 512 tokens) of the live dictionary
     sae_class_texts: int = 16  # leads per topic and per concept in the comparison of features with neurons
     sae_toy_steps: int = 600  # steps (of 256 tokens) of every dictionary of planted features
     sae_grid_tokens: int = 65_000  # tokens harvested for the comparison of architectures
@@ -48,14 +41,14 @@ class Profile:
 
 _FULL = replace(
     Profile(), name="full", projection_words=False, noise_draws=10, concept_questions=50, questions=80,
-    sae_tokens=400_000, sae_width=4_096, sae_steps=3_000, sae_class_texts=80, sae_toy_steps=2_000,
+    sae_class_texts=80, sae_toy_steps=2_000,
     sae_grid_tokens=400_000, sae_grid_width=2_048, sae_grid_steps=800, sae_loss_rows=100,
     label_features=200, relearn_steps=60, attack_questions=60,
     bootstrap=10_000,
 )  # fmt: skip
 _PAPER = replace(
     _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct",
-    sae_tokens=20_000_000, sae_width=16_384, sae_steps=20_000, label_features=1_000, relearn_steps=400, relearn_lr=1e-5,
+    label_features=1_000, relearn_steps=400, relearn_lr=1e-5,
 )  # fmt: skip
 PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}
 

@@ -78,7 +78,7 @@ def vital_articles() -> tuple[Article, ...]:
 
 @lru_cache(1)
 def web_passages() -> tuple[str, ...]:
-    """The held-out corpus `web-passages`: 1,000 OpenWebText passages. No dictionary is trained on the first 200."""
+    """The corpus `web-passages`: 1,000 OpenWebText passages; the first 200 are held out of all training."""
     return tuple(r["0"] for r in _evals_rows("schelling_point/owt_5.jsonl"))
 
 

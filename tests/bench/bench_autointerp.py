@@ -39,6 +39,6 @@ def _bench():
     from conceptlab.text import token_rows
 
     quick, texts = PROFILES["quick"], label_texts()
-    lm, layer = load_model(quick.model, device="cpu"), quick.sae_layers[1]
+    lm, layer = load_model(quick.model, device="cpu"), quick.sae_layer
     data = harvest(lm, token_rows(lm, texts), [layer])
     return Workbench(lm, load_shipped(lm, layer), data, as_articles(texts), LabelConfig(n=FEATURES))

@@ -187,7 +187,7 @@ def _material(kind: str, subject: Subject, strength: int) -> list[str]:
         "priming": few_shot_prompt((f.q, f.gold) for f in subject.facts[:strength]),
     }.get(kind)
     if text == "" or (kind == "priming" and len(subject.facts) < strength):
-        raise ConceptLabError(f"The attack {kind!r} needs more about {subject.title} than the subject holds.")
+        raise ConceptLabError(f"The attack {kind!r} needs more about {subject.title} than there is; leave it out.")
     return [] if text is None else [text]
 
 

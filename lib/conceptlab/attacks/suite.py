@@ -93,7 +93,8 @@ def known_questions(
             break
     if len(known) < at_least:
         raise ConceptLabError(
-            f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed."
+            f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed. "
+            "Choose another concept or a larger model."
         )
     return tuple(known[:n])
 

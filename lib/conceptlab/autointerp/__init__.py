@@ -48,7 +48,7 @@ from .metrics import (
     correlation_interval,
     f1_interval,
 )
-from .score import UNEXPLAINED, Detection, detect, shuffled_aurocs
+from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
 from .steer import SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 from .workbench import LabelConfig, Labelled, Workbench
@@ -126,7 +126,6 @@ __all__ = [
     "sample_by_rate",
     "score_label",
     "search_labels",
-    "shuffled_aurocs",
     "simulation",
     "steered_change",
     "strongest",

@@ -99,13 +99,6 @@ class Corpus:
             self._pieces[token_id] = self.lm.tokenizer.decode([token_id])
         return self._pieces[token_id]
 
-    def id_of(self, piece: str) -> int:
-        """The token id behind a readable string that an example of this corpus has shown."""
-        found = [i for i, text in self._pieces.items() if text == piece]
-        if not found:
-            raise ConceptLabError(f"{piece!r} is in no example of this corpus; give the string of one of its tokens.")
-        return found[0]
-
     def example(self, index: int, kind: str = "spread", activations: Tensor | None = None) -> Example:
         """The kept token `index` in its context; `activations` `[tokens]` of a unit, for the heat map."""
         row, pos, doc = int(self.harvest.row[index]), int(self.harvest.pos[index]), int(self.docs[index])

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..cache import ConceptLabError
@@ -100,24 +99,6 @@ def detect(
             )
         )
     return found
-
-
-def shuffled_aurocs(
-    judge: Judge, labels: Sequence[Label], held_out: Sequence[UnitExamples], n_shuffles: int = 20, hard: bool = False
-) -> Float[Tensor, "shuffles n"]:
-    """The control: row s gives every unit the label of the unit s + 1 places further on (never its own).
-
-    `hard`: against hard negatives; NaN for units without any. Raises ConceptLabError for fewer than two units.
-    """
-    columns = []
-    for i, examples in enumerate(held_out):
-        firing, silent = (examples.matched, examples.hard) if hard else (examples.spread, examples.silent)
-        foreign = _foreign(labels, i, n_shuffles)
-        if silent:
-            columns.append(auroc_rows(*_sides(judge, foreign, firing, silent)))
-        else:
-            columns.append(torch.full((len(foreign),), torch.nan))
-    return torch.stack(columns, 1)
 
 
 def _foreign(labels: Sequence[Label], i: int, n_shuffles: int) -> list[Label]:

@@ -155,7 +155,7 @@ def compare(
         now = after.scores[name]
         keep = before.correct if known else torch.ones_like(before.correct)
         if not bool(keep.any()):
-            raise ConceptLabError(f"The base model answers no {name} question rightly, so nothing is known to erase.")
+            raise ConceptLabError(f"The base model answers no {name} question rightly; choose another concept.")
         chance = 1 / before.logprobs.shape[1]
         pairs = before.correct[keep], now.correct[keep]
         value, samples[name] = _relative_samples(*pairs, chance, n_resamples, generator)

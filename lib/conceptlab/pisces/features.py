@@ -87,7 +87,7 @@ def random_features(saes: Dictionaries, features: Sequence[Feature], seed: int =
 def check_saes(lm: LanguageModel, saes: Dictionaries) -> None:
     """Raise unless there are dictionaries, each of the layer it stands for and of the model's width."""
     if not saes:
-        raise ConceptLabError("No dictionary was given; train some with live_dictionaries(lm, rows, layers, cfg).")
+        raise ConceptLabError("No dictionary was given; give one per layer, as `shipped_dictionaries(lm)` does.")
     for layer, sae in saes.items():
         if sae.cfg.d_in != lm.d_model or lm.check_layer(layer) != sae.cfg.hook_layer:
             raise ConceptLabError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,32 +43,6 @@ def recovery_curves(
     ax.set_xticks(sorted({s for curve in curves.values() for s in curve}))
     if legend:
         ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return ax.figure
-
-
-def share_bars(
-    shares: Mapping[str, Interval],
-    title: str,
-    controls: Sequence[str] = (),
-    ax: Axes | None = None,
-    names_shown: bool = True,
-) -> Figure:
-    """Recovered share of each attack with its interval, controls in grey; 0 is erased, 100 the original model."""
-    ax = ax or new_figure(width=8, height=1.3 + 0.4 * len(shares))[1]
-    names = list(shares)[::-1]
-    for row, name in enumerate(names):
-        share, color = shares[name], COLORS["control" if name in controls else "target"]
-        ax.plot([100 * share.low, 100 * share.high], [row, row], color=color, linewidth=3, alpha=0.5)
-        ax.plot(100 * share.value, row, "o", color=color, markersize=7)
-        ax.annotate(
-            f"{100 * share.value:.0f} %", (100 * share.value, row), xytext=(0, 7), textcoords="offset points",
-            fontsize=8, ha="center",
-        )  # fmt: skip
-    for level in (0, 100):
-        ax.axvline(level, color=COLORS["ink"], linewidth=0.8, zorder=0)
-    ax.set_yticks(range(len(names)), names if names_shown else [""] * len(names))
-    ax.set_ylim(-0.6, len(names) - 0.3)
-    finish(ax, title, "recovered share (%): 0 = erased, 100 = original")
     return ax.figure
 
 

@@ -12,34 +12,6 @@ from .style import COLORS, finish, new_figure
 SET_COLORS = {"target": COLORS["target"], "neighbour": COLORS["neighbour"], "general": COLORS["general"]}
 
 
-def plot_selectivity(names: Sequence[str], means: np.ndarray, title: str) -> Figure:
-    """Mean activation of each feature `[features, 3]` on texts of concept, neighbour and background."""
-    fig, ax = new_figure(width=8, height=0.27 * len(names) + 1.3)
-    at = np.arange(len(names))
-    ax.hlines(at, means.min(1), means.max(1), color="#CCCCCC", lw=1)
-    for label, column, color in zip(("concept", "neighbour", "background"), means.T, SET_COLORS.values(), strict=True):
-        ax.plot(column, at, "o", ms=5, color=color, label=f"{label} texts")
-    ax.set_yticks(at, names, fontsize=8)
-    ax.invert_yaxis()
-    finish(ax, title, "mean activation per token (length in the MLP output)", "", legend=True)
-    return fig
-
-
-def plot_effects(names: Sequence[str], effects: np.ndarray, kept: Sequence[bool], title: str) -> Figure:
-    """Change of the gold log-probability `[edits, 3]` of single edits on target, neighbour and general questions."""
-    fig, ax = new_figure(width=8, height=0.27 * len(names) + 1.3)
-    at = np.arange(len(names))
-    for (label, color), column, marker in zip(SET_COLORS.items(), effects.T, "osD", strict=True):
-        ax.plot(column, at, marker, ms=5, color=color, label=label)
-    ax.axvline(0, color=COLORS["ink"], lw=0.8)
-    ax.set_yticks(
-        at, [f"{name}  {'kept' if k else 'dropped'}" for name, k in zip(names, kept, strict=True)], fontsize=8
-    )
-    ax.invert_yaxis()
-    finish(ax, title, "change of gold log-probability (nats per token)", "", legend=True)
-    return fig
-
-
 def plot_grid(
     taus: Sequence[float], mus: Sequence[float], effects: np.ndarray, labels: Sequence[str], title: str
 ) -> Figure:
@@ -56,28 +28,6 @@ def plot_grid(
         ax.grid(False)
         finish(ax, label, "mu (strength)", "tau (rows must exceed it)" if i == 0 else "")
     fig.colorbar(image, ax=axes, label="change of gold log-prob. (nats)")
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return fig
-
-
-def plot_scorecards(names: Sequence[str], relative: np.ndarray, gold: np.ndarray, title: str) -> Figure:
-    """Relative accuracy and change of gold log-probability per edit, with 95 % intervals.
-
-    Both arrays are `[edits, sets, 3]`: value, low, high; the sets are target, neighbour, general.
-    """
-    fig, axes = new_figure(1, 2, width=10.5, height=4.2)
-    labels = ("accuracy kept (chance-corrected)", "change of gold log-prob. (nats)")
-    for ax, values, y in zip(axes, (relative, gold), labels, strict=True):
-        for i, (label, color) in enumerate(SET_COLORS.items()):
-            at = np.arange(len(names)) + (i - 1) * 0.26
-            middle, low, high = values[:, i].T
-            error = np.stack([middle - low, high - middle]).clip(0)
-            ax.bar(at, middle, 0.24, color=color, label=label)
-            ax.errorbar(at, middle, error, fmt="none", ecolor=COLORS["ink"], capsize=2, lw=1)
-        ax.axhline(0, color=COLORS["ink"], lw=0.8)
-        ax.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names], fontsize=9)
-        finish(ax, "", "", y)
-    fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 

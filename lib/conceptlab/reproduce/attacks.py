@@ -32,7 +32,7 @@ from ..attacks import (
 )
 from ..attacks.base import AttackResult, applied
 from ..attacks.suite import MEASURES
-from ..cache import ConceptLabError, atomic_path
+from ..cache import ConceptLabError, atomic_path, data_dir
 from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
 from ..evaluation import Interval, bootstrap
@@ -45,12 +45,12 @@ CONCEPTS = {
     "smollm2-135m": ("chemical_elements", "japan", "ancient_rome", "astronomy", "world_war_ii", "greek_culture"),
     "gemma3-270m": ("chemical_elements", "japan", "ancient_rome"),
 }
-METHODS = ("original", "pisces", "pisces_embedding", "needle", *ERASERS, "random")
+METHODS = ("original", "pisces", "pisces_embedding", "pisces_words", "needle", *ERASERS, "random")
 NAMES = (
     "relearning", "relearning_facts", "relearning_unrelated", "quantisation", "undoing", "logit_lens", "probe", "forms",
     "role", "article", "definition", "priming", "paraphrase", "language", "step_by_step", "soft_prompt",
 )  # fmt: skip
-# What each attack may spend in the table: an hour for six concepts on two CPU cores. Single concepts can afford more.
+# What each attack may spend in the table: 20 minutes for a concept on one CPU core. Single concepts can afford more.
 BUDGET = Budget(
     steps=5, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, thoughts=12, soft_steps=8, controls=False,
     strengths=(
@@ -223,6 +223,12 @@ class _Run:
 def edit_path(table: Path, concept: str, method: str) -> Path:
     """Where the edit of a concept that the table was made with is kept, if it is small."""
     return table.with_suffix("") / f"{concept}_{method}.safetensors"
+
+
+def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") -> WeightEdit:
+    """The edit that the table in data/results was made with; made here, in minutes, where none is kept."""
+    path = edit_path(data_dir() / "results" / f"attacks_{lm.name.replace('/', '_')}.csv", concept.name, method)
+    return WeightEdit.load(path) if path.exists() else Edits(lm, concept)(method)
 
 
 def edit_size(edit: WeightEdit) -> int:

@@ -72,13 +72,15 @@ def autointerp(
     """Fill the table, cell by cell; a run that was interrupted goes on with what is missing.
 
     `n` features per layer, chosen by rate. A language model (`dear`, by default `lm` itself) explains and judges the
-    first `n_dear` of the middle layer, on `contexts_dear` contexts of each side; so does the embedding judge, where its
-    package is.
+    first `n_dear` of the middle layer, on `contexts_dear` contexts of each side; so does the embedding judge, whose
+    model (84 MB) is downloaded once.
     """
     cfg = replace(cfg or LabelConfig(), n=n, seed=table.seed)
     layers = [lm.check_layer(x) for x in (shipped_layers(lm.name, saes) if layers is None else layers)]
     if not layers:
-        raise ConceptLabError(f"There is no dictionary of {lm.name}; build them with `make saes`.")
+        raise ConceptLabError(
+            f"There is no dictionary of {lm.name}; train some with `train-sae --out data/saes/<model>`."
+        )
     judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear or lm)]
     grids = {layer: _grid(judges, layer == layers[len(layers) // 2]) for layer in layers}
     kept = _Kept(table.partial.with_suffix(".json"))

@@ -29,7 +29,7 @@ from ..models import LanguageModel
 from ..text import Question
 
 ERASERS = ("gradient_ascent", "npo")
-ERASER = EraserConfig(steps=16, batch_size=4, n_ctx=24, lr=2e-4, every=1)  # of an hour's table on two CPU cores
+ERASER = EraserConfig(steps=16, batch_size=4, n_ctx=24, lr=2e-4, every=1)  # two minutes on one CPU core
 FICTION_ERASER = EraserConfig("npo", steps=10, batch_size=6, n_ctx=24, lr=1e-4)
 FACTORS = (1.0, 0.85, 0.7, 0.55)  # by which a training that overshot is scaled back
 LEAST = 0.25  # share of the original's margin that is taken away at least, where PISCES takes less

@@ -80,7 +80,7 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ConceptLabError(f"{path.name} has not the columns of a results table ({', '.join(COLUMNS)}).")
+            raise ConceptLabError(f"{path.name} has not the columns {', '.join(COLUMNS)}; make the table again.")
         return list(reader)
 
 

@@ -16,7 +16,6 @@ from .metrics import (
     fve,
     fve_by_group,
     loss_recovered,
-    pool_max,
     quality,
     spliced_loss,
 )
@@ -24,7 +23,7 @@ from .relu import ReLUSAE
 from .shipped import load_card, load_shipped, shipped_layers
 from .sparse import top_scores, weighted_rows
 from .topk import TopKSAE
-from .train import History, TrainConfig, live_dictionaries, train_sae
+from .train import History, TrainConfig, train_sae
 
 __all__ = [
     "ARCHITECTURES",
@@ -47,13 +46,11 @@ __all__ = [
     "fve",
     "fve_by_group",
     "jump_relu",
-    "live_dictionaries",
     "load_card",
     "load_sae",
     "load_shipped",
     "loss_recovered",
     "make_sae",
-    "pool_max",
     "quality",
     "sae_site",
     "save_sae",

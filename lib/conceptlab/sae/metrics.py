@@ -149,12 +149,6 @@ def loss_recovered(clean: Tensor, spliced: Tensor, zero: Tensor, n_resamples: in
 
 
 # ---- does a direction tell one class from the rest? ------------------------------------------------------
-def pool_max(values: Float[Tensor, "n d"], groups: Int[Tensor, " n"], n_groups: int) -> Float[Tensor, "n_groups d"]:
-    """Largest value of each column within each group of rows: token values become text values. Empty groups: -inf."""
-    out = torch.full((n_groups, values.shape[1]), -torch.inf, dtype=values.dtype, device=values.device)
-    return out.scatter_reduce(0, groups.to(values.device)[:, None].expand_as(values), values, "amax")
-
-
 def auroc(scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"]) -> Float[Tensor, " d"]:
     """Area under the ROC curve of each column: the chance that a positive scores above a negative, ties count half.
 

@@ -139,7 +139,7 @@ def load_card(model: str, layer: int, root: Path | None = None) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ConceptLabError(
-            f"{path} cannot be read ({type(error).__name__}); fetch it again or run `make saes`."
+            f"{path} cannot be read ({type(error).__name__}); restore it, or delete its folder and run `make saes`."
         ) from None
 
 
@@ -156,6 +156,6 @@ def _layer_folder(model: str, layer: int, root: Path | None) -> Path:
         there = ", ".join(map(str, shipped_layers(model, root)))
         raise ConceptLabError(
             f"No dictionary of {model}, layer {layer}, is shipped; "
-            + (f"there are layers {there}." if there else "train one with `conceptlab train-sae`.")
+            + (f"there are layers {there}." if there else "train one with `train-sae --out data/saes/<model>`.")
         )
     return folder

@@ -1,11 +1,8 @@
-"""Train a dictionary of any architecture on activations, and keep small live dictionaries for the notebooks."""
+"""Train a dictionary of any architecture on activations."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -16,17 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..activations import Harvest, harvest, shuffled_batches
-from ..cache import ConceptLabError, atomic_path, cache_dir
+from ..activations import Harvest, shuffled_batches
+from ..cache import ConceptLabError
 from ..models import LanguageModel
-from ..text import TokenRows
 from .architectures import architecture, make_sae
 from .base import SAE, SAEConfig
 from .checkpoint import load_checkpoint, save_checkpoint
 from .distributed import SOLO, World
-from .io import load_sae, save_sae
-
-_RECIPE = 2  # raised when training changes, so that dictionaries of the old recipe are not found again
 
 
 @dataclass(frozen=True)
@@ -280,22 +273,3 @@ def geometric_median(x: Float[Tensor, "n d"], steps: int = 50) -> Float[Tensor, 
 def _schedule(step: int, cfg: TrainConfig) -> float:
     warm = max(1, int(cfg.warmup * cfg.steps))
     return min((step + 1) / warm, (cfg.steps - step) / max(1, cfg.steps - warm), 1.0)
-
-
-def live_dictionaries(
-    lm: LanguageModel, rows: TokenRows, layers: Sequence[int], cfg: TrainConfig, progress: bool = True
-) -> dict[int, SAE]:
-    """Small dictionaries of several layers, trained here and now, and kept in the cache for the next notebook."""
-    key = json.dumps([_RECIPE, lm.name, asdict(_resolved(cfg)), hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()])
-    root = cache_dir() / "live_saes" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    found, missing = {}, [layer for layer in layers if not (root / f"layer_{layer:02d}" / "cfg.json").exists()]
-    if missing:
-        data = harvest(lm, rows, list(layers), progress=progress)
-    for layer in layers:
-        folder = root / f"layer_{layer:02d}"
-        if layer in missing:
-            sae, _ = train_sae(data, cfg, lm, layer, progress)
-            with atomic_path(folder) as temporary:
-                save_sae(sae, temporary)
-        found[layer] = load_sae(folder)
-    return found
