@@ -183,7 +183,7 @@ def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_pat
 
         return make
 
-    monkeypatch.setattr(module, "teach", lambda model, lessons: constant(model, 0.2))
+    monkeypatch.setattr(module, "teach", lambda model, lessons, cfg: constant(model, 0.2))
     monkeypatch.setattr(module, "erase_fiction", lambda model, **_: constant(model, -0.1))
     names = ("quantisation", "definition", "logit_lens", "undoing")
     methods = ("original", "pisces", "random", "npo", "needle")

@@ -107,7 +107,11 @@ def closest(lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wa
     return best[1]
 
 
-def erase_fiction(lm: LanguageModel, fiction: Fiction, setting: Setting) -> WeightEdit:
-    """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept."""
+def erase_fiction(lm: LanguageModel, fiction: Fiction, setting: Setting, pace: float = 1.0) -> WeightEdit:
+    """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept.
+
+    `pace` multiplies the learning rate.
+    """
     keep = [*setting.unrelated[:10], *fact_texts(setting.facts)]
-    return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, FICTION_ERASER)
+    cfg = replace(FICTION_ERASER, lr=FICTION_ERASER.lr * pace)
+    return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, cfg)
