@@ -38,7 +38,7 @@ from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
 from ..evaluation import Interval, bootstrap
 from ..models import LanguageModel
-from .matched import ERASER, ERASERS, Edits, erase_fiction
+from .matched import ERASER, ERASERS, FICTION_ERASER, Edits, erase_fiction
 from .pooled import DIRECT, Records, direct_record, pooled, record_of
 from .table import ResultTable
 
@@ -60,10 +60,9 @@ BUDGET = Budget(
         ("step_by_step", (1,)),
     ),
 )  # fmt: skip
-# Learning rates of the table are multiplied by this. At the rates of SmolLM2 two steps cost the unedited Gemma all its
-# margin on dev questions; at a thirtieth five steps cost an eighth.
-PACE = {"gemma3-270m": 1 / 30}
-TEACHING_RATE = {"gemma3-270m": 3e-5}  # teaches the invented facts there (margin -1.5 to 5.0)
+# Learning rates where those of SmolLM2 do not serve: at 3e-4 two steps of relearning cost the unedited Gemma all its
+# margin on dev questions, at 1e-5 five steps cost an eighth.
+RATES = {"gemma3-270m": {"relearn": 1e-5, "erase": 2e-5, "teach": 3e-5, "erase_fiction": 1e-5}}
 FICTION = ("relearning", "relearning_facts", "quantisation", "priming", "definition", "paraphrase", "soft_prompt")
 LARGEST = 100_000  # numbers in an edit that is kept; one of PISCES has about 2,000 per feature
 Maker = Callable[[LanguageModel, Concept], Callable[[str], WeightEdit]]
@@ -87,9 +86,9 @@ def attacks(
     ones done again. What cannot be run on a concept (no translations, no atom to edit) is named in the provenance.
     """
     concepts = CONCEPTS.get(lm.name, CONCEPTS["gemma3-270m"]) if concepts is None else concepts
-    pace = PACE.get(lm.name, 1.0)
-    budget = replace(budget, lr=budget.lr * pace)
-    maker = maker or functools.partial(Edits, eraser=replace(ERASER, lr=ERASER.lr * pace), shared={})
+    rates = RATES.get(lm.name, {})
+    budget = replace(budget, lr=rates.get("relearn", budget.lr))
+    maker = maker or functools.partial(Edits, eraser=replace(ERASER, lr=rates.get("erase", ERASER.lr)), shared={})
     if budget.read_layers is None:
         n = lm.n_layers  # a probe of every third layer would cost a tenth of the whole table
         budget = replace(budget, read_layers=tuple(sorted({n // 4, n // 2, 3 * n // 4})))
@@ -212,9 +211,10 @@ class _Run:
         missing = [n for n in usable if not self._done(fiction.name, "never_taught", n)]
         if not missing:
             return
-        pace = PACE.get(lm.name, 1.0)
-        taught = teach(lm, fiction.lessons(), replace(TEACHING, lr=TEACHING_RATE.get(lm.name, TEACHING.lr)))
-        erase = functools.partial(erase_fiction, fiction=fiction, setting=setting, pace=pace)
+        rates = RATES.get(lm.name, {})
+        taught = teach(lm, fiction.lessons(), replace(TEACHING, lr=rates.get("teach", TEACHING.lr)))
+        cfg = replace(FICTION_ERASER, lr=rates.get("erase_fiction", FICTION_ERASER.lr))
+        erase = functools.partial(erase_fiction, fiction=fiction, setting=setting, cfg=cfg)
         copies = erased_copies(lm, taught, erase)
         for attack in missing:
             found = never_taught(lm, taught, copies, functools.partial(_strike, attack, setting), setting.questions)

@@ -107,11 +107,9 @@ def closest(lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wa
     return best[1]
 
 
-def erase_fiction(lm: LanguageModel, fiction: Fiction, setting: Setting, pace: float = 1.0) -> WeightEdit:
-    """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept.
-
-    `pace` multiplies the learning rate.
-    """
+def erase_fiction(
+    lm: LanguageModel, fiction: Fiction, setting: Setting, cfg: EraserConfig = FICTION_ERASER
+) -> WeightEdit:
+    """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept."""
     keep = [*setting.unrelated[:10], *fact_texts(setting.facts)]
-    cfg = replace(FICTION_ERASER, lr=FICTION_ERASER.lr * pace)
     return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, cfg)
