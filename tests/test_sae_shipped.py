@@ -98,7 +98,7 @@ def test_shipped_layers_are_those_on_disk(tmp_path, tiny_llama):
     assert torch.equal(shipped.load_shipped(lm, -1, tmp_path).W_dec, sae.W_dec)
     with pytest.raises(ConceptLabError, match="layer 0, is shipped; there are layers 1"):
         shipped.load_shipped(lm, 0, tmp_path)
-    with pytest.raises(ConceptLabError, match="card.json cannot be read .FileNotFoundError.; fetch it again"):
+    with pytest.raises(ConceptLabError, match="card.json cannot be read .FileNotFoundError.; restore it"):
         shipped.load_card("tiny-llama", 1, tmp_path)
     with pytest.raises(ConceptLabError, match="No dictionaries of tiny-llama ship; train some with"):
         shipped.build_shipped(lm)

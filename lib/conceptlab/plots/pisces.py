@@ -52,16 +52,16 @@ def plot_reach(
 
 METHOD_STYLE = {  # method -> label, colour, marker
     "pisces": ("PISCES", COLORS["target"], "o"),
-    "pisces_words": ("PISCES + words", COLORS["target"], "P"),
+    "pisces_words": ("PISCES + words", COLORS["second"], "P"),
     "pisces_embedding": ("PISCES + embedding", COLORS["accent"], "D"),
-    "words": ("words alone", COLORS["second"], "v"),
+    "words": ("words alone", COLORS["general"], "v"),
     "embedding": ("embedding alone", COLORS["second"], "s"),
     "needle": ("Needle", COLORS["neighbour"], "^"),
     "needle_matched": ("Needle at PISCES' efficacy", COLORS["neighbour"], "v"),
     "random_features": ("random features", COLORS["control"], "x"),
     "random_words": ("random words", COLORS["control"], "+"),
     "random_direction": ("same rows, random direction", COLORS["ink"], "+"),
-    "random_norm": ("random rows", COLORS["general"], "x"),
+    "random_norm": ("random rows", COLORS["control"], "1"),
 }
 
 
