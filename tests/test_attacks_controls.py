@@ -150,6 +150,9 @@ def test_erasers_refuse_and_restore(lm):
     for method, lr, message in (("prayer", 1e-3, "Unknown method"), ("npo", 1e25, "diverged at step")):
         with pytest.raises(ConceptLabError, match=message):
             finetuned_eraser(lm, TEXTS, [], EraserConfig(method, lr=lr))
+    for wrong in (dict(steps=0), dict(every=0), dict(lr=0.0), dict(batch_size=0)):
+        with pytest.raises(ConceptLabError, match="of at least 1 and a positive lr"):
+            EraserConfig(**wrong)
     assert_untouched(lm, before)
 
 
@@ -159,3 +162,6 @@ def test_the_eraser_never_sees_test_questions_and_keeps_the_neighbour():
     assert not any(q.q in text for q in concept.test for text in forget + keep)
     assert len(keep) == 10 and any(a.text in keep for a in concept.neighbour.articles())
     assert any(concept.dev[0].q in text for text in forget)
+    forget, _ = forget_and_keep(concept, 5, held_out=concept.dev[:3])
+    assert not any(q.q in text for q in concept.dev[:3] for text in forget)
+    assert all(any(q.q in text for text in forget) for q in concept.dev[3:])

@@ -142,8 +142,10 @@ def test_patching_needs_the_same_passes(lm, edit):
     calls = iter(range(10))
     with pytest.raises(ConceptLabError, match="same forward passes"):
         patch(lm, edit, lambda m: score_questions(m, QUESTIONS[: 4 + 4 * next(calls)]))
-    with pytest.raises(ConceptLabError, match="width=0"):
+    with pytest.raises(ConceptLabError, match="got None, 0, 8"):
         patch(lm, edit, lambda m: 0, PatchConfig(width=0))
+    with pytest.raises(ConceptLabError, match="a width and a chunk of at least 1"):
+        patch(lm, edit, lambda m: 0, PatchConfig(layers=()))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.hf.modules())
 
 
@@ -155,13 +157,16 @@ def test_ridge_equals_gradient_descent_on_its_objective():
     penalty = 0.3 * float((X**2).sum()) / 6
     ((X @ w - y).square().sum() + penalty * w.square().sum()).backward()
     assert float(w.grad.abs().max()) < 1e-8
+    several = torch.stack([labels, labels.flip(0)])
+    alone = torch.stack([ridge_probe(X, row, 0.3) for row in several])
+    torch.testing.assert_close(ridge_probe(X, several, 0.3), alone)
 
 
 def test_a_probe_finds_a_planted_direction_and_shuffled_labels_do_not():
     labels = torch.randint(4, (80,), generator=torch.Generator().manual_seed(1))
     X = normal(80, 4, 20).double()
     X[torch.arange(80), labels, 7] += 3.0
-    w, error = cross_validated_probe(X[:60], labels[:60], ProbeConfig())
+    w, error, ridge = cross_validated_probe(X[:60], labels[:60], ProbeConfig())
     assert int(w.abs().argmax()) == 7 and error < 0.2
     assert float(((X[60:] @ w).argmax(1) == labels[60:]).float().mean()) > 0.8
     shuffled = labels[torch.randperm(80, generator=torch.Generator().manual_seed(2))]
@@ -180,11 +185,15 @@ def test_probe_on_a_model(lm, edit):
     result = probe(lm, edit, facts + QUESTIONS, QUESTIONS[:4], ProbeConfig(layers=(0, -1)))
     assert result.steps == (0, 1) and len(result.losses) == len(result.controls) == 2
     assert result.values[0].answers.tolist() == [0, 1, 2, 3]
+    assert len(result.controls[0].values) == 4 and bool((result.controls[0].values * 20 % 1 == 0).all())
     assert best_layer(result) == int(torch.tensor(result.losses).argmin())
     again = probe(lm, edit, facts, QUESTIONS[:4], ProbeConfig(layers=(0, -1)))
     # facts that hold a tested answer are not trained on: all of QUESTIONS whose gold is tested are gone
     kept = [q for q in QUESTIONS if q.gold not in {x.gold for x in QUESTIONS[:4]}]
     assert kept and not torch.equal(again.last.logprobs, result.last.logprobs)
+    for wrong in (dict(folds=1), dict(ridges=()), dict(layers=()), dict(shuffles=0)):
+        with pytest.raises(ConceptLabError, match="at least one layer, one penalty, two folds and one shuffle"):
+            ProbeConfig(**wrong)
     with pytest.raises(ConceptLabError, match="at least 5 facts"):
         probe(lm, None, QUESTIONS[:4], QUESTIONS)
 

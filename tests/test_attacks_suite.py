@@ -29,13 +29,13 @@ from conceptlab.attacks import (
     translatable,
 )
 from conceptlab.attacks.suite import MEASURES
+from conceptlab.baselines import closest
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import QuestionScores, score_questions
 from conceptlab.reproduce import ResultTable, attacks, matched, read_table
 from conceptlab.reproduce.attacks import edit_path
-from conceptlab.reproduce.matched import closest
 from conceptlab.reproduce.pooled import Record, Records, pooled, share_difference
 from conceptlab.text import Question
 
@@ -93,6 +93,7 @@ def test_a_setting_holds_no_answer_that_is_tested():
     setting = setting_for(load_concept("chemical_elements"))
     shown = [setting.subject.title, setting.subject.definition, *setting.subject.texts]
     shown += [f"{f.q} {f.gold}" for f in setting.facts]
+    shown += [*setting.unrelated]
     shown += [setting.control.title, setting.control.definition, *setting.control.texts]
     assert leaked(shown, setting.questions) == []
     assert len(setting.questions) > 20 and len(setting.facts) > 5
@@ -155,8 +156,8 @@ def test_what_is_kept_lies_between_guessing_and_the_original(lm, edit):
 
 def test_the_shipped_edit_is_read_or_else_made(lm, tmp_path, monkeypatch):
     module = sys.modules[attacks.__module__]
-    monkeypatch.setattr(module, "data_dir", lambda: tmp_path)
-    monkeypatch.setattr(module, "Edits", lambda lm, concept: lambda method: constant(lm, 0.5))
+    monkeypatch.setattr(sys.modules[ResultTable.__module__], "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(module, "Edits", lambda lm, concept, **_: lambda method: constant(lm, 0.5))
     japan = load_concept("japan")
     assert module.shipped_edit(lm, japan).info == {"x": 0.5}  # nothing is kept
     path = edit_path(tmp_path / "results" / f"attacks_{lm.name}.csv", "japan", "pisces")
@@ -222,11 +223,34 @@ def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_pat
     assert "japan pisces" in settings["edits"]  # although the resumed run had nothing left to do with it
     everywhere = [r for r in rows if r["concept"] == "all" and r["method"] == "pisces"]
     alone = [r for r in rows if r["concept"] == "japan" and r["method"] == "pisces"]
+    assert not list(tmp_path.glob("*.edits.json"))  # only while a run goes on
     values = {(r["attack"], r["budget"]): r["value"] for r in alone if r["metric"] == "value"}
     pooled_values = {(r["attack"], r["budget"]): r["value"] for r in everywhere if r["metric"] == "value"}
     assert pooled_values and all(
         float(values[k]) == pytest.approx(float(v), abs=1e-3) for k, v in pooled_values.items()
     )
+
+
+def test_the_seed_of_the_table_is_that_of_edits_and_attacks(lm, tmp_path):
+    module = sys.modules[attacks.__module__]
+    assert module.edit_maker(lm, 3)(lm, load_concept("japan")).seed == 3
+    found = {}
+    for seed in (0, 1):
+        table = ResultTable("attacks", lm, tmp_path, seed)
+        attacks(lm, table, ["japan"], ("original",), ("relearning",), n_questions=4, budget=SMALL)
+        rows = read_table(table.path)
+        found[seed] = [r["value"] for r in rows if (r["attack"], r["metric"]) == ("relearning", "value")]
+        assert found[seed] and {r["seed"] for r in rows} == {str(seed)}
+    assert found[0] != found[1]
+    kept = Records(tmp_path / f"attacks_{lm.name}.questions.json", seed=1)
+    assert kept.get("japan", "original", "relearning") is not None
+
+
+def test_records_of_a_finished_run_are_not_taken(tmp_path):
+    path = records(tmp_path).path
+    assert Records(path).get("a", "npo", "direct") is not None
+    assert Records(path, seed=1).get("a", "npo", "direct") is None
+    assert Records(path, resume=False).found == {}
 
 
 def test_an_attack_that_cannot_be_run_is_named_in_the_provenance(lm, tmp_path):
@@ -254,7 +278,9 @@ def test_known_questions_are_answered_rightly_and_begin_with_translated_ones(lm)
     translated = [q in translatable(known) for q in known]
     assert translated == sorted(translated, reverse=True)
     with pytest.raises(ConceptLabError, match="at least 1000 are needed"):
-        known_questions(lm, concept, 3, at_least=1000)
+        known_questions(lm, concept, 1000, at_least=1000)
+    with pytest.raises(ConceptLabError, match="At least 4 questions"):
+        known_questions(lm, concept, 0)
 
 
 def test_methods_follow_pisces_on_dev(lm, monkeypatch):
@@ -302,6 +328,11 @@ def test_shares_over_all_concepts_by_hand(tmp_path):
     language = pooled(found, ["a", "b"], "pisces", "language")["de"]
     assert language["n_concepts"].value == 1 and language["share"].value == pytest.approx(2 / 3)
     assert pooled(found, ["a"], "pisces", "gcg") == {}
+    found.add("a", "original", "relearning", Record(["5"], [[2.5, 4.5]]))
+    found.add("b", "original", "relearning", Record(["5"], [[2.5, 4.5]]))
+    below = pooled(found, ["a", "b"], "pisces", "relearning")["5"]["below_ceiling"]
+    assert below.value == pytest.approx(3.5 - 1.75) and below.n == 4
+    assert "below_ceiling" not in pooled(found, ["a", "b"], "original", "relearning")["5"]
 
 
 def test_shares_of_different_questions_are_not_compared():

@@ -84,6 +84,34 @@ def test_gradients_of_lora_are_those_of_the_merged_matrix(lm):
     torch.testing.assert_close(gA, 4.0 * a.B.detach().T @ G, rtol=1e-3, atol=1e-5)
 
 
+def test_lora_is_that_of_peft(lm, tiny_llama):
+    from peft import LoraConfig, get_peft_model
+
+    names = [n for n, p in lm.hf.named_parameters() if ".mlp." in n and p.ndim == 2]
+    other = tiny_llama()
+    config = LoraConfig(r=3, lora_alpha=6, target_modules=["up_proj", "gate_proj", "down_proj"], lora_dropout=0.0)
+    theirs = get_peft_model(other.hf, config)
+    ids = torch.tensor([[5, 9, 2, 7], [3, 3, 8, 1]])
+    with lora(lm, names, rank=3, alpha=6.0) as adapters:
+        assert len(adapters) == len(names) == sum("lora_B" in n for n, _ in theirs.named_parameters())
+        for i, (name, ours) in enumerate(adapters.items()):
+            module = theirs.base_model.model.get_submodule(name.removesuffix(".weight"))
+            with torch.no_grad():
+                ours.B.copy_(0.1 * normal(*ours.B.shape, seed=i))
+                module.lora_A["default"].weight.copy_(ours.A)
+                module.lora_B["default"].weight.copy_(ours.B)
+        losses = [m(ids, labels=ids).loss for m in (lm.hf, theirs)]
+        for loss in losses:
+            loss.backward()
+        torch.testing.assert_close(*losses)
+        for name, ours in adapters.items():
+            module = theirs.base_model.model.get_submodule(name.removesuffix(".weight"))
+            for mine, their in ((ours.A, module.lora_A), (ours.B, module.lora_B)):
+                assert float(mine.grad.abs().max()) > 0
+                torch.testing.assert_close(mine.grad, their["default"].weight.grad)
+    lm.hf.zero_grad(set_to_none=True)
+
+
 def test_lora_relearns_and_leaves_the_model_bit_identical(lm):
     before = weights(lm)
     ids, mask = lm.pad([lm.tokenizer(t).input_ids for t in TEXTS])
@@ -144,6 +172,9 @@ def test_other_facts_by_hand():
 def test_unrelated_texts_are_about_neither_concept_nor_neighbour():
     concept = load_concept("chemical_elements")
     texts = unrelated_texts(concept, 10, seed=1)
+    word = texts[0].split()[5].strip(".,")
+    asked = Question("x", "Which word?", (word, "b", "c", "d"), 0)
+    assert word in " ".join(texts) and not leaked(unrelated_texts(concept, 10, 1, [asked]), [asked])
     near = {a.text for c in (concept, concept.neighbour) for a in c.articles()}
     assert len(texts) == 10 and not near & set(texts)
 
@@ -256,6 +287,11 @@ def test_undoing_needs_a_weight_edit(lm):
         undo(lm, Quantised(edit), lambda m: 0)
     with pytest.raises(ConceptLabError, match="Unknown way 'guess'"):
         undo(lm, edit, lambda m: 0, UndoConfig("guess"))
+    with pytest.raises(ConceptLabError, match="at least one direction"):
+        undo(lm, edit, lambda m: 0, UndoConfig(directions=()))
+    rows = WeightEdit(lm.name, {lm.embedding_name() + INPUT: Rows(torch.tensor([5]), normal(1, 16), torch.tensor(99))})
+    with pytest.raises(ConceptLabError, match="changes no matrix of a block"):
+        undo(lm, rows, lambda m: 0)
     assert counter_edit(lm, edit, {}).changes == {}
 
 

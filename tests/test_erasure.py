@@ -71,7 +71,7 @@ def test_needle_takes_as_many_vectors_as_cost_what_pisces_costs(lm, saes, monkey
     again = Erasure(lm, saes, load_concept("golf"), SMALL)
     assert again.edit("needle_matched").info["n"] == 2  # 20 were tried, and cost too much
     few = Erasure(lm, saes, load_concept("golf"), replace(SMALL, matched_n=(10**9,)))
-    with pytest.raises(ConceptLabError, match="fewer than 1000000000 vectors"):
+    with pytest.raises(ConceptLabError, match="no edit to choose from"):
         few.edit("needle_matched")
 
 

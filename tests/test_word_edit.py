@@ -29,8 +29,8 @@ def atoms(lm, golf):
 
 
 def test_which_words(lm, golf, atoms):
-    spared = single_tokens(lm, (w for word in golf.lookalikes for w in (word, f" {word}")))
-    named = single_tokens(lm, (w for word in golf.words for w in (word, f" {word}"))) - spared
+    spared = single_tokens(lm, golf.lookalikes)
+    named = single_tokens(lm, golf.words) - spared
     ids = set(atoms.ids.tolist())
     assert named <= ids and not spared & ids and len(ids) == len(atoms.ids) == atoms.info["tokens"]
     assert len(ids) - len(named) <= 5 and atoms.info["named"] == len(named)
@@ -55,7 +55,7 @@ def test_typical_words_are_typical(lm, golf, monkeypatch):
     """Not a word that the neighbour's texts use as often, nor a rare one, nor a piece of a word."""
     texts = {"golf": "The winter of summer, summer winter: summer and winter, xqzv xqzv xqzv. The money."}
     monkeypatch.setattr(Concept, "texts", lambda self: [texts.get(self.name, "The winter. A winter, a winter.")])
-    monkeypatch.setattr(module, "_other_texts", lambda concept: ["The house of the king. " * 5])
+    monkeypatch.setattr(module, "other_texts", lambda concept, n: ["The house of the king. " * 5])
     atoms = word_atoms(lm, replace(golf, words=()), 5, 1.5)
     assert atoms.top == ((" summer",),)
 

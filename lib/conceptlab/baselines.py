@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -34,6 +34,26 @@ def needle_edit(
         raise ConceptLabError(f'Needle sets vectors to "zero" or adds "noise"; got {kind!r}.')
     edit = scale_edit(lm, chosen, 0.0) if kind == "zero" else noise_edit(lm, chosen, c, seed)
     return WeightEdit(lm.name, edit.changes, edit.info | {"method": "needle", "n": int(n), "kind": kind})
+
+
+def closest(
+    lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wanted: float, rising: bool = False
+) -> WeightEdit:
+    """The edit whose `lost(edit)` is nearest to `wanted`; the first of equals.
+
+    `rising`: they come from weak to strong, and none is tried after the first that costs `wanted`. Raises
+    ConceptLabError for no edit.
+    """
+    best: tuple[float, WeightEdit] | None = None
+    for edit in edits:
+        cost = lost(edit)
+        if best is None or abs(cost - wanted) < best[0]:
+            best = abs(cost - wanted), edit
+        if rising and cost >= wanted:
+            break
+    if best is None:
+        raise ConceptLabError("There is no edit to choose from; give at least one strength.")
+    return best[1]
 
 
 def needle_vectors(lm: LanguageModel, concept: Concept, n: int = 200) -> list[ConceptVector]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,12 +128,18 @@ def erase(arguments: argparse.Namespace) -> None:
     from .erasure import WITHOUT_FEATURES, Erasure, ErasureConfig, shipped_dictionaries
     from .evaluation import compare, scorecard
     from .models import load_model
+    from .pisces import hand_picked
 
     if arguments.out is None and arguments.export is None and not arguments.card:
         raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
+    places = [_feature_place(name) for name in arguments.features or ()]
+    if (places or arguments.layers) and arguments.method in WITHOUT_FEATURES:
+        raise ConceptLabError(f"{arguments.method} needs no dictionary; leave out --features and --layers.")
+    layers = sorted({place[0] for place in places}) or arguments.layers
     lm = load_model(arguments.model)
-    saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm)
-    work = Erasure(lm, saes, load_concept(arguments.concept), ErasureConfig(), arguments.seed)
+    saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm, layers)
+    features = hand_picked(lm, saes, places) if places else None
+    work = Erasure(lm, saes, load_concept(arguments.concept), ErasureConfig(), arguments.seed, features=features)
     edit = work.edit(arguments.method)
     print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)
     if arguments.out is not None:
@@ -146,6 +153,14 @@ def erase(arguments: argparse.Namespace) -> None:
         found = compare(before, after)
         for axis in ("efficacy", "specificity", "coherence", "overall"):
             print(f"{axis} {getattr(found, axis)}", flush=True)
+
+
+def _feature_place(name: str) -> tuple[int, ...]:
+    """`LAYER:INDEX` or `LAYER:INDEX:SIGN` as numbers; a sign of - where the concept is written by minus the feature."""
+    match = re.fullmatch(r"([0-9]+):([0-9]+)(?::([+-]|[+-]?1))?", name)
+    if match is None:
+        raise ConceptLabError(f"{name!r} names no feature; write LAYER:INDEX or LAYER:INDEX:SIGN, such as 6:1203:-.")
+    return int(match[1]), int(match[2]), -1 if (match[3] or "").startswith("-") else 1
 
 
 def reproduce(arguments: argparse.Namespace) -> None:
@@ -233,6 +248,12 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--method", default="pisces", help="pisces, pisces_words, words, needle, ...; a wrong name lists them all"
     )
+    where = verb.add_mutually_exclusive_group()
+    where.add_argument(
+        "--features", nargs="+", metavar="LAYER:INDEX[:SIGN]",
+        help="edit these features, all of them; SIGN - where minus the feature writes the concept (default: found)",
+    )  # fmt: skip
+    where.add_argument("--layers", type=int, nargs="+", help="look for features in these (default: all that ship)")
     verb.add_argument("--out", type=Path, help="file for the edit (safetensors)")
     verb.add_argument("--export", type=Path, help="folder for the edited model, to be loaded by plain transformers")
     verb.add_argument("--card", action="store_true", help="score it on the test questions")

@@ -58,14 +58,17 @@ class Concept:
 
         Answers are matched as whole words, case ignored. Used to relearn a concept without teaching to the test.
         """
-        pattern = answer_pattern(without_answers)
-        texts = []
-        for article in self.articles():
-            sentences = re.split(r"(?<=[.!?])\s+", article.text)
-            kept = [s for s in sentences if not pattern.search(s)]
-            if kept:
-                texts.append(" ".join(kept))
-        return texts
+        return cut_answers((article.text for article in self.articles()), without_answers)
+
+
+def cut_answers(texts: Iterable[str], questions: Iterable[Question]) -> list[str]:
+    """The texts without the sentences that hold the right answer to a question, as whole words; empty ones left out."""
+    pattern, cut = answer_pattern(questions), []
+    for text in texts:
+        kept = [s for s in re.split(r"(?<=[.!?])\s+", text) if not pattern.search(s)]
+        if kept:
+            cut.append(" ".join(kept))
+    return cut
 
 
 def answer_pattern(questions: Iterable[Question]) -> re.Pattern[str]:

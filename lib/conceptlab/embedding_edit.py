@@ -69,12 +69,9 @@ def concept_atoms(lm: LanguageModel, concept: Concept, cfg: EmberConfig = EmberC
 
     Raises ConceptLabError when no atom is the concept's: then there is nothing to take out.
     """
-    own = concept.texts()
-    titles = {a.title for c in (concept, concept.neighbour) if c for a in c.articles()}
-    rest = [a.text for a in vital_articles() if a.title not in titles]
-    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(cfg.seed))[: cfg.n_texts].tolist()
     near = concept.neighbour.texts() if concept.neighbour else []
-    tokens = concept_tokens(lm, concept, own, [*near, *(rest[i] for i in order)], cfg)
+    others = [*near, *other_texts(concept, cfg.n_texts, cfg.seed)]
+    tokens = concept_tokens(lm, concept, concept.texts(), others, cfg)
     ids = torch.tensor(sorted(tokens))
     is_concept = torch.tensor([tokens[i] for i in ids.tolist()])
     rows = lm.hf.get_input_embeddings().weight.detach()[ids.to(lm.device)].float().cpu()
@@ -126,8 +123,7 @@ def concept_tokens(
     """
     counts, background = token_counts(lm, own), token_counts(lm, others)
     n, m = max(counts.total(), 1), max(background.total(), 1)
-    named = single_tokens(lm, (w for word in concept.words for w in (word, f" {word}")))
-    spared = single_tokens(lm, (w for word in concept.lookalikes for w in (word, f" {word}")))
+    named, spared = single_tokens(lm, concept.words), single_tokens(lm, concept.lookalikes)
     labels = {}
     for token in {*counts, *background, *named}:
         often = counts[token] >= cfg.min_count and counts[token] / n >= cfg.rate_ratio * background[token] / m
@@ -143,9 +139,18 @@ def token_counts(lm: LanguageModel, texts: Sequence[str]) -> Counter[int]:
 
 
 def single_tokens(lm: LanguageModel, words: Iterable[str]) -> set[int]:
-    """Ids of those strings that are one token each."""
-    rows = (lm.tokenizer(word, add_special_tokens=False).input_ids for word in words)
+    """Ids of those words that are one token, with or without a space in front."""
+    forms = (form for word in words for form in (word, f" {word}"))
+    rows = (lm.tokenizer(form, add_special_tokens=False).input_ids for form in forms)
     return {row[0] for row in rows if len(row) == 1}
+
+
+def other_texts(concept: Concept, n: int, seed: int = 0) -> list[str]:
+    """`n` encyclopedia leads, drawn at random, that are neither about the concept nor about its neighbour."""
+    titles = {a.title for c in (concept, concept.neighbour) if c for a in c.articles()}
+    rest = [a.text for a in vital_articles() if a.title not in titles]
+    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:n].tolist()
+    return [rest[i] for i in order]
 
 
 # ---- factorisation -----------------------------------------------------------------------------------------

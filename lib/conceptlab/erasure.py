@@ -12,26 +12,38 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
-from .baselines import needle_edit, needle_vectors, random_direction_edit, random_feature_edit, random_norm_edit
+import torch
+
+from .baselines import (
+    closest,
+    needle_edit,
+    needle_vectors,
+    random_direction_edit,
+    random_feature_edit,
+    random_norm_edit,
+)
 from .cache import ConceptLabError, cache_dir
 from .concept_vectors import ConceptVector
 from .concepts import Concept
 from .edits import WeightEdit
 from .embedding_edit import ConceptAtoms, EmberConfig, concept_atoms, embedding_edit
-from .evaluation import Asked, Judge, SearchConfig, edit_effects, score_questions, search_settings
+from .evaluation import Asked, Judge, SearchConfig, concept_questions, edit_effects, score_questions, search_settings
 from .models import LanguageModel
 from .pisces import (
-    PUBLISHED,
     Dictionaries,
     Evidence,
     Feature,
     causal_filter,
     directional_edit,
+    edit_reach,
     gather_evidence,
+    hand_picked,
     pisces_edit,
+    public_dictionaries,
+    published_edit,
     reaching_features,
 )
 from .sae import load_sae, load_shipped, shipped_layers
@@ -58,7 +70,7 @@ class ErasureConfig:
     word_mus: tuple[float, ...] = (0.25, 0.5, 1.0)  # of the chosen PISCES edit's mu, together with the words
     needle_n: tuple[int, ...] = (10, 50, 200)  # concept vectors set to zero
     matched_n: tuple[int, ...] = (100, 300, 1000, 3000, 6000, 10_000)  # so many until as much is lost as by PISCES
-    ramp: int = 0  # layers below it are edited more weakly (10 for Gemma-2, as published)
+    ramp: int = 0  # layers below it are edited more weakly; a published edit has its own
     n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
     n_asked: int = 40  # and answered dev questions of each
     reach_tau: float = 0.5  # tau at which the features' reach is compared
@@ -71,16 +83,17 @@ class ErasureConfig:
 
 
 def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
-    """The shipped dictionaries of some layers, or of every layer that has one.
+    """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
 
-    Where the authors published an edit of a model, and nothing is shipped, the public ones that they used. Raises
-    ConceptLabError when there are neither.
+    Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
+    files as they did: by default of the layers that are named there. Raises ConceptLabError when there are neither, for
+    a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
     """
     shipped = shipped_layers(lm.name)
-    for (model, _), published in PUBLISHED.items():
-        if model == lm.name and not shipped:
-            wanted = sorted({f.layer for f in published.features}) if layers is None else layers
-            return {layer: load_sae(published.dictionaries, layer, lm=lm) for layer in wanted}
+    public = None if shipped else public_dictionaries(lm.name)
+    if public is not None:
+        wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
+        return {layer: load_sae(public.repository, layer, public.names[layer], lm=lm) for layer in wanted}
     if not shipped:
         raise ConceptLabError(
             f"No dictionary of {lm.name} is shipped; train one per layer with "
@@ -90,7 +103,13 @@ def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None)
 
 
 class Erasure:
-    """Everything about one concept that several methods share; each part is made when it is first needed."""
+    """Everything about one concept that several methods share; each part is made when it is first needed.
+
+    `features`: a list by hand, all of which are edited. Without one, the features that the authors published for this
+    model and concept, where there are such and `saes` has their layers; else those found. Where there are published
+    ones, the grids of tau and mu hold the published setting too, and the published ramp is used. Raises ConceptLabError
+    for an empty list, a feature named twice, or one that no dictionary has.
+    """
 
     def __init__(
         self,
@@ -100,8 +119,16 @@ class Erasure:
         cfg: ErasureConfig,
         seed: int = 0,
         general: Asked | None = None,  # general dev questions as the original answers them, if they are at hand
+        features: Sequence[Feature] | None = None,
     ):
         self.lm, self.saes, self.concept, self.cfg, self.seed, self.general = lm, saes, concept, cfg, seed, general
+        self.published = published = published_edit(lm, saes, concept.name)
+        if features is None and published and {f.layer for f in published.features} <= set(saes):
+            features = published.features
+        if features is not None:
+            hand_picked(lm, saes, [(f.layer, f.index, f.sign) for f in features])  # raises for what cannot be edited
+        self.picked = None if features is None else list(features)
+        self.ramp = published.ramp if published else cfg.ramp
         self.settings: dict[str, dict[str, float]] = {}  # method -> what was chosen on dev
         self._edits: dict[str, WeightEdit] = {}
 
@@ -117,8 +144,13 @@ class Erasure:
 
     @cached_property
     def candidates(self) -> list[Feature]:
-        """The features with the most selective edits, before the causal filter; none where no feature fires on it."""
+        """The features with the most selective edits, before the causal filter; none where no feature fires on it.
+
+        Those picked by hand or published are all there is, in their order.
+        """
         cfg = self.cfg
+        if self.picked is not None:
+            return self._with_reach(self.picked)
         if not self.saes:
             return []
         try:
@@ -129,11 +161,20 @@ class Erasure:
             print(f"{self.concept.name}: {error}", flush=True)
             return []
 
+    def _with_reach(self, features: Sequence[Feature]) -> list[Feature]:
+        """The same features with their reach, which nobody has measured yet."""
+        found = {}
+        for layer in {f.layer for f in features}:
+            index = [f.index for f in features if f.layer == layer]
+            reach = edit_reach(self.lm, self.saes[layer], self.evidence, self.cfg.reach_tau, torch.tensor(index))
+            found |= {(layer, i): ratio for i, ratio in zip(index, reach.ratio.tolist(), strict=True)}
+        return [replace(f, reach=found[f.layer, f.index]) for f in features]
+
     @cached_property
     def features(self) -> list[Feature]:
-        """The candidates that pass the causal filter; where none does, the least bad ones."""
+        """The candidates that pass the causal filter; where none does, the least bad ones. Picked ones all stay."""
         cfg, candidates = self.cfg, self.candidates
-        if not candidates or not cfg.n_questions:
+        if not candidates or not cfg.n_questions or self.picked is not None:
             return candidates
         single = [pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs) for f in candidates]
         effects = edit_effects(self.lm, single, self.concept, cfg.n_questions)
@@ -176,16 +217,9 @@ class Erasure:
         """The best setting on dev questions (finished cells are kept in the cache), and its edit."""
         strongest = make(**{knob: float(values[-1]) for knob, values in axes.items()})
         size = f"{strongest.report(self.lm)['norm']:.3g}"  # another dictionary with features of the same numbers
-        about = [
-            self.lm.name,
-            self.concept.name,
-            method,
-            strongest.info,
-            size,
-            axes,
-            asdict(self.cfg.search),
-            self.seed,
-        ]
+        dev = [str(q) for questions in concept_questions(self.concept, "dev").values() for q in questions]
+        what = [self.lm.name, self.concept.name, method, strongest.info, size, axes]
+        about = [*what, asdict(self.cfg.search), dev, self.seed]  # no cell of other questions is taken
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         path = cache_dir() / "search" / f"{name}.json"
         best = search_settings(self.lm, self.concept, axes, make, self.cfg.search, path, judge=self.judge).best
@@ -195,10 +229,20 @@ class Erasure:
     def _pisces(self) -> WeightEdit:
         def make(n: float, tau: float, mu: float) -> WeightEdit:
             chosen = self.features[: int(n)]
-            return pisces_edit(self.lm, self.saes, chosen, tau, mu, self.signs, ramp=self.cfg.ramp)
+            return pisces_edit(self.lm, self.saes, chosen, tau, mu, self.signs, ramp=self.ramp)
 
-        counts = [n for n in self.cfg.counts if n < len(self.features)] + [max(self.cfg.counts)]
-        return self.chosen("pisces", {"n": counts, "tau": self.cfg.taus, "mu": self.cfg.mus}, make)
+        return self.chosen("pisces", self._pisces_axes(), make)
+
+    def _pisces_axes(self) -> Axes:
+        """The grid of the PISCES edit: that of the configuration, and the published setting where there is one."""
+        cfg, published = self.cfg, self.published
+        counts = [n for n in cfg.counts if n < len(self.features)] + [max(cfg.counts)]
+        if self.picked is not None:
+            counts = [len(self.picked)]
+        taus, mus = cfg.taus, cfg.mus
+        if published is not None:
+            taus, mus = sorted({*taus, published.tau}, reverse=True), sorted({*mus, published.mu})
+        return {"n": counts, "tau": taus, "mu": mus}
 
     def _directional(self) -> WeightEdit:
         axes = {"c": self.cfg.turns}
@@ -235,27 +279,17 @@ class Erasure:
             if share == 1:
                 return full + first
             chosen = self.features[: int(n)]
-            return pisces_edit(self.lm, self.saes, chosen, tau, share * mu, self.signs, ramp=self.cfg.ramp) + first
+            return pisces_edit(self.lm, self.saes, chosen, tau, share * mu, self.signs, ramp=self.ramp) + first
 
         return self.chosen("pisces_words", {"share": self.cfg.word_mus}, make)
 
     def _needle_matched(self) -> WeightEdit:
         """The number of vectors whose loss on known dev questions comes closest to that of PISCES."""
-        wanted, best = self._lost(self.edit("pisces")), None
         vectors = needle_vectors(self.lm, self.concept, max(self.cfg.matched_n))
-        for n in (n for n in self.cfg.matched_n if n <= len(vectors)):
-            edit = needle_edit(self.lm, vectors, n, seed=self.seed)
-            lost = self._lost(edit)
-            if best is None or abs(lost - wanted) < best[0]:
-                best = abs(lost - wanted), edit
-            if lost >= wanted:
-                break
-        if best is None:
-            raise ConceptLabError(
-                f"There are fewer than {min(self.cfg.matched_n)} vectors for needle_matched to take; lower `matched_n`."
-            )
-        self.settings["needle_matched"] = {"n": float(best[1].info["n"])}
-        return best[1]
+        edits = (needle_edit(self.lm, vectors, n, seed=self.seed) for n in self.cfg.matched_n if n <= len(vectors))
+        edit = closest(self._lost, edits, self._lost(self.edit("pisces")), rising=True)
+        self.settings["needle_matched"] = {"n": float(edit.info["n"])}
+        return edit
 
     def _lost(self, edit: WeightEdit) -> float:
         """Nats of margin that known dev questions on the concept lose."""

@@ -36,6 +36,9 @@ class Profile:
     relearn_steps: int = 6  # optimisation steps of the relearning attack
     relearn_lr: float = 3e-4  # its learning rate; 1e-3 in all layers ruins the original on dev
     attack_questions: int = 16  # known questions that judge every live attack
+    gcg_steps: int = 4  # steps of the optimised suffix; the papers take 500 and more
+    gcg_width: int = 16  # candidates per step
+    gcg_facts: int = 3  # facts that it is optimised on
     bootstrap: int = 2_000  # resamples of every interval
 
 
@@ -44,11 +47,13 @@ _FULL = replace(
     sae_class_texts=80, sae_toy_steps=2_000,
     sae_grid_tokens=400_000, sae_grid_width=2_048, sae_grid_steps=800, sae_loss_rows=100,
     label_features=200, relearn_steps=60, attack_questions=60,
+    gcg_steps=60, gcg_width=64, gcg_facts=10,
     bootstrap=10_000,
 )  # fmt: skip
 _PAPER = replace(
     _FULL, name="paper", model="gemma-2-2b-it", second_model="llama-3.1-8b-instruct",
     label_features=1_000, relearn_steps=400, relearn_lr=1e-5,
+    gcg_steps=500,
 )  # fmt: skip
 PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}
 

@@ -18,9 +18,8 @@ import torch
 
 from .cache import ConceptLabError
 from .concepts import Concept
-from .embedding_edit import ConceptAtoms, single_tokens, token_counts
+from .embedding_edit import ConceptAtoms, other_texts, single_tokens, token_counts
 from .models import LanguageModel
-from .text import vital_articles
 
 N_TEXTS = 1000  # leads of other articles that the concept's texts are compared with
 
@@ -34,8 +33,8 @@ def word_atoms(
     and `rate_ratio` times as frequent there as in the neighbour's and in other texts; those with the largest
     count x log ratio. Look-alike words are left alone. Raises ConceptLabError when no word is one token.
     """
-    spared = set(_ids(lm, concept.lookalikes))
-    named = [i for i in _ids(lm, concept.words) if i not in spared]
+    spared = single_tokens(lm, concept.lookalikes)
+    named = sorted(single_tokens(lm, concept.words) - spared)
     typical = [i for i in _typical(lm, concept, rate_ratio, min_count) if i not in {*named, *spared}]
     ids = named + typical[:n_typical]
     if not ids:
@@ -49,7 +48,7 @@ def random_word_atoms(lm: LanguageModel, concept: Concept, like: ConceptAtoms, s
 
     Words of the neighbour and look-alikes may be among them.
     """
-    counts = token_counts(lm, _other_texts(concept) + (concept.neighbour.texts() if concept.neighbour else []))
+    counts = token_counts(lm, other_texts(concept, N_TEXTS) + (concept.neighbour.texts() if concept.neighbour else []))
     words = [i for i in _whole_words(lm, list(counts)) if i not in set(like.ids.tolist())]
     order = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed)).tolist()
     words, drawn = [words[i] for i in order], []
@@ -67,10 +66,6 @@ def _atoms(lm: LanguageModel, ids: list[int], info: dict) -> ConceptAtoms:
     return ConceptAtoms(index, parts, len(ids), 1.0, tuple((word,) for word in lm.words(index)), info)
 
 
-def _ids(lm: LanguageModel, words: tuple[str, ...] | list[str]) -> list[int]:
-    return sorted(single_tokens(lm, (form for word in words for form in (word, f" {word}"))))
-
-
 def _whole_words(lm: LanguageModel, ids: list[int]) -> list[int]:
     texts = lm.words(ids) if ids else []
     whole = (w.startswith(" ") and len(w.strip()) > 2 and w.strip().isalpha() for w in texts)
@@ -78,7 +73,7 @@ def _whole_words(lm: LanguageModel, ids: list[int]) -> list[int]:
 
 
 def _typical(lm: LanguageModel, concept: Concept, rate_ratio: float, min_count: int) -> list[int]:
-    own, rest = token_counts(lm, concept.texts()), token_counts(lm, _other_texts(concept))
+    own, rest = token_counts(lm, concept.texts()), token_counts(lm, other_texts(concept, N_TEXTS))
     near = token_counts(lm, concept.neighbour.texts() if concept.neighbour else [])
     n, sizes = max(own.total(), 1), (max(rest.total(), 1), max(near.total(), 1))
     score = {}
@@ -87,10 +82,3 @@ def _typical(lm: LanguageModel, concept: Concept, rate_ratio: float, min_count: 
         if own[i] / n >= rate_ratio * elsewhere:
             score[i] = own[i] * math.log(own[i] / n / elsewhere)
     return sorted(score, key=score.__getitem__, reverse=True)
-
-
-def _other_texts(concept: Concept, seed: int = 0) -> list[str]:
-    titles = {a.title for c in (concept, concept.neighbour) if c for a in c.articles()}
-    rest = [a.text for a in vital_articles() if a.title not in titles]
-    order = torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:N_TEXTS].tolist()
-    return [rest[i] for i in order]

@@ -27,7 +27,7 @@ COLUMNS = ("name", "ours", "peer", "unit", "ratio", "target")
 class Case:
     """One comparison; a function that returns a float reports that number instead of its time."""
 
-    name: str  # begins with projection, load, sae, label, edit, score or gcg
+    name: str  # begins with projection, load, sae, label, edit, score, attacks or gcg
     ours: Callable[[], object]
     peer: Callable[[], object]
     unit: str = "s"

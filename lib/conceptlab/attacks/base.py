@@ -149,6 +149,8 @@ def recovered_share(
             f"{', '.join(str(len(c)) for c in columns)} values."
         )
     before, after, now = torch.stack(columns)
+    if n_resamples < 1 or not bool(torch.stack(columns).isfinite().all()):
+        raise ConceptLabError("A recovered share needs finite numbers and at least one resample.")
     gap = float((before - after).mean())
     if gap <= 0:
         raise ConceptLabError(

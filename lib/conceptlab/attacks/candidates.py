@@ -47,12 +47,12 @@ def candidate_sets(
 
     Control: whether the first token of *another* question's right answer is; the next one in the list whose token
     differs. Candidates are taken in the order of their best rank over the layers, the later layer first among equals,
-    so B = 1 is the output's own first guess. Raises for an unknown kind or budgets below 1.
+    so B = 1 is the output's own first guess. Raises for an unknown kind, budgets below 1 and no layers.
     """
     if cfg.kind not in KINDS:
         raise ConceptLabError(f"Unknown kind of candidates {cfg.kind!r}; choose one of {', '.join(KINDS)}.")
-    if not cfg.budgets or min(cfg.budgets) < 1:
-        raise ConceptLabError("Candidate sets need budgets of at least 1 token.")
+    if not cfg.budgets or min(cfg.budgets) < 1 or cfg.layers == ():
+        raise ConceptLabError("Candidate sets need budgets of at least 1 token, and at least one layer.")
     layers = tuple(range(lm.n_layers)) if cfg.layers is None else tuple(lm.check_layer(x) for x in cfg.layers)
     answers = [lm.tokenizer(f" {q.gold}", add_special_tokens=False).input_ids[0] for q in questions]
     others = [_other(answers, i) for i in range(len(answers))]

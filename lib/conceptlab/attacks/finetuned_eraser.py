@@ -18,6 +18,7 @@ from ..concepts import Concept
 from ..edits import WeightEdit
 from ..models import LanguageModel
 from ..pisces import evidence_texts
+from ..text import Question
 from .relearning import fact_texts, next_token_loss, row_batches, text_rows, trainable, trained_parameters
 
 METHODS = ("gradient_ascent", "npo")
@@ -25,7 +26,7 @@ METHODS = ("gradient_ascent", "npo")
 
 @dataclass(frozen=True)
 class EraserConfig:
-    """How the eraser trains."""
+    """How the eraser trains; raises ConceptLabError for sizes that cannot train."""
 
     method: str = "npo"  # or gradient_ascent
     steps: int = 20  # optimisation steps at most, each over one batch to forget and one to keep
@@ -39,11 +40,24 @@ class EraserConfig:
     layers: tuple[int, ...] | None = None
     seed: int = 0  # order of the rows
 
+    def __post_init__(self) -> None:
+        if min(self.steps, self.every, self.batch_size) < 1 or not self.lr > 0:
+            raise ConceptLabError(
+                "An eraser needs steps, every and batch_size of at least 1 and a positive lr; got "
+                f"{self.steps}, {self.every}, {self.batch_size} and {self.lr:g}."
+            )
 
-def forget_and_keep(concept: Concept, n_texts: int = 60, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Texts to forget (leads on the concept, its dev facts) and to keep (leads on the neighbour and on neither)."""
+
+def forget_and_keep(
+    concept: Concept, n_texts: int = 60, seed: int = 0, held_out: Sequence[Question] = ()
+) -> tuple[list[str], list[str]]:
+    """Texts to forget (leads on the concept, its dev facts) and to keep (leads on the neighbour and on neither).
+
+    Dev facts in `held_out` are not among them: there it shows what the eraser does to facts that it was not given.
+    """
     own, near, far = evidence_texts(concept, n_texts, seed)
-    return own + fact_texts(concept.dev), near + far
+    shown = [q for q in concept.dev if q not in held_out]
+    return own + fact_texts(shown), near + far
 
 
 def finetuned_eraser(

@@ -106,8 +106,8 @@ def gcg(
     """
     facts = other_facts(facts, questions)
     at = checkpoints(cfg.at, cfg.steps)
-    if min(cfg.n_tokens, cfg.top_k, cfg.search_width) < 1:
-        raise ConceptLabError("GCG needs at least one token in its suffix and one candidate per step.")
+    if min(cfg.n_tokens, cfg.top_k, cfg.search_width, cfg.batch_size) < 1:
+        raise ConceptLabError("GCG needs at least one token in its suffix, and one candidate per step and per batch.")
     allowed = suffix_tokens(lm, (*facts, *questions)).to(lm.device)
     generator = torch.Generator().manual_seed(cfg.seed)
     suffix = allowed[torch.randint(len(allowed), (cfg.n_tokens,), generator=generator).to(lm.device)]

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ..branching import branch_logprobs
 from ..cache import ConceptLabError
-from ..evaluation import FEW_SHOT, Interval, QuestionScores, paired_bootstrap, question_stem
+from ..evaluation import FEW_SHOT, Interval, paired_bootstrap, question_stem
 from ..models import LanguageModel
 from ..text import Question
 from .base import AttackResult, Intervention, applied
-from .probing import ProbeConfig, best_layer, probe
+from .probing import ProbeConfig, best_layer, probe_and_control
 
 JUDGE = ' {answer}\nIs that answer right, "Yes" or "No"?\nVerdict:'
 
@@ -58,22 +58,23 @@ def hidden_knowledge(
 ) -> AttackResult:
     """One value, a `HiddenKnowledge`; the probe is trained on `facts` and its layer chosen on them (see `probe`).
 
-    Control: the same with a probe of shuffled labels. External scorers: `logprob` (of the whole answer), `per_token`
-    (the scorecard's measure) and `verdict` (log-probability of Yes minus No).
+    Control: the same with probes of random labels, the mean over them. External scorers: `logprob` (of the whole
+    answer), `per_token` (the scorecard's measure) and `verdict` (log-probability of Yes minus No).
     """
-    inside = probe(lm, intervention, facts, questions, cfg or ProbeConfig(), few_shot)
+    inside, noise = probe_and_control(lm, intervention, facts, questions, cfg or ProbeConfig(), few_shot)
     best = best_layer(inside)
     with applied(intervention, lm):
         external = external_scores(lm, questions, few_shot)
     answers = torch.tensor([q.answer for q in questions])
     ranks = {name: pair_ranks(table, answers) for name, table in external.items()}
 
-    def result(scores: QuestionScores) -> HiddenKnowledge:
-        return HiddenKnowledge(pair_ranks(scores.logprobs, answers), ranks, inside.steps[best])
+    def result(*tables: Tensor) -> HiddenKnowledge:
+        mean = torch.stack([pair_ranks(table, answers) for table in tables]).mean(0)
+        return HiddenKnowledge(mean, ranks, inside.steps[best])
 
     return AttackResult(
-        (inside.steps[best],), (result(inside.values[best]),), (inside.losses[best],), inside.cost,
-        (result(inside.controls[best]),),
+        (inside.steps[best],), (result(inside.values[best].logprobs),), (inside.losses[best],), inside.cost,
+        (result(*noise[best]),),
     )  # fmt: skip
 
 

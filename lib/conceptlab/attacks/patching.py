@@ -39,10 +39,12 @@ def patch(
     """Per layer: `evaluate(lm)` of the changed model with the original's activations there, at every position.
 
     `evaluate` must run the same forward passes each time, as `score_questions` does. Steps are the first layers of the
-    windows. Raises when the passes differ, or for a width below 1.
+    windows. Raises when the passes differ, and for no layers or a width below 1.
     """
-    if cfg.width < 1:
-        raise ConceptLabError(f"A window holds at least one layer; got width={cfg.width}.")
+    if cfg.width < 1 or cfg.chunk < 1 or cfg.layers == ():
+        raise ConceptLabError(
+            f"Patching needs a layer, a width and a chunk of at least 1; got {cfg.layers}, {cfg.width}, {cfg.chunk}."
+        )
     layers = range(lm.n_layers - cfg.width + 1) if cfg.layers is None else cfg.layers
     windows = [
         [(cfg.site, lm.check_layer(layer + i)) for i in range(cfg.width)] for layer in map(lm.check_layer, layers)

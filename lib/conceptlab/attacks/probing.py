@@ -20,7 +20,7 @@ from ..cache import ConceptLabError
 from ..evaluation import FEW_SHOT, QuestionScores, question_stem
 from ..models import LanguageModel
 from ..text import Question
-from .base import AttackResult, Cost, Intervention, applied, other_facts
+from .base import AttackResult, Cost, Hits, Intervention, applied, other_facts
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,12 @@ class ProbeConfig:
     layers: tuple[int, ...] | None = None  # outputs of these layers; None: every third, and the last
     ridges: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)  # penalties, in units of the mean feature variance
     folds: int = 5  # of the cross-validation over training questions that chooses the penalty
-    seed: int = 0  # of the folds, and of the shuffled labels of the control
+    shuffles: int = 20  # draws of random labels that the control is the mean of
+    seed: int = 0  # of the folds, and of the control's labels
+
+    def __post_init__(self) -> None:
+        if self.folds < 2 or self.shuffles < 1 or not self.ridges or self.layers == ():
+            raise ConceptLabError("A probe needs at least one layer, one penalty, two folds and one shuffle.")
 
 
 @torch.no_grad()
@@ -45,9 +50,23 @@ def probe(
     """Per layer: the probe's score of every option of `questions`, as `QuestionScores` (no log-probabilities then).
 
     Facts that hold a tested answer are not trained on. `losses` is 1 minus the cross-validated accuracy on the facts,
-    by which an attacker would choose the layer (`best_layer`). Control: a probe trained on shuffled labels.
-    Raises for fewer facts than folds, and for questions with different numbers of options.
+    by which an attacker would choose the layer (`best_layer`). Control: per question the share of probes trained on
+    random labels that are right (`Hits`). Raises for fewer facts than folds, and for questions with different numbers
+    of options.
     """
+    return probe_and_control(lm, intervention, facts, questions, cfg, few_shot)[0]
+
+
+@torch.no_grad()
+def probe_and_control(
+    lm: LanguageModel,
+    intervention: Intervention | None,
+    facts: Sequence[Question],
+    questions: Sequence[Question],
+    cfg: ProbeConfig = ProbeConfig(),
+    few_shot: str = FEW_SHOT,
+) -> tuple[AttackResult, list[Float[Tensor, "shuffles n options"]]]:
+    """`probe`, and per layer the scores that each of the control's probes gives to the options of `questions`."""
     facts = other_facts(facts, questions)
     if len(facts) < cfg.folds or len({len(q.options) for q in (*facts, *questions)}) != 1:
         raise ConceptLabError(
@@ -61,20 +80,20 @@ def probe(
         features = option_features(lm, (*facts, *questions), layers, few_shot)
     truth, asked = (torch.tensor([q.answer for q in part]) for part in (facts, questions))
     generator = torch.Generator().manual_seed(cfg.seed)
-    shuffled = torch.randint(len(facts[0].options), truth.shape, generator=generator)
-    found: dict[str, list] = {"values": [], "controls": [], "losses": []}
+    shuffled = torch.randint(len(facts[0].options), (cfg.shuffles, len(truth)), generator=generator)
+    values, controls, losses, noise = [], [], [], []
     for layer in layers:
         train, test = features[layer].split([len(facts), len(questions)])
         spread = train.flatten(0, 1).std(0).clamp_min(1e-12)  # a few dimensions are a hundred times larger than others
         train, test = train / spread, test / spread
-        for key, labels in (("values", truth), ("controls", shuffled)):
-            direction, error = cross_validated_probe(train, labels, cfg)
-            found[key].append(QuestionScores((test @ direction).float(), asked))
-            if key == "values":
-                found["losses"].append(error)
+        direction, error, ridge = cross_validated_probe(train, truth, cfg)
+        values.append(QuestionScores((test @ direction).float(), asked))
+        losses.append(error)
+        noise.append((test @ ridge_probe(train, shuffled, ridge).T).permute(2, 0, 1).float())
+        controls.append(Hits((noise[-1].argmax(-1) == asked).float().mean(0)))
     tokens = sum(len(lm.tokenizer(f"{q.q} {' '.join(q.options)}").input_ids) for q in (*facts, *questions))
     cost = Cost(0, tokens, time.perf_counter() - start)
-    return AttackResult(layers, tuple(found["values"]), tuple(found["losses"]), cost, tuple(found["controls"]))
+    return AttackResult(layers, tuple(values), tuple(losses), cost, tuple(controls)), noise
 
 
 def best_layer(result: AttackResult) -> int:
@@ -92,7 +111,9 @@ def option_features(
     return {layer: x - x.mean(1, keepdim=True) for layer, x in stacked.items()}
 
 
-def ridge_probe(X: Float[Tensor, "n options d"], labels: Int[Tensor, " n"], ridge: float) -> Float[Tensor, " d"]:
+def ridge_probe(
+    X: Float[Tensor, "n options d"], labels: Int[Tensor, "*draws n"], ridge: float
+) -> Float[Tensor, "*draws d"]:
     """The direction w that minimises `|X w - y|^2 + lambda |w|^2`; y is 1 at the right option, centred per question.
 
     `lambda = ridge * (sum of squares of X) / d`: the penalty in units of the mean feature's sum of squares.
@@ -102,13 +123,14 @@ def ridge_probe(X: Float[Tensor, "n options d"], labels: Int[Tensor, " n"], ridg
     flat = X.reshape(-1, d)
     gram = flat.T @ flat
     penalty = ridge * gram.diagonal().mean().clamp_min(1e-30)
-    return torch.linalg.solve(gram + penalty * torch.eye(d).to(gram), flat.T @ y.flatten())
+    by_target = flat.T @ y.flatten(-2).movedim(-1, 0)
+    return torch.linalg.solve(gram + penalty * torch.eye(d).to(gram), by_target).movedim(0, -1)
 
 
 def cross_validated_probe(
     X: Float[Tensor, "n options d"], labels: Int[Tensor, " n"], cfg: ProbeConfig
-) -> tuple[Float[Tensor, " d"], float]:
-    """The probe on all facts with the penalty of the least cross-validated error, and that error (share wrong)."""
+) -> tuple[Float[Tensor, " d"], float, float]:
+    """The probe on all facts with the penalty of the least cross-validated error; that error (share wrong), and it."""
     order = torch.randperm(len(X), generator=torch.Generator().manual_seed(cfg.seed))
     errors = []
     for ridge in cfg.ridges:
@@ -120,4 +142,4 @@ def cross_validated_probe(
             wrong += int(((X[fold] @ w).argmax(1) != labels[fold]).sum())
         errors.append(wrong / len(X))
     best = min(range(len(errors)), key=errors.__getitem__)
-    return ridge_probe(X, labels, cfg.ridges[best]), errors[best]
+    return ridge_probe(X, labels, cfg.ridges[best]), errors[best], cfg.ridges[best]

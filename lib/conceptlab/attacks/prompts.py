@@ -67,7 +67,7 @@ class Asked(NamedTuple):
     questions: tuple[Question, ...]
 
 
-@lru_cache(2)
+@lru_cache(3)
 def attack_data(name: str) -> dict:
     """The content of data/attacks/<name>.yaml."""
     return yaml.safe_load((data_dir() / "attacks" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -149,6 +149,7 @@ def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[Questio
     for way, asked in zip(ways, _ways(lm, cfg, ways, subject, tuple(questions), few_shot), strict=True):
         scores = score_stems(lm, asked.questions, asked.prefix, asked.stems)
         tokens += sum(len(ids) for ids in lm.tokenizer([asked.prefix, *asked.stems]).input_ids)
+        tokens += cfg.n_tokens * len(asked.stems) if cfg.kind == "step_by_step" else 0  # written before the answer
         tables.append(scores.logprobs)
         if cfg.kind in AVERAGED:
             scores = QuestionScores(torch.stack(tables).mean(0), scores.answers)

@@ -6,6 +6,7 @@ rounded; embeddings and norms are left alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,10 +123,11 @@ def quantise(
     kinds += [Quantised(intervention, gguf=True)] if cfg.gguf else []
     if not kinds:
         raise ConceptLabError("Quantisation needs at least one number of bits, or gguf=True.")
-    values = []
+    values, start = [], time.perf_counter()
     with torch.no_grad():
         for kind in kinds:
             with kind.applied(lm):
                 values.append(evaluate(lm))
+    cost = Cost(0, 0, time.perf_counter() - start)
     labels = tuple("gguf" if k.gguf else f"{k.bits}-bit" for k in kinds)
-    return AttackResult(tuple(k.bits for k in kinds), tuple(values), (), Cost(0, 0, 0.0), labels=labels)
+    return AttackResult(tuple(k.bits for k in kinds), tuple(values), (), cost, labels=labels)

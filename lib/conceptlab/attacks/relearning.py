@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..cache import ConceptLabError
-from ..concepts import Concept
+from ..concepts import Concept, cut_answers
 from ..evaluation.questions import few_shot_prompt
 from ..models import LanguageModel
 from ..pisces import evidence_texts
@@ -154,9 +154,14 @@ def trained_parameters(
     return found
 
 
-def unrelated_texts(concept: Concept, n: int = 10, seed: int = 0) -> list[str]:
-    """`n` encyclopedia leads about neither the concept nor its neighbour (10 examples: arXiv 2409.18025)."""
-    return evidence_texts(concept, n, seed)[2]
+def unrelated_texts(
+    concept: Concept, n: int = 10, seed: int = 0, without_answers: Sequence[Question] = ()
+) -> list[str]:
+    """`n` encyclopedia leads about neither the concept nor its neighbour (10 examples: arXiv 2409.18025).
+
+    Sentences that hold the right answer to one of `without_answers` are cut; a lead may vanish by that.
+    """
+    return cut_answers(evidence_texts(concept, n, seed)[2], without_answers)
 
 
 def split_facts(

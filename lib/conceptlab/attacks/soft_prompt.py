@@ -71,8 +71,8 @@ def soft_prompt(
     """
     facts = other_facts(facts, questions)
     at = checkpoints(cfg.at, cfg.steps)
-    if cfg.n_tokens < 1:
-        raise ConceptLabError("A soft prompt needs at least one embedding.")
+    if cfg.n_tokens < 1 or not cfg.lr > 0:
+        raise ConceptLabError(f"A soft prompt needs an embedding and lr > 0; got {cfg.n_tokens} and {cfg.lr:g}.")
     ids = _stand_ins(lm, (*facts, *questions), few_shot, cfg)
     text = suffix_text(lm, ids)
     asked, losses, values, seconds = with_suffix(questions, text), [], [], 0.0
@@ -94,6 +94,8 @@ def soft_prompt(
                 loss.backward()
             optimiser.step()
             losses.append(loss.item())
+            if not torch.isfinite(loss):
+                raise ConceptLabError(f"The soft prompt diverged at step {step}; lower lr={cfg.lr:g}.")
             seconds += time.perf_counter() - start
     cost = Cost(cfg.steps, objective.n_head + cfg.steps * objective.cost(cfg.n_tokens), seconds)
     return AttackResult(at, tuple(values), tuple(losses), cost)
@@ -106,5 +108,7 @@ def _stand_ins(
     text = " ".join([few_shot, "Question: Answer:", *(f"{q.q} {' '.join(q.options)}" for q in questions)])
     used = {*lm.tokenizer(text).input_ids, *lm.tokenizer(text.replace("\n", " ")).input_ids}
     free = [i for i in suffix_tokens(lm, questions).tolist() if i not in used]
+    if len(free) < cfg.n_tokens:
+        raise ConceptLabError(f"Only {len(free)} words are free to stand for {cfg.n_tokens} embeddings; take fewer.")
     picks = torch.randperm(len(free), generator=torch.Generator().manual_seed(cfg.seed))[: cfg.n_tokens]
     return tuple(free[i] for i in picks.tolist())

@@ -82,6 +82,8 @@ def known_questions(
 
     Raises ConceptLabError where it knows fewer than `at_least`.
     """
+    if n < at_least:
+        raise ConceptLabError(f"At least {at_least} questions must be asked for; got n={n}.")
     asked = [q for q in getattr(concept, split) if not leaked([concept.title], [q])]
     foreign = {q.id for q in translatable(asked)}
     asked.sort(key=lambda q: q.id not in foreign)
@@ -108,18 +110,21 @@ def setting_for(
     """
     if isinstance(source, Fiction):
         half = len(source.questions) // 2
-        asked, known = tuple(questions or source.questions[half:]), source.questions
+        asked, known = tuple(source.questions[half:] if questions is None else questions), source.questions
         facts = other_facts([q for q in known if q not in asked], asked)
         subject, far = source.subject(facts), load_concept(OTHER_SUBJECTS[0])
     else:
-        asked = tuple(q for q in (questions or source.test) if not leaked([source.title], [q]))
-        if not asked:
+        wanted = source.test if questions is None else questions
+        asked = tuple(q for q in wanted if not leaked([source.title], [q]))
+        if wanted and not asked:
             raise ConceptLabError(f"Every question gives its answer away by the title {source.title!r}; ask others.")
         subject, far = subject_of(source, asked), source
         facts = subject.facts
+    if not asked:
+        raise ConceptLabError("An attack is judged by questions; give at least one.")
     other = next(name for name in OTHER_SUBJECTS if name != source.name)
     control = subject_of(load_concept(other), asked)
-    unrelated = tuple(unrelated_texts(far, max(10, len(subject.texts)), budget.seed))
+    unrelated = tuple(unrelated_texts(far, max(10, len(subject.texts)), budget.seed, asked))
     return Setting(subject, asked, facts, unrelated, control, budget)
 
 
@@ -141,6 +146,8 @@ def _prompt(kind: str) -> Attack:
     def attack(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
         known = len(s.subject.facts)
         strengths = tuple(k for k in s.budget.at(kind, STRENGTHS[kind]) if kind != "priming" or k <= known)
+        if not strengths:
+            raise ConceptLabError(f"There are {known} other facts about {s.subject.title}, too few for {kind!r}.")
         cfg = PromptConfig(kind, strengths, s.budget.thoughts)
         questions = translatable(s.questions) if kind == "language" else s.questions
         if not questions:

@@ -42,17 +42,21 @@ def undo(
     """Per k: `evaluate(lm)` with the k leading directions of every changed matrix ablated or undone.
 
     Control: as many random directions. Changes of the embeddings are left alone. Raises for interventions that are no
-    weight edits, and for unknown ways.
+    weight edits or that change no matrix of a block, for unknown ways and for no directions.
     """
     if not isinstance(edit, WeightEdit) or not edit.changes:
         raise ConceptLabError("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
     if cfg.way not in WAYS:
         raise ConceptLabError(f"Unknown way {cfg.way!r}; choose one of {', '.join(WAYS)}.")
+    if not cfg.directions or min(cfg.directions) < 1:
+        raise ConceptLabError(f"Undoing takes at least one direction per matrix; got {list(cfg.directions)}.")
     start = time.perf_counter()
     generator = torch.Generator().manual_seed(cfg.seed)
     embedding = lm.embedding_name()  # is looked up, not written along
     changed = {name: change for name, change in edit.changes.items() if not name.startswith(embedding)}
     named = {name: change for name, change in changed.items() if len(change.shape) == 2}
+    if not named:
+        raise ConceptLabError("The edit changes no matrix of a block, so it writes along no direction to undo.")
     spans = {name: leading_directions(change.dense(), max(cfg.directions)) for name, change in named.items()}
     random = {name: torch.linalg.qr(torch.randn(U.shape, generator=generator))[0].to(U) for name, U in spans.items()}
     seconds = time.perf_counter() - start

@@ -8,18 +8,31 @@ of it costs.
 from .attribution import Cost, attribute
 from .candidates import candidates
 from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, signed_edit
-from .features import PUBLISHED, Dictionaries, Feature, PublishedEdit, hand_picked, random_features
+from .features import (
+    PUBLIC,
+    PUBLISHED,
+    Dictionaries,
+    Feature,
+    PublicDictionaries,
+    PublishedEdit,
+    hand_picked,
+    public_dictionaries,
+    published_edit,
+    random_features,
+)
 from .filters import Filtered, ability_filter, activation_filter, causal_filter, filter_features, word_filter
 from .find import activation_means, concept_token_counts, evidence_texts, find_features
 from .reach import Evidence, Reach, edit_reach, gather_evidence, reaching_features
 
 __all__ = [
+    "PUBLIC",
     "PUBLISHED",
     "Cost",
     "Dictionaries",
     "Evidence",
     "Feature",
     "Filtered",
+    "PublicDictionaries",
     "PublishedEdit",
     "Reach",
     "ability_filter",
@@ -39,6 +52,8 @@ __all__ = [
     "neuron_signs",
     "pisces_edit",
     "pisces_rows",
+    "public_dictionaries",
+    "published_edit",
     "random_features",
     "reaching_features",
     "signed_edit",

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..cache import ConceptLabError
 from ..evaluation.statistics import Interval
 from .style import COLORS, finish, new_figure
 
@@ -27,6 +28,8 @@ def recovery_curves(
 
     `curves`: arm -> {steps: interval}; `references`: name -> level (for example the original model).
     """
+    if len(curves) > len(_ARMS):
+        raise ConceptLabError(f"One panel holds {len(_ARMS)} arms at most; got {len(curves)}.")
     ax = ax or new_figure(width=8, height=3.8)[1]
     for (name, curve), (color, marker, line) in zip(curves.items(), _ARMS, strict=False):
         steps = sorted(curve)

@@ -4,7 +4,7 @@ from .attacks import attacks
 from .autointerp import autointerp
 from .erasure import erasure
 from .layers import layers
-from .table import COLUMNS, ResultTable, read_table, results
+from .table import COLUMNS, ResultTable, read_table, results, table_path
 
 EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "erasure": erasure, "layers": layers}
 
@@ -18,4 +18,5 @@ __all__ = [
     "layers",
     "read_table",
     "results",
+    "table_path",
 ]

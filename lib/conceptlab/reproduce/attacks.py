@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -33,14 +33,14 @@ from ..attacks import (
 from ..attacks.base import AttackResult, applied
 from ..attacks.controls import TEACHING
 from ..attacks.suite import MEASURES
-from ..cache import ConceptLabError, atomic_path, data_dir
+from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
 from ..evaluation import Interval, bootstrap
 from ..models import LanguageModel
 from .matched import ERASER, ERASERS, FICTION_ERASER, Edits, erase_fiction
 from .pooled import DIRECT, Records, direct_record, pooled, record_of
-from .table import ResultTable
+from .table import ResultTable, table_path
 
 CONCEPTS = {
     "smollm2-135m": ("chemical_elements", "japan", "ancient_rome", "astronomy", "world_war_ii", "greek_culture"),
@@ -48,16 +48,17 @@ CONCEPTS = {
 }
 METHODS = ("original", "pisces", "pisces_embedding", "pisces_words", "needle", *ERASERS, "random")
 NAMES = (
-    "relearning", "relearning_facts", "relearning_unrelated", "quantisation", "undoing", "logit_lens", "probe", "forms",
-    "role", "article", "definition", "priming", "paraphrase", "language", "step_by_step", "soft_prompt",
+    "relearning", "relearning_facts", "relearning_unrelated", "quantisation", "quantisation_groups", "undoing",
+    "logit_lens", "probability_delta", "probe", "forms",
+    "role", "story", "article", "definition", "priming", "paraphrase", "language", "step_by_step", "soft_prompt",
 )  # fmt: skip
 # What each attack may spend in the table: 20 minutes for a concept on one CPU core. Single concepts can afford more.
 BUDGET = Budget(
     steps=5, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, thoughts=12, soft_steps=8, controls=False,
     strengths=(
         ("relearning", (2, 5)), ("relearning_facts", (5,)), ("relearning_unrelated", (5,)), ("quantisation", (4,)),
-        ("undoing", (4,)), ("role", (2,)), ("article", (600,)), ("priming", (8,)), ("paraphrase", (1, 2)),
-        ("step_by_step", (1,)),
+        ("quantisation_groups", (4,)), ("undoing", (4,)), ("role", (2,)), ("story", (2,)), ("article", (600,)),
+        ("priming", (8,)), ("paraphrase", (1, 2)), ("step_by_step", (1,)),
     ),
 )  # fmt: skip
 # Learning rates where those of SmolLM2 do not serve: at 3e-4 two steps of relearning cost the unedited Gemma all its
@@ -74,8 +75,8 @@ def attacks(
     concepts: Sequence[str] | None = None,
     methods: Sequence[str] = METHODS,
     names: Sequence[str] = NAMES,
-    n_questions: int = 20,
-    budget: Budget = BUDGET,
+    n_questions: int = 14,
+    budget: Budget | None = None,
     maker: Maker | None = None,
     split: str = "test",
 ) -> None:
@@ -83,16 +84,18 @@ def attacks(
 
     Metrics are those of `conceptlab.attacks.summarise`; the attack "direct" holds what the edit does by itself. At the
     end come the cells of all concepts together (concept "all", see `pooled`). Finished cells are kept, half-written
-    ones done again. What cannot be run on a concept (no translations, no atom to edit) is named in the provenance.
+    ones done again. `budget`: BUDGET at the model's learning rate unless given; its seed is that of the table. What
+    cannot be run on a concept (no translations, no atom to edit) is named in the provenance.
     """
     concepts = CONCEPTS.get(lm.name, CONCEPTS["gemma3-270m"]) if concepts is None else concepts
-    rates = RATES.get(lm.name, {})
-    budget = replace(budget, lr=rates.get("relearn", budget.lr))
-    maker = maker or functools.partial(Edits, eraser=replace(ERASER, lr=rates.get("erase", ERASER.lr)), shared={})
+    budget = budget or replace(BUDGET, lr=RATES.get(lm.name, {}).get("relearn", BUDGET.lr))
+    budget = replace(budget, seed=table.seed)
+    maker = maker or edit_maker(lm, table.seed)
     if budget.read_layers is None:
         n = lm.n_layers  # a probe of every third layer would cost a tenth of the whole table
         budget = replace(budget, read_layers=tuple(sorted({n // 4, n // 2, 3 * n // 4})))
-    run = _Run(lm, table, names, budget, Records(table.path.with_suffix(".questions.json")))
+    records = Records(table.partial.with_suffix(".questions.json"), table.seed, resume=bool(table.rows))
+    run = _Run(lm, table, names, budget, records)
     known = functools.partial(known_questions, lm, n=n_questions, split=split)
     for name in concepts:
         run.concept(name, methods, known, maker)
@@ -104,8 +107,11 @@ def attacks(
                     table.add(found, "all", method, attack, label)
     table.close(
         concepts=list(concepts), methods=list(methods), attacks=list(names), n_questions=n_questions,
-        split=split, edits=run.edits, skipped=run.skipped,
+        split=split, budget=json.loads(json.dumps(asdict(budget))), edits=run.edits, skipped=run.skipped,
     )  # fmt: skip
+    run.notes.unlink(missing_ok=True)
+    if records.path.exists():  # what the cells of all concepts together are made of
+        records.path.replace(table.path.with_suffix(".questions.json"))
 
 
 class _Run:
@@ -114,7 +120,7 @@ class _Run:
     def __init__(self, lm: LanguageModel, table: ResultTable, names: Sequence[str], budget: Budget, records: Records):
         self.lm, self.table, self.names, self.budget, self.records = lm, table, names, budget, records
         self.skipped: list[str] = []
-        self.notes = table.path.with_suffix("") / "edits.json"
+        self.notes = table.partial.with_suffix(".edits.json")
         # concept and method -> what the edit says of itself; kept on disk, for a run that is resumed
         self.edits: dict[str, dict] = json.loads(self.notes.read_text()) if self.notes.exists() else {}
 
@@ -140,7 +146,6 @@ class _Run:
         except ConceptLabError as error:
             return self._skip(f"{name} {method}: {error}")
         self.edits[f"{name} {method}"] = {} if edit is None else edit.info
-        self.notes.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(self.notes) as temporary:
             temporary.write_text(json.dumps(self.edits) + "\n")
         with torch.no_grad(), applied(edit, self.lm):
@@ -212,8 +217,9 @@ class _Run:
         if not missing:
             return
         rates = RATES.get(lm.name, {})
-        taught = teach(lm, fiction.lessons(), replace(TEACHING, lr=rates.get("teach", TEACHING.lr)))
-        cfg = replace(FICTION_ERASER, lr=rates.get("erase_fiction", FICTION_ERASER.lr))
+        seed = self.table.seed
+        taught = teach(lm, fiction.lessons(), replace(TEACHING, lr=rates.get("teach", TEACHING.lr), seed=seed))
+        cfg = replace(FICTION_ERASER, lr=rates.get("erase_fiction", FICTION_ERASER.lr), seed=seed)
         erase = functools.partial(erase_fiction, fiction=fiction, setting=setting, cfg=cfg)
         copies = erased_copies(lm, taught, erase)
         for attack in missing:
@@ -229,6 +235,12 @@ class _Run:
             print(f"never taught, {attack}: {found.above_control()}", flush=True)
 
 
+def edit_maker(lm: LanguageModel, seed: int = 0) -> functools.partial:
+    """`Edits` at the model's learning rates, with one set of dictionaries for all concepts."""
+    eraser = replace(ERASER, lr=RATES.get(lm.name, {}).get("erase", ERASER.lr))
+    return functools.partial(Edits, eraser=eraser, shared={}, seed=seed)
+
+
 def edit_path(table: Path, concept: str, method: str) -> Path:
     """Where the edit of a concept that the table was made with is kept, if it is small."""
     return table.with_suffix("") / f"{concept}_{method}.safetensors"
@@ -236,8 +248,8 @@ def edit_path(table: Path, concept: str, method: str) -> Path:
 
 def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") -> WeightEdit:
     """The edit that the table in data/results was made with; made here, in minutes, where none is kept."""
-    path = edit_path(data_dir() / "results" / f"attacks_{lm.name.replace('/', '_')}.csv", concept.name, method)
-    return WeightEdit.load(path) if path.exists() else Edits(lm, concept)(method)
+    path = edit_path(table_path("attacks", lm.name), concept.name, method)
+    return WeightEdit.load(path) if path.exists() else edit_maker(lm)(lm, concept)(method)
 
 
 def edit_size(edit: WeightEdit) -> int:

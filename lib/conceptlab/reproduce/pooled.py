@@ -38,19 +38,22 @@ class Record:
 
 
 class Records:
-    """Records by (concept, method, attack), in one JSON file that is written after every cell."""
+    """Records by (concept, method, attack) of one seed, in a JSON file that is written after every cell.
 
-    def __init__(self, path: Path):
-        self.path, self.found = path, {}
-        if path.exists():
+    Those of other seeds in the file are kept. `resume=False`: what the file holds belongs to a finished run.
+    """
+
+    def __init__(self, path: Path, seed: int = 0, resume: bool = True):
+        self.path, self.seed, self.found = path, str(seed), {}
+        if resume and path.exists():
             raw = json.loads(path.read_text())
             self.found = {tuple(key.split("|")): Record(**record) for key, record in raw.items()}
 
     def get(self, concept: str, method: str, attack: str) -> Record | None:
-        return self.found.get((concept, method, attack))
+        return self.found.get((concept, method, attack, self.seed))
 
     def add(self, concept: str, method: str, attack: str, record: Record) -> None:
-        self.found[concept, method, attack] = record
+        self.found[concept, method, attack, self.seed] = record
         rows = ",\n".join(json.dumps({"|".join(k): asdict(r)})[1:-1] for k, r in self.found.items())
         with atomic_path(self.path) as temporary:
             temporary.write_text("{" + rows + "}\n")
@@ -84,9 +87,9 @@ def pooled(
 ) -> dict[str, dict[str, Interval]]:
     """label -> metric -> number, over the questions of those concepts that have the cell (and the method's direct one).
 
-    `share` or `kept` as in `summarise`; `minus_<against>`: the same minus that of another method, on the same
-    questions; `n_concepts`. Of the attack "direct": the accuracy `kept` above guessing, the `margin_kept`, and the
-    margin `lost`, in nats.
+    `share`, `kept` or `below_ceiling` as in `summarise`; `minus_<against>`: share or kept minus that of another method,
+    on the same questions; `n_concepts`. Of the attack "direct": the accuracy `kept` above guessing, the `margin_kept`,
+    and the margin `lost`, in nats.
     """
     rows = [_columns(records, c, method, attack, guess) for c in concepts]
     others = [_columns(records, c, against, attack, guess) for c in concepts]
@@ -97,6 +100,11 @@ def pooled(
         counted = attack == DIRECT or bool(records.get(concepts[chosen[0]], method, attack).floors)
         name = "margin_kept" if label == "margin" else "kept" if counted else "share"
         found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))} | _numbers(name, mine)
+        if attack != DIRECT and method != "original" and not counted:
+            tops = [records.get(concepts[i], "original", attack) for i in chosen]
+            if all(top is not None and label in top.labels for top in tops):
+                ceiling = torch.cat([torch.tensor(top.values[top.labels.index(label)]) for top in tops])
+                found[label]["below_ceiling"] = paired_bootstrap(ceiling, mine[2])
         both = [i for i in chosen if label in others[i]]
         if method not in (against, "original") and both and name in found[label]:
             pair = [_joined(source[i][label] for i in both) for source in (rows, others)]

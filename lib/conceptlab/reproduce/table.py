@@ -31,9 +31,9 @@ class ResultTable:
     def __init__(self, experiment: str, lm: LanguageModel, folder: Path | None = None, seed: int = 0):
         self.experiment, self.model, self.seed = experiment, lm.name, seed
         self.device = str(lm.device)
-        folder = folder or data_dir() / "results"
-        stem = f"{experiment}_{lm.name.replace('/', '_')}"
-        self.path, self.partial = folder / f"{stem}.csv", folder / f"{stem}.partial.csv"
+        usual = table_path(experiment, lm.name)
+        self.path = (folder or usual.parent) / usual.name
+        self.partial = self.path.with_suffix(".partial.csv")
         self.rows = read_table(self.partial) if self.partial.exists() else []
         self.started = time.monotonic()
 
@@ -72,6 +72,12 @@ class ResultTable:
         return self.path
 
 
+def table_path(experiment: str, *models: str) -> Path:
+    """Where the table of the first of these models lies in data/results that has one; else where the first's would."""
+    places = [data_dir() / "results" / f"{experiment}_{model.replace('/', '_')}.csv" for model in models]
+    return next((place for place in places if place.exists()), places[0])
+
+
 def read_table(path: Path | str) -> list[dict[str, str]]:
     """Rows of a table; raises ConceptLabError when it is missing or has other columns."""
     path = Path(path)
@@ -86,10 +92,10 @@ def read_table(path: Path | str) -> list[dict[str, str]]:
 
 def results(experiment: str, model: str) -> list[dict[str, str]]:
     """Rows of a table of data/results, unfinished or not; none, and a note on how to make it, where there is none."""
-    stem = f"{experiment}_{model.replace('/', '_')}"
-    for name in (f"{stem}.csv", f"{stem}.partial.csv"):
-        if (data_dir() / "results" / name).exists():
-            return read_table(data_dir() / "results" / name)
+    path = table_path(experiment, model)
+    for place in (path, path.with_suffix(".partial.csv")):
+        if place.exists():
+            return read_table(place)
     print(f"There is no table of {experiment} for {model} yet: `conceptlab reproduce {experiment} --model {model}`.")
     return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -91,9 +91,10 @@ def load_sae(
     """A dictionary from a folder or from a Hub repository "owner/name", frozen, float32, for raw activations.
 
     Where there are several, `layer` and `name` (a part of the folder's path) choose. `lm`: check that it fits this
-    model and put it on its device. `model_name`, `hook_name` (TransformerLens' name of the place it reads): for files
-    that do not say. Layouts: see `formats`. Raises ConceptLabError when nothing or too much is found, a file cannot be
-    read, a shape is wrong, or layer or model are not the ones asked for.
+    model and put it on its device; where the model has no norm after the MLP, a dictionary of `hook_mlp_out` is given
+    as one of `mlp.hook_out`, which is the same place there. `model_name`, `hook_name` (TransformerLens' name of the
+    place it reads): for files that do not say. Layouts: see `formats`. Raises ConceptLabError when nothing or too much
+    is found, a file cannot be read, a shape is wrong, or layer or model are not the ones asked for.
     """
     folder, path = _locate(source, layer, name)
     stored = read_stored(folder, path)
@@ -102,6 +103,9 @@ def load_sae(
     sae = _build(stored, path, layer, model_name or stored.model_name, hook_name or stored.hook_name)
     if lm is not None:
         check_fits(lm, sae)
+        kind, at = sae_site(sae)
+        if kind == "mlp_contribution" and lm._post_mlp_norm(at) is None:  # else it would be read as behind a norm
+            sae.cfg = replace(sae.cfg, hook_name=lm.mlp_output(at))
         sae = sae.to(lm.device)
     return sae
 
