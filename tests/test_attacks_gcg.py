@@ -128,7 +128,7 @@ def test_soft_prompts_lower_the_loss_and_leave_the_model_alone(lm):
     assert not torch.equal(result.values[0].logprobs, result.last.logprobs)
     assert all(torch.equal(now, before[n]) for n, now in weights(lm).items())
     assert not any(p.requires_grad or p.grad is not None for p in lm.hf.parameters())
-    with pytest.raises(ConceptLabError, match="at least one embedding"):
+    with pytest.raises(ConceptLabError, match="needs an embedding and lr > 0"):
         soft_prompt(lm, None, FACTS, HELD_OUT, SoftPromptConfig(n_tokens=0))
 
 
