@@ -48,6 +48,28 @@ def tiny_llama(tmp_path):
 
 
 @pytest.fixture
+def tiny_gemma2(tmp_path):
+    """Factory: a random narrow Gemma-2 with SmolLM2's tokenizer, as a LanguageModel of the name given."""
+
+    def make(name: str = "gemma-2-tiny", n_layers: int = 2, **config):
+        import torch
+        from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+
+        from conceptlab.checkpoints import packaged_checkpoint
+        from conceptlab.models import LanguageModel
+
+        torch.manual_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
+        cfg = Gemma2Config(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=n_layers, num_attention_heads=2,
+            num_key_value_heads=2, head_dim=8, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **config,
+        )  # fmt: skip
+        return LanguageModel(name, Gemma2ForCausalLM(cfg), tokenizer, str(tmp_path))
+
+    return make
+
+
+@pytest.fixture
 def saes(lm):
     """Random dictionaries of both layers of the module's own `lm`, a `tiny_llama`."""
     from test_pisces import make_sae

@@ -128,20 +128,9 @@ def add_llama_scope(hub, lm, layers, d_sae=48):
 
 
 @pytest.fixture
-def gemma(tmp_path):
+def gemma(tiny_gemma2):
     """A random Gemma-2 of 26 narrow layers under the paper's name, whose norms have gains of their own."""
-    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
-
-    from conceptlab.checkpoints import packaged_checkpoint
-    from conceptlab.models import LanguageModel
-
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
-    cfg = Gemma2Config(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=26, num_attention_heads=2, num_key_value_heads=2,
-        head_dim=8, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, initializer_range=0.3,
-    )  # fmt: skip
-    lm = LanguageModel(GEMMA, Gemma2ForCausalLM(cfg), tokenizer, str(tmp_path))
+    lm = tiny_gemma2(GEMMA, 26, initializer_range=0.3)
     for layer in range(lm.n_layers):
         lm.hf.get_submodule(f"model.layers.{layer}.post_feedforward_layernorm").weight.copy_(torch.rand(16) * 2 - 0.5)
     return lm

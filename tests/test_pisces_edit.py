@@ -43,20 +43,10 @@ def test_signed_edit_changes_only_rows_that_write_the_concept(tiny):
 
 
 @pytest.fixture
-def tiny_gemma2(tmp_path):
+def gemma2(tiny_gemma2):
     """A random Gemma-2 in float64, whose norms have gains of their own, with a JumpReLU dictionary behind each norm."""
-    from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
-
-    from conceptlab.checkpoints import packaged_checkpoint
-    from conceptlab.models import LanguageModel
-
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
-    cfg = Gemma2Config(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-        head_dim=8, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
-    lm = LanguageModel("gemma-2-tiny", Gemma2ForCausalLM(cfg).double(), tokenizer, str(tmp_path))
+    lm = tiny_gemma2()
+    lm.hf.double()
     saes = {}
     for layer in (0, 1):
         generator = torch.Generator().manual_seed(layer)
@@ -70,9 +60,9 @@ def tiny_gemma2(tmp_path):
     return lm, saes
 
 
-def test_behind_a_norm_the_rows_are_edited_as_the_dictionary_sees_them(tiny_gemma2):
+def test_behind_a_norm_the_rows_are_edited_as_the_dictionary_sees_them(gemma2):
     """The published procedure on the rows times the norm's gain; on raw rows, as in the authors' code, it differs."""
-    lm, saes = tiny_gemma2
+    lm, saes = gemma2
     features = [Feature(1, 3), Feature(1, 5, sign=-1)]
     seen = lm.value_vectors(1).clone()
     assert lm.post_mlp_gain(1).std() > 0.5
@@ -89,10 +79,10 @@ def test_behind_a_norm_the_rows_are_edited_as_the_dictionary_sees_them(tiny_gemm
         assert (lm.value_vectors(1) @ d).max() < 1e-5 * (seen @ d).abs().max()
 
 
-def test_the_published_setting_on_a_tiny_gemma2(tiny_gemma2, tmp_path):
+def test_the_published_setting_on_a_gemma2(gemma2, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    lm, saes = tiny_gemma2
+    lm, saes = gemma2
     published = PUBLISHED["gemma-2-2b-it", "harry_potter"]
     places = [(f.layer % 2, f.index % 24, f.sign) for f in published.features]
     features = hand_picked(lm, saes, places)

@@ -20,7 +20,7 @@ from ..evaluation import FEW_SHOT, Interval, paired_bootstrap, question_stem
 from ..models import LanguageModel
 from ..text import Question
 from .base import AttackResult, Intervention, applied
-from .probing import ProbeConfig, best_layer, probe_and_control
+from .probing import ProbeConfig, best_layer, probe
 
 JUDGE = ' {answer}\nIs that answer right, "Yes" or "No"?\nVerdict:'
 
@@ -61,7 +61,7 @@ def hidden_knowledge(
     Control: the same with probes of random labels, the mean over them. External scorers: `logprob` (of the whole
     answer), `per_token` (the scorecard's measure) and `verdict` (log-probability of Yes minus No).
     """
-    inside, noise = probe_and_control(lm, intervention, facts, questions, cfg or ProbeConfig(), few_shot)
+    inside = probe(lm, intervention, facts, questions, cfg or ProbeConfig(), few_shot)
     best = best_layer(inside)
     with applied(intervention, lm):
         external = external_scores(lm, questions, few_shot)
@@ -74,7 +74,7 @@ def hidden_knowledge(
 
     return AttackResult(
         (inside.steps[best],), (result(inside.values[best].logprobs),), (inside.losses[best],), inside.cost,
-        (result(*noise[best]),),
+        (result(*inside.controls[best].scores),),
     )  # fmt: skip
 
 

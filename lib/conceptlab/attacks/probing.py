@@ -38,6 +38,13 @@ class ProbeConfig:
             raise ConceptLabError("A probe needs at least one layer, one penalty, two folds and one shuffle.")
 
 
+@dataclass(frozen=True)
+class RandomLabels(Hits):
+    """The control: `values` is per question the share of probes trained on random labels that are right."""
+
+    scores: Float[Tensor, "shuffles n options"]  # what each of them gives to every option
+
+
 @torch.no_grad()
 def probe(
     lm: LanguageModel,
@@ -50,23 +57,9 @@ def probe(
     """Per layer: the probe's score of every option of `questions`, as `QuestionScores` (no log-probabilities then).
 
     Facts that hold a tested answer are not trained on. `losses` is 1 minus the cross-validated accuracy on the facts,
-    by which an attacker would choose the layer (`best_layer`). Control: per question the share of probes trained on
-    random labels that are right (`Hits`). Raises for fewer facts than folds, and for questions with different numbers
-    of options.
+    by which an attacker would choose the layer (`best_layer`). Control: probes of `RandomLabels`. Raises for fewer
+    facts than folds, and for questions with different numbers of options.
     """
-    return probe_and_control(lm, intervention, facts, questions, cfg, few_shot)[0]
-
-
-@torch.no_grad()
-def probe_and_control(
-    lm: LanguageModel,
-    intervention: Intervention | None,
-    facts: Sequence[Question],
-    questions: Sequence[Question],
-    cfg: ProbeConfig = ProbeConfig(),
-    few_shot: str = FEW_SHOT,
-) -> tuple[AttackResult, list[Float[Tensor, "shuffles n options"]]]:
-    """`probe`, and per layer the scores that each of the control's probes gives to the options of `questions`."""
     facts = other_facts(facts, questions)
     if len(facts) < cfg.folds or len({len(q.options) for q in (*facts, *questions)}) != 1:
         raise ConceptLabError(
@@ -81,7 +74,7 @@ def probe_and_control(
     truth, asked = (torch.tensor([q.answer for q in part]) for part in (facts, questions))
     generator = torch.Generator().manual_seed(cfg.seed)
     shuffled = torch.randint(len(facts[0].options), (cfg.shuffles, len(truth)), generator=generator)
-    values, controls, losses, noise = [], [], [], []
+    values, controls, losses = [], [], []
     for layer in layers:
         train, test = features[layer].split([len(facts), len(questions)])
         spread = train.flatten(0, 1).std(0).clamp_min(1e-12)  # a few dimensions are a hundred times larger than others
@@ -89,11 +82,11 @@ def probe_and_control(
         direction, error, ridge = cross_validated_probe(train, truth, cfg)
         values.append(QuestionScores((test @ direction).float(), asked))
         losses.append(error)
-        noise.append((test @ ridge_probe(train, shuffled, ridge).T).permute(2, 0, 1).float())
-        controls.append(Hits((noise[-1].argmax(-1) == asked).float().mean(0)))
+        noise = (test @ ridge_probe(train, shuffled, ridge).T).permute(2, 0, 1).float()
+        controls.append(RandomLabels((noise.argmax(-1) == asked).float().mean(0), noise))
     tokens = sum(len(lm.tokenizer(f"{q.q} {' '.join(q.options)}").input_ids) for q in (*facts, *questions))
     cost = Cost(0, tokens, time.perf_counter() - start)
-    return AttackResult(layers, tuple(values), tuple(losses), cost, tuple(controls)), noise
+    return AttackResult(layers, tuple(values), tuple(losses), cost, tuple(controls))
 
 
 def best_layer(result: AttackResult) -> int:

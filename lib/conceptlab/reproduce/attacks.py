@@ -66,6 +66,7 @@ BUDGET = Budget(
 RATES = {"gemma3-270m": {"relearn": 1e-5, "erase": 2e-5, "teach": 3e-5, "erase_fiction": 1e-5}}
 FICTION = ("relearning", "relearning_facts", "quantisation", "priming", "definition", "paraphrase", "soft_prompt")
 LARGEST = 100_000  # numbers in an edit that is kept; one of PISCES has about 2,000 per feature
+LONGEST = 50  # entries of a list in an edit's note that the provenance keeps
 Maker = Callable[[LanguageModel, Concept], Callable[[str], WeightEdit]]
 
 
@@ -145,7 +146,7 @@ class _Run:
             edit = None if method == "original" else self._edit(name, method, make)
         except ConceptLabError as error:
             return self._skip(f"{name} {method}: {error}")
-        self.edits[f"{name} {method}"] = {} if edit is None else edit.info
+        self.edits[f"{name} {method}"] = {} if edit is None else _brief(edit.info)
         with atomic_path(self.notes) as temporary:
             temporary.write_text(json.dumps(self.edits) + "\n")
         with torch.no_grad(), applied(edit, self.lm):
@@ -250,6 +251,11 @@ def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") ->
     """The edit that the table in data/results was made with; made here, in minutes, where none is kept."""
     path = edit_path(table_path("attacks", lm.name), concept.name, method)
     return WeightEdit.load(path) if path.exists() else edit_maker(lm)(lm, concept)(method)
+
+
+def _brief(info: dict) -> dict:
+    """What an edit says of itself without its long lists (Needle names each of thousands of vectors)."""
+    return {key: x for key, x in info.items() if not isinstance(x, list) or len(x) <= LONGEST}
 
 
 def edit_size(edit: WeightEdit) -> int:
