@@ -265,6 +265,14 @@ def test_leading_directions_are_the_left_singular_vectors():
         torch.testing.assert_close((ours.T @ U).abs(), torch.eye(4), rtol=0, atol=1e-4)
 
 
+def test_a_change_of_low_rank_has_no_more_directions_than_its_rank():
+    for delta in (normal(8, 2) @ normal(2, 20, seed=1), normal(20, 2) @ normal(2, 8, seed=1)):
+        U = leading_directions(delta, 4)
+        assert U.shape == (len(delta), 2)
+        torch.testing.assert_close(U @ (U.T @ delta), delta, rtol=0, atol=1e-4)
+    assert leading_directions(torch.zeros(8, 20), 4).shape == (8, 0)
+
+
 def test_an_edit_of_the_embeddings_is_neither_rounded_nor_undone(tiny_llama):
     lm = tiny_llama(tie_word_embeddings=True)
     rows = Rows(torch.tensor([5, 9]), normal(2, 16), torch.tensor(lm.d_vocab))

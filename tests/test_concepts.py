@@ -85,6 +85,14 @@ def test_texts_cuts_sentences_not_words(monkeypatch):
     assert concept.texts(without_answers=[question]) == ["Tinker is no metal! Is lead one? Gold glitters."]
 
 
+def test_written_texts_stand_beside_those_of_the_corpus():
+    concept = load_concept("golf")
+    found = [a for a in concepts.vital_articles() if concept.query.matches(a)]
+    assert len(concept.written) >= 20 and concept.articles() == [*found, *concept.written]
+    assert not {a.title for a in found} & {a.title for a in concept.written}
+    assert load_concept("japan").written == ()
+
+
 def test_text_queries():
     def lead(text, title="T", topic="Arts"):
         return Article(title, text, topic, "")

@@ -12,6 +12,7 @@ from conceptlab.edits import WeightEdit
 from conceptlab.embedding_edit import EmberConfig
 from conceptlab.erasure import METHODS, Erasure, ErasureConfig, shipped_dictionaries
 from conceptlab.evaluation import SearchConfig
+from conceptlab.pisces import Feature, Filtered
 
 SMALL = ErasureConfig(
     taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), matched_n=(2, 20, 10**9), word_mus=(0.5, 1.0),
@@ -23,7 +24,7 @@ SMALL = ErasureConfig(
 
 @pytest.fixture
 def lm(tiny_llama):
-    return tiny_llama(initializer_range=0.5)
+    return tiny_llama(initializer_range=0.5, tie_word_embeddings=True)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,9 @@ def test_what_is_edited_by_which_method(lm, saes, kept):
     assert set(edits["pisces_embedding"].changes) == layers | embedding and not layers & embedding
     assert set(edits["words"].changes) == set(edits["random_words"].changes) == embedding
     assert set(edits["pisces_words"].changes) == layers | embedding
+    shared = {lm.embedding_name()}  # of a model that ties embedding and unembedding
+    assert set(edits["words_both"].changes) == set(edits["random_words_both"].changes) == shared != embedding
+    assert set(edits["pisces_words_both"].changes) == layers | shared
     assert edits["random_words"].info["delta"] == work.settings["words"]["delta"]
     assert work.settings["needle_matched"]["n"] in (2, 20)
     for method in ("pisces", "random_features", "random_direction", "random_norm"):
@@ -51,6 +55,7 @@ def test_what_is_edited_by_which_method(lm, saes, kept):
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
     assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
     searched = {"pisces", "directional", "embedding", "words", "pisces_embedding", "pisces_words", "needle"}
+    searched |= {"words_both", "pisces_words_both"}
     assert set(work.settings) == searched | {"needle_matched"}
     assert len(list(kept.glob("*.json"))) == len(searched)
 
@@ -93,6 +98,26 @@ def test_strengths_are_chosen_on_dev_and_kept(lm, saes, monkeypatch):
     assert there and asked and not asked & test
     with pytest.raises(ConceptLabError, match="Unknown method 'magic'; known are pisces"):
         work.edit("magic")
+
+
+def test_features_by_evidence_pass_the_filters_of_the_paper(lm, saes, monkeypatch):
+    concept, seen = load_concept("golf"), {}
+    proposed = [Feature(1, 3), Feature(1, 5, -1), Feature(1, 8)]
+    monkeypatch.setattr(module, "find_features", lambda *_, **__: proposed)
+
+    def filters(lm, saes, features, concept, make, n_prompts, n_questions):
+        seen.update(features=features, edit=make(features[1]), sizes=(n_prompts, n_questions))
+        return Filtered(tuple(features[1:]), ((features[0], "no"),))
+
+    monkeypatch.setattr(module, "filter_features", filters)
+    work = Erasure(lm, saes, concept, replace(SMALL, finding="evidence"))
+    assert [(f.layer, f.index, f.sign) for f in work.features] == [(1, 5, -1), (1, 8, 1)]
+    assert all(f.reach > 0 for f in work.candidates) and seen["features"] == work.candidates
+    assert seen["edit"].info["features"] == [[1, 5, -1]] and seen["sizes"] == (SMALL.n_evidence, SMALL.n_asked)
+    monkeypatch.setattr(module, "filter_features", lambda *_: Filtered((), ()))
+    assert Erasure(lm, saes, concept, replace(SMALL, finding="evidence")).features == work.candidates[:3]
+    with pytest.raises(ConceptLabError, match='found by "reach" or by "evidence"; got \'magic\''):
+        Erasure(lm, saes, concept, replace(SMALL, finding="magic"))
 
 
 def test_models_without_dictionaries(lm):

@@ -10,21 +10,25 @@ from conceptlab.concepts import general_questions, list_concepts, load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import (
     FEW_SHOT,
+    Behaviour,
     Fluency,
     QuestionScores,
     Scorecard,
     bootstrap,
     compare,
+    compare_writing,
     edit_effects,
     fluency,
     gold_logprobs,
     harmonic_mean,
+    held_out_passages,
     paired_bootstrap,
     question_stem,
     relative_accuracy,
     score_questions,
     scorecard,
 )
+from conceptlab.text import web_passages
 
 
 def scores(correct):
@@ -200,3 +204,24 @@ def test_pieces_are_tokenised_as_the_whole_prompt_would_be(bundled):
     for q in all_questions():
         pieces = [ids(part, add_special_tokens=False) for part in (question_stem(q), f" {q.gold}")]
         assert ids(FEW_SHOT) + pieces[0] + pieces[1] == ids(f"{FEW_SHOT}{question_stem(q)} {q.gold}"), q.id
+
+
+def test_passages_of_dev_and_test_are_held_out_and_different():
+    dev, test = (held_out_passages(split, 100) for split in ("dev", "test"))
+    assert len({*dev, *test}) == 200 and {*dev, *test} == {*web_passages()[:200]}
+    assert held_out_passages("dev", 3) == dev[:3]
+    for split, n in (("train", 3), ("dev", 0), ("test", 101)):
+        with pytest.raises(ConceptLabError, match="1 to 100 passages for 'dev' and for 'test'"):
+            held_out_passages(split, n)
+
+
+def test_writing_by_hand():
+    def written(distinct, follows):
+        return Behaviour(torch.tensor(distinct), torch.tensor(follows), (), ())
+
+    base = written([1.0, 1.0], [1.0, 1.0, 0.0, 0.0])
+    found = compare_writing(base, written([0.5, 1.0], [1.0, 0.0, 0.0, 0.0]))
+    assert found["repetition"].value == pytest.approx(0.75) and found["repetition"].n == 2
+    assert found["instructions"].value == pytest.approx(0.5) and found["instructions"].n == 4
+    nothing = compare_writing(written([1.0], [0.0]), written([1.0], [1.0]))
+    assert set(nothing) == {"repetition"}, "where no instruction was followed, none can be lost"

@@ -1,12 +1,14 @@
 """The search over strengths: gates, objective, monotone pruning, and going on after an interruption."""
 
+import math
+
 import pytest
 import torch
 
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
-from conceptlab.evaluation import Cell, SearchConfig, search, search_settings
+from conceptlab.evaluation import Cell, Judge, SearchConfig, search, search_settings
 from conceptlab.evaluation.scorecard import compare
 from conceptlab.evaluation.search import judged
 
@@ -127,3 +129,36 @@ def test_judging_by_hand():
     assert cell.selectivity == pytest.approx(1.2 - 3 * 0.3)
     weak = judged(compare(base, card(right(16), right(20), right(20), [20.0])), {"mu": 1.0}, SearchConfig())
     assert not weak.passed and weak.rank < cell.rank
+    babble = card(right(8), right(20), right(20), [22.0])  # 2 nats more on a text of 10 tokens
+    spoilt = judged(compare(base, babble), {"mu": 1.0}, SearchConfig())
+    assert spoilt.coherence == pytest.approx(math.exp(-0.2)) and not spoilt.passed
+    assert judged(compare(base, babble), {"mu": 1.0}, SearchConfig(coherence_gate=0.8)).passed
+
+
+def test_a_cell_that_babbles_rules_out_stronger_ones():
+    def cell(target, coherence):
+        return Cell({}, target, 1.0, 1.0, coherence, 0.5, 0.0, False)
+
+    cfg = SearchConfig()
+    assert search._ruled_out((2,), {(1,): cell(0.1, 0.5)}, cfg) and not search._ruled_out(
+        (0,), {(1,): cell(0.1, 0.5)}, cfg
+    )
+    assert search._ruled_out((0,), {(1,): cell(0.9, 1.0)}, cfg) and not search._ruled_out(
+        (2,), {(1,): cell(0.9, 1.0)}, cfg
+    )
+    assert not search._ruled_out((0,), {(1,): cell(0.9, 0.5)}, cfg), (
+        "one that breaks the model says nothing of weaker ones"
+    )
+
+
+def test_the_judge_asks_the_last_questions_and_clues_of_known_facts(lm):
+    concept = load_concept("golf")
+    judge = Judge(lm, concept, SearchConfig(n_questions=4, n_asked=12, n_clues=2, n_texts=1))
+    last = {q.id for q in concept.dev[-12:]}
+    assert judge.questions["target"] and {q.id for q in judge.questions["target"]} <= last
+    assert len(judge.clues) <= 2 and all(q in judge.questions["target"] and q.clue for q in judge.clues)
+    scores = judge.base.scores["target"]
+    assert len(scores.answers) == len(judge.questions["target"]) + len(judge.clues)
+    assert bool(scores.correct[len(judge.questions["target"]) :].all()), "only clues that the original understands"
+    cell = judge(WeightEdit(lm.name, {}), {"c": 0.0})
+    assert (cell.target, cell.neighbour, cell.general, cell.coherence) == (1, 1, 1, 1)

@@ -233,7 +233,7 @@ def test_the_published_grid_has_the_published_setting(hub, gemma):
     add_gemma_scope(hub, gemma, (1, 4, 20))
     saes = shipped_dictionaries(gemma)
     axes = Erasure(gemma, saes, load_concept("harry_potter"), ErasureConfig())._pisces_axes()
-    assert axes == {"n": [5], "tau": [0.5, 0.4], "mu": [6.0, 10.0, 16.0, 24.0, 36.0]}
+    assert axes == {"n": [5], "tau": [0.5, 0.4], "mu": [3.0, 6.0, 10.0, 16.0, 24.0, 36.0]}
     own = Erasure(gemma, saes, load_concept("harry_potter"), QUICK, features=hand_picked(gemma, saes, [(4, 661)]))
     assert own._pisces_axes() == {"n": [1], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and own.ramp == 10
 
@@ -384,7 +384,10 @@ def test_the_command_takes_features_and_layers(command, hub, tmp_path, capsys):
         (["--features", "3:48"], "index must lie in 0 to 47"),
         (["--features", "4:1"], "has layers 0 to 3; layer 4 does not exist"),
         (["--layers", "4"], "has layers 0 to 3; layer 4 does not exist"),
-        (["--features", "3:7", "--method", "needle"], "needle needs no dictionary; leave out --features and --layers"),
+        (
+            ["--features", "3:7", "--method", "needle"],
+            "needle needs no dictionary; leave out --features, --layers and --finding",
+        ),
         (["--layers", "3", "--method", "words"], "words needs no dictionary"),
     ],
 )

@@ -11,14 +11,16 @@ from conceptlab import erasure as library
 from conceptlab.reproduce import ResultTable, erasure, read_table
 from conceptlab.reproduce.erasure import COMPARED, FinalConfig
 
-FINAL = FinalConfig(n_target=4, n_spared=4, n_texts=2, n_vectors=3, forms=("cloze",), n_forms=4)
+FINAL = FinalConfig(
+    n_target=4, n_spared=4, n_texts=2, n_vectors=3, forms=("cloze",), n_forms=4, writing_of=("pisces",), n_mmlu=2
+)
 module = sys.modules["conceptlab.reproduce.erasure"]  # the package's `erasure` is the function
 
 
 @pytest.fixture
 def lm(tiny_llama, monkeypatch, tmp_path):
     monkeypatch.setattr(library, "cache_dir", lambda: tmp_path / "cache")
-    return tiny_llama(initializer_range=0.5)
+    return tiny_llama(initializer_range=0.5, tie_word_embeddings=True)
 
 
 def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_path, monkeypatch):
@@ -35,6 +37,8 @@ def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_p
     for method, found in cells.items():
         assert float(found["possible"]["value"]) == 1, method
         assert ("left_cloze" in found) is (method in FINAL.forms_of)
+        beside = {"repetition", "mmlu_before", "mmlu_after", "gold_mmlu"}
+        assert (beside & set(found)) == (beside if method in FINAL.writing_of else set())
         wanted = {"efficacy", "specificity", "coherence", "overall", "gold_target", "margin_general"}
         assert wanted | {"accuracy_target_before", "accuracy_target_after", "relative_norm"} <= set(found), method
         assert float(found["accuracy_target_before"]["value"]) == float(
@@ -48,12 +52,28 @@ def test_every_method_fills_a_cell_and_a_second_run_adds_nothing(lm, saes, tmp_p
     assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
     assert float(cells["embedding"]["rows_touched"]["value"]) > 0
     assert {"setting_tau", "setting_mu"} <= set(cells["pisces"]) and "setting_n" in cells["needle"]
-    assert float(cells["embedding"]["residue_cosine"]["value"]) == pytest.approx(1)  # no value vector was touched
+    for residue in ("residue_cosine", "residue_rows_cosine"):
+        assert float(cells["embedding"][residue]["value"]) == pytest.approx(1)  # no value vector was touched
+    assert float(cells["pisces"]["residue_rows_cosine"]["value"]) < 0.999
 
     monkeypatch.setattr(module, "Erasure", None)  # would fail if anything were computed again
     table.partial.write_text(table.path.read_text())
     erasure(lm, ResultTable("erasure", lm, tmp_path), ["golf"], saes=saes, cfg=SMALL, test=FINAL)
     assert read_table(table.path) == rows
+
+
+def test_what_the_original_writes_is_measured_before_the_edit(lm, saes, tmp_path, monkeypatch):
+    whole = {n: p.detach().clone() for n, p in lm.hf.named_parameters()}
+    real, edited = module.behaviour, []
+
+    def spy(lm):
+        edited.append(any(not torch.equal(p, whole[n]) for n, p in lm.hf.named_parameters()))
+        return real(lm, n_tokens=2)
+
+    monkeypatch.setattr(module, "behaviour", spy)
+    table = ResultTable("erasure", lm, tmp_path)
+    erasure(lm, table, ["golf"], ("pisces",), saes, SMALL, FINAL)
+    assert edited == [False, True]
 
 
 def test_a_method_that_is_not_possible_is_said_to_be(lm, saes, tmp_path):

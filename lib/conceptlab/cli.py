@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,8 @@ def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: di
     saes = {layer: load_shipped(lm, layer, arguments.saes) for layer in shipped_layers(lm.name, arguments.saes)}
     path = labels_path(lm.name, 0, arguments.out).with_name("candidates.json")
     cfg = ErasureConfig()
-    settings = {key: getattr(cfg, key) for key in ("n_candidates", "n_evidence", "n_asked", "reach_tau", "min_share")}
+    names = ("finding", "n_candidates", "n_evidence", "n_asked", "reach_tau", "min_share")
+    settings = {key: getattr(cfg, key) for key in names}
     found = candidates(lm, saes, concepts, path, lambda concept: Erasure(lm, saes, concept, cfg).candidates, settings)
     wanted = set(saes if arguments.layers is None else map(lm.check_layer, arguments.layers))
     for layer, feature in (place for places in found.values() for place in places):
@@ -133,13 +135,16 @@ def erase(arguments: argparse.Namespace) -> None:
     if arguments.out is None and arguments.export is None and not arguments.card:
         raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
     places = [_feature_place(name) for name in arguments.features or ()]
-    if (places or arguments.layers) and arguments.method in WITHOUT_FEATURES:
-        raise ConceptLabError(f"{arguments.method} needs no dictionary; leave out --features and --layers.")
+    if (places or arguments.layers or arguments.finding) and arguments.method in WITHOUT_FEATURES:
+        raise ConceptLabError(f"{arguments.method} needs no dictionary; leave out --features, --layers and --finding.")
+    if places and arguments.finding:
+        raise ConceptLabError("Features were given with --features, so there are none to find; leave out --finding.")
+    cfg = replace(ErasureConfig(), finding=arguments.finding or "reach")
     layers = sorted({place[0] for place in places}) or arguments.layers
     lm = load_model(arguments.model)
     saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm, layers)
     features = hand_picked(lm, saes, places) if places else None
-    work = Erasure(lm, saes, load_concept(arguments.concept), ErasureConfig(), arguments.seed, features=features)
+    work = Erasure(lm, saes, load_concept(arguments.concept), cfg, arguments.seed, features=features)
     edit = work.edit(arguments.method)
     print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)
     if arguments.out is not None:
@@ -178,8 +183,6 @@ def reproduce(arguments: argparse.Namespace) -> None:
 
 def attack(arguments: argparse.Namespace) -> None:
     """Attack a saved edit, or the unchanged model, with the questions of one concept."""
-    from dataclasses import replace
-
     from .attacks import QUICK, QUICK_BUDGET, SUITE, known_questions, run_attack, setting_for, summarise
     from .attacks.base import applied
     from .attacks.suite import COUNTED
@@ -254,6 +257,10 @@ def _parser() -> argparse.ArgumentParser:
         help="edit these features, all of them; SIGN - where minus the feature writes the concept (default: found)",
     )  # fmt: skip
     where.add_argument("--layers", type=int, nargs="+", help="look for features in these (default: all that ship)")
+    verb.add_argument(
+        "--finding", choices=("reach", "evidence"),
+        help="reach: by where an edit acts (default); evidence: by what features read and write, as in the paper",
+    )  # fmt: skip
     verb.add_argument("--out", type=Path, help="file for the edit (safetensors)")
     verb.add_argument("--export", type=Path, help="folder for the edited model, to be loaded by plain transformers")
     verb.add_argument("--card", action="store_true", help="score it on the test questions")

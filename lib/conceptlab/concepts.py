@@ -48,10 +48,11 @@ class Concept:
     dev: tuple[Question, ...]  # for choosing features and strengths
     test: tuple[Question, ...]  # touched once, by the final table
     neighbour: Concept | None = None
+    written: tuple[Article, ...] = ()  # further leads of our own, where the corpus has few
 
     def articles(self) -> list[Article]:
         """Encyclopedia leads about the concept."""
-        return [a for a in vital_articles() if self.query.matches(a)]
+        return [*(a for a in vital_articles() if self.query.matches(a)), *self.written]
 
     def texts(self, *, without_answers: Iterable[Question] = ()) -> list[str]:
         """Leads about the concept; sentences that hold the right answer to one of `without_answers` are cut.
@@ -137,9 +138,10 @@ def _concept(raw: dict, path: Path, neighbour: Concept | None = None) -> Concept
         frozenset(text.get("titles") or ()), tuple(text.get("any") or ()), int(text.get("min_hits", 2)),
         frozenset(text.get("topics") or ()),
     )  # fmt: skip
+    written = tuple(Article(a["title"], a["text"].strip(), "", "") for a in text.get("written") or ())
     return Concept(
         raw["name"], raw["title"], tuple(map(str, raw["words"])), tuple(map(str, raw.get("lookalikes") or ())), query,
-        _questions(raw["questions"]["dev"], path), _questions(raw["questions"]["test"], path), neighbour,
+        _questions(raw["questions"]["dev"], path), _questions(raw["questions"]["test"], path), neighbour, written,
     )  # fmt: skip
 
 

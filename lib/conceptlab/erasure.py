@@ -1,10 +1,11 @@
 """Erasing one concept by any method: find what it needs, choose the strength on dev questions, return the edit.
 
 Methods: `pisces`; `directional` (directional ablation of the same features); `embedding` (EMBER's edit of the input
-embeddings alone) and `words` (the whole embeddings of the concept's words); `pisces_embedding` and `pisces_words`
-(PISCES and one of these); `needle` (the top-n concept vectors set to zero) and `needle_matched` (as many of them as
-cost the target what PISCES costs it, whatever else breaks). Controls: three of the size of the PISCES edit,
-`random_features`, `random_direction` (the same rows) and `random_norm` (random rows), and `random_words`.
+embeddings alone), `words` (the whole embeddings of the concept's words) and `words_both` (these in the unembedding too,
+where a model shares the two); `pisces_embedding`, `pisces_words` and `pisces_words_both` (PISCES and one of these);
+`needle` (the top-n concept vectors set to zero) and `needle_matched` (as many of them as cost the target what PISCES
+costs it, whatever else breaks). Controls: three of the size of the PISCES edit, `random_features`, `random_direction`
+(the same rows) and `random_norm` (random rows), and `random_words` and `random_words_both`.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from .pisces import (
     causal_filter,
     directional_edit,
     edit_reach,
+    filter_features,
+    find_features,
     gather_evidence,
     hand_picked,
     pisces_edit,
@@ -50,10 +53,11 @@ from .sae import load_sae, load_shipped, shipped_layers
 from .word_edit import random_word_atoms, word_atoms
 
 METHODS = (
-    "pisces", "directional", "pisces_embedding", "pisces_words", "embedding", "words", "needle", "needle_matched",
-    "random_features", "random_direction", "random_norm", "random_words",
+    "pisces", "directional", "pisces_embedding", "pisces_words", "pisces_words_both", "embedding", "words",
+    "words_both", "needle", "needle_matched", "random_features", "random_direction", "random_norm", "random_words",
+    "random_words_both",
 )  # fmt: skip
-WITHOUT_FEATURES = ("embedding", "words", "random_words", "needle")  # methods that need no dictionary
+WITHOUT_FEATURES = ("embedding", "words", "words_both", "random_words", "random_words_both", "needle")  # no dictionary
 Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
 
 
@@ -62,23 +66,26 @@ class ErasureConfig:
     """Sizes and grids; every grid runs from weak to strong."""
 
     taus: tuple[float, ...] = (0.5,)  # share of the largest projection that a row must exceed; 0.3 to 0.7 did the same
-    counts: tuple[int, ...] = (5, 12)  # features that are edited, at most, those with the strongest effect first
-    mus: tuple[float, ...] = (6.0, 10.0, 16.0, 24.0)  # strength, in largest projections of the layer
+    counts: tuple[int, ...] = (5, 12)  # features that are edited, at most, the best first
+    mus: tuple[float, ...] = (3.0, 6.0, 10.0, 16.0, 24.0, 36.0)  # strength, in largest projections of the layer
     turns: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)  # c of the directional edit
     deltas: tuple[float, ...] = (5.0, 20.0, 50.0)  # strength of the embedding edit (of EMBER's eight)
     word_deltas: tuple[float, ...] = (1.0, 2.0)  # strength of the edit of the words: 1 takes their meaning, 2 turns it
     word_mus: tuple[float, ...] = (0.25, 0.5, 1.0)  # of the chosen PISCES edit's mu, together with the words
     needle_n: tuple[int, ...] = (10, 50, 200)  # concept vectors set to zero
-    matched_n: tuple[int, ...] = (100, 300, 1000, 3000, 6000, 10_000)  # so many until as much is lost as by PISCES
+    matched_n: tuple[int, ...] = (  # so many until as much is lost as by PISCES
+        100, 300, 1000, 2000, 3000, 4000, 5000, 6000, 8000, 10_000, 14_000, 20_000,
+    )  # fmt: skip
     ramp: int = 0  # layers below it are edited more weakly; a published edit has its own
     n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
-    n_asked: int = 40  # and answered dev questions of each
+    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones
+    finding: str = "reach"  # or "evidence": by what features read and write (`find_features`), with the paper's filters
     reach_tau: float = 0.5  # tau at which the features' reach is compared
-    min_share: float = 2.0  # a feature fires on the concept so many times as strongly as elsewhere
+    min_share: float = 2.0  # for "reach": a feature fires on the concept so many times as strongly as elsewhere
     n_candidates: int = 12  # features with the most selective edits; the filter tries them one by one
     probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
     n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
-    search: SearchConfig = SearchConfig(n_questions=14, n_asked=40, n_texts=2)
+    search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
     ember: EmberConfig = EmberConfig()
 
 
@@ -99,7 +106,7 @@ def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None)
             f"No dictionary of {lm.name} is shipped; train one per layer with "
             f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
         )
-    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else layers)}
+    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else map(lm.check_layer, layers))}
 
 
 class Erasure:
@@ -108,7 +115,7 @@ class Erasure:
     `features`: a list by hand, all of which are edited. Without one, the features that the authors published for this
     model and concept, where there are such and `saes` has their layers; else those found. Where there are published
     ones, the grids of tau and mu hold the published setting too, and the published ramp is used. Raises ConceptLabError
-    for an empty list, a feature named twice, or one that no dictionary has.
+    for an empty list, a feature named twice, one that no dictionary has, or an unknown way of finding.
     """
 
     def __init__(
@@ -121,6 +128,8 @@ class Erasure:
         general: Asked | None = None,  # general dev questions as the original answers them, if they are at hand
         features: Sequence[Feature] | None = None,
     ):
+        if cfg.finding not in ("reach", "evidence"):
+            raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {cfg.finding!r}.')
         self.lm, self.saes, self.concept, self.cfg, self.seed, self.general = lm, saes, concept, cfg, seed, general
         self.published = published = published_edit(lm, saes, concept.name)
         if features is None and published and {f.layer for f in published.features} <= set(saes):
@@ -154,6 +163,9 @@ class Erasure:
         if not self.saes:
             return []
         try:
+            if cfg.finding == "evidence":
+                found = find_features(self.lm, self.saes, self.concept, cfg.n_candidates, seed=self.seed)
+                return self._with_reach(found)
             return reaching_features(
                 self.lm, self.saes, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
             )
@@ -172,11 +184,22 @@ class Erasure:
 
     @cached_property
     def features(self) -> list[Feature]:
-        """The candidates that pass the causal filter; where none does, the least bad ones. Picked ones all stay."""
+        """The candidates that pass the causal filter, those with the strongest effect first; found by "evidence", those
+        that pass the three filters of the paper. Where none does, the least bad ones. Picked ones all stay.
+        """
         cfg, candidates = self.cfg, self.candidates
         if not candidates or not cfg.n_questions or self.picked is not None:
             return candidates
-        single = [pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs) for f in candidates]
+
+        def alone(f: Feature) -> WeightEdit:
+            return pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs)
+
+        if cfg.finding == "evidence":
+            kept = filter_features(
+                self.lm, self.saes, candidates, self.concept, alone, cfg.n_evidence, cfg.n_asked
+            ).kept
+            return list(kept) or candidates[:3]
+        single = [alone(f) for f in candidates]
         effects = edit_effects(self.lm, single, self.concept, cfg.n_questions)
         return causal_filter(candidates, effects) or [candidates[i] for i in effects[:, 0].argsort().tolist()[:3]]
 
@@ -219,7 +242,8 @@ class Erasure:
         size = f"{strongest.report(self.lm)['norm']:.3g}"  # another dictionary with features of the same numbers
         dev = [str(q) for questions in concept_questions(self.concept, "dev").values() for q in questions]
         what = [self.lm.name, self.concept.name, method, strongest.info, size, axes]
-        about = [*what, asdict(self.cfg.search), dev, self.seed]  # no cell of other questions is taken
+        texts = [self.concept.words, [article.title for article in self.concept.articles()], self.cfg.n_evidence]
+        about = [*what, asdict(self.cfg.search), dev, texts, self.seed]  # no cell of other questions or texts is taken
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         path = cache_dir() / "search" / f"{name}.json"
         best = search_settings(self.lm, self.concept, axes, make, self.cfg.search, path, judge=self.judge).best
@@ -266,13 +290,15 @@ class Erasure:
             "needle", {"n": self.cfg.needle_n}, lambda n: needle_edit(self.lm, self.vectors, int(n), seed=self.seed)
         )
 
-    def _words(self) -> WeightEdit:
-        axes = {"delta": self.cfg.word_deltas}
-        return self.chosen("words", axes, lambda delta: embedding_edit(self.lm, self.word_atoms, delta))
+    def _words(self, both: bool = False) -> WeightEdit:
+        axes, side = {"delta": self.cfg.word_deltas}, "both" if both else "input"
+        return self.chosen(
+            "words_both" if both else "words", axes, lambda delta: embedding_edit(self.lm, self.word_atoms, delta, side)
+        )
 
-    def _pisces_words(self) -> WeightEdit:
+    def _pisces_words(self, both: bool = False) -> WeightEdit:
         """The chosen edit of the words and, on top of it, the chosen PISCES edit or a weaker one."""
-        first, full = self.edit("words"), self.edit("pisces")
+        first, full = self.edit("words_both" if both else "words"), self.edit("pisces")
         n, tau, mu = (self.settings["pisces"][knob] for knob in ("n", "tau", "mu"))
 
         def make(share: float) -> WeightEdit:
@@ -281,7 +307,7 @@ class Erasure:
             chosen = self.features[: int(n)]
             return pisces_edit(self.lm, self.saes, chosen, tau, share * mu, self.signs, ramp=self.ramp) + first
 
-        return self.chosen("pisces_words", {"share": self.cfg.word_mus}, make)
+        return self.chosen("pisces_words_both" if both else "pisces_words", {"share": self.cfg.word_mus}, make)
 
     def _needle_matched(self) -> WeightEdit:
         """The number of vectors whose loss on known dev questions comes closest to that of PISCES."""
@@ -295,13 +321,23 @@ class Erasure:
         """Nats of margin that known dev questions on the concept lose."""
         with edit.applied(self.lm):
             now = score_questions(self.lm, self.judge.questions["target"])
-        return float((self.judge.base.scores["target"].margin - now.margin).mean())
+        before = self.judge.base.scores["target"].margin[: len(now.margin)]  # behind them are those asked by a clue
+        return float((before - now.margin).mean())
 
-    def _random_words(self) -> WeightEdit:
-        """The edit of the words at the strength chosen for them."""
-        edit = self.edit("words")
+    def _words_both(self) -> WeightEdit:
+        return self._words(both=True)
+
+    def _pisces_words_both(self) -> WeightEdit:
+        return self._pisces_words(both=True)
+
+    def _random_words(self, like: str = "words") -> WeightEdit:
+        """The edit of the words at the strength, and on the side, chosen for them."""
+        info = self.edit(like).info
         drawn = random_word_atoms(self.lm, self.concept, self.word_atoms, self.seed)
-        return embedding_edit(self.lm, drawn, float(edit.info["delta"]))
+        return embedding_edit(self.lm, drawn, float(info["delta"]), info["side"])
+
+    def _random_words_both(self) -> WeightEdit:
+        return self._random_words("words_both")
 
     def _random_features(self) -> WeightEdit:
         return random_feature_edit(self.lm, self.saes, self.edited, self.edit("pisces"), self.seed)

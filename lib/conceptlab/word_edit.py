@@ -78,7 +78,7 @@ def _typical(lm: LanguageModel, concept: Concept, rate_ratio: float, min_count: 
     n, sizes = max(own.total(), 1), (max(rest.total(), 1), max(near.total(), 1))
     score = {}
     for i in _whole_words(lm, [i for i, count in own.items() if count >= min_count]):
-        elsewhere = max((rest[i] + 0.5) / sizes[0], (near[i] + 0.5) / sizes[1])
+        elsewhere = max((rest[i] + 0.5) / sizes[0], (near[i] + 0.5) / sizes[1] if near else 0.0)
         if own[i] / n >= rate_ratio * elsewhere:
             score[i] = own[i] * math.log(own[i] / n / elsewhere)
     return sorted(score, key=score.__getitem__, reverse=True)

@@ -82,12 +82,14 @@ def counter_edit(
 
 
 def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, "out k"]:
-    """The k leading left singular vectors (as many as there are rows or columns, if those are fewer).
+    """The k leading left singular vectors; fewer where the rank of `delta` is lower (an edit of few features).
 
     From the Gram matrix of the shorter side: an eigenproblem of a third the size for a gated MLP's wide matrices.
     """
     delta64 = delta.double()
-    if len(delta) <= delta.shape[1]:
-        return torch.linalg.eigh(delta64 @ delta64.T).eigenvectors.flip(1)[:, :k].to(delta)
-    right = torch.linalg.eigh(delta64.T @ delta64).eigenvectors.flip(1)[:, :k]
-    return torch.linalg.qr(delta64 @ right)[0].to(delta)
+    wide = len(delta) <= delta.shape[1]
+    squares, vectors = torch.linalg.eigh(delta64 @ delta64.T if wide else delta64.T @ delta64)
+    least = max(delta.shape) * torch.finfo(delta.dtype).eps  # of the largest singular value, as in matrix_rank
+    rank = int((squares > least**2 * squares[-1]).sum())
+    found = vectors.flip(1)[:, : min(k, rank)]
+    return (found if wide else torch.linalg.qr(delta64 @ found)[0]).to(delta)

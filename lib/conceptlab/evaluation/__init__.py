@@ -1,7 +1,7 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
 from .behaviour import Behaviour, behaviour
-from .fluency import Fluency, fluency
+from .fluency import Fluency, fluency, held_out_passages
 from .forms import FORMS, has_form, score_form, score_forms
 from .questions import (
     FEW_SHOT,
@@ -20,6 +20,7 @@ from .scorecard import (
     Comparison,
     Scorecard,
     compare,
+    compare_writing,
     concept_questions,
     edit_effects,
     harmonic_mean,
@@ -51,6 +52,7 @@ __all__ = [
     "behaviour",
     "bootstrap",
     "compare",
+    "compare_writing",
     "concept_questions",
     "edit_effects",
     "few_shot_prompt",
@@ -58,6 +60,7 @@ __all__ = [
     "gold_logprobs",
     "harmonic_mean",
     "has_form",
+    "held_out_passages",
     "paired_bootstrap",
     "question_stem",
     "relative_accuracy",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..cache import ConceptLabError
 from ..models import LanguageModel
+from ..text import web_passages
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class Fluency:
     @property
     def perplexity(self) -> float:
         return math.exp(self.loss)
+
+
+def held_out_passages(split: str, n: int) -> tuple[str, ...]:
+    """`n` web passages that nothing was trained on (at most 100), others for "dev" than for "test"."""
+    if split not in ("dev", "test") or not 0 < n <= 100:
+        raise ConceptLabError(f"There are 1 to 100 passages for 'dev' and for 'test'; asked were {n} for {split!r}.")
+    start = 100 if split == "dev" else 0
+    return web_passages()[start : start + n]
 
 
 @torch.no_grad()

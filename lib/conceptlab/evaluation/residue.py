@@ -71,13 +71,15 @@ def write_energy(
     layer: int,
     directions: Float[Tensor, "k d_model"],
     neuron_signs: Float[Tensor, " d_mlp"] | None = None,
+    rows: Float[Tensor, "d_mlp d_model"] | None = None,
 ) -> Float[Tensor, " k"]:
     """How strongly a layer can write along each direction: `sum_j relu(sigma_j w_j . d)^2` over its rows `w_j`.
 
     sigma are the neurons' usual signs on the concept (1 without `neuron_signs`). Give `-d` for a feature of sign -1.
+    `rows`: what the neurons write in the space of the directions, where that lies behind a norm (`pisces.rows_for`).
     The ratio of after to before is the share of a feature's energy that an edit left: 0 where every row that wrote it
     is gone or turned round, more than 1 where it grew.
     """
-    rows = lm.down_proj(layer).float()
+    rows = (lm.down_proj(layer) if rows is None else rows).float()
     sigma = torch.ones(len(rows)) if neuron_signs is None else neuron_signs
     return (sigma.to(rows)[:, None] * (rows @ directions.to(rows).T)).clamp_min(0).square().sum(0).cpu()

@@ -18,9 +18,9 @@ from ..cache import ConceptLabError
 from ..concepts import Concept, general_questions
 from ..edits import WeightEdit
 from ..models import LanguageModel
-from ..text import Question, web_passages
+from ..text import Question
 from .behaviour import Behaviour, behaviour
-from .fluency import Fluency, fluency
+from .fluency import Fluency, fluency, held_out_passages
 from .questions import QuestionScores, gold_logprobs, score_questions
 from .statistics import Interval, paired_bootstrap
 
@@ -55,7 +55,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """After against before; every number with its 95 % bootstrap interval over questions (or texts)."""
+    """After against before; every number with its 95 % bootstrap interval over questions (or texts).
+
+    The `n` of an axis that several sets of items go into is that of the smallest.
+    """
 
     changes: dict[str, Change]
     efficacy: Interval  # 1 - relative accuracy on the target
@@ -102,7 +105,7 @@ def score_sets(
 ) -> Scorecard:
     """A card over questions of one's own choice (set name -> questions); the rest as in `scorecard`."""
     scores = {name: score_questions(lm, chosen, batch_size=batch_size) for name, chosen in questions.items()}
-    text = fluency(lm, web_passages()[:n_texts]) if n_texts else None
+    text = fluency(lm, held_out_passages(split, n_texts)) if n_texts else None
     return Scorecard(concept, split, scores, text, behaviour(lm) if writing else None)
 
 
@@ -150,19 +153,19 @@ def compare(
     """
     _check_pair(base, after)
     generator = torch.Generator().manual_seed(seed)
-    changes, samples = {}, {}
+    changes, samples, sizes = {}, {}, {}
     for name, before in base.scores.items():
         now = after.scores[name]
         keep = before.correct if known else torch.ones_like(before.correct)
         if not bool(keep.any()):
             raise ConceptLabError(f"The base model answers no {name} question rightly; choose another concept.")
-        chance = 1 / before.logprobs.shape[1]
+        chance, sizes[name] = 1 / before.logprobs.shape[1], int(keep.sum())
         pairs = before.correct[keep], now.correct[keep]
         value, samples[name] = _relative_samples(*pairs, chance, n_resamples, generator)
         changes[name] = Change(
             float(pairs[0].float().mean()),
             float(pairs[1].float().mean()),
-            _interval(value, samples[name], int(keep.sum())),
+            _interval(value, samples[name], sizes[name]),
             paired_bootstrap(now.gold[keep], before.gold[keep], n_resamples, seed),
             paired_bootstrap(now.margin[keep], before.margin[keep], n_resamples, seed),
         )
@@ -173,9 +176,22 @@ def compare(
     parts = _coherence_parts(base, after, n_resamples, generator)
     coherence = harmonic_mean(list(parts.values())) if parts else torch.ones(n_resamples + 1)
     overall = harmonic_mean([efficacy, specificity, coherence])
-    n = min(len(s.answers) for s in base.scores.values())
-    axes = (_interval(float(x[0]), x[1:], n) for x in (efficacy, specificity, coherence, overall))
-    return Comparison(changes, *axes, {name: _interval(float(x[0]), x[1:], n) for name, x in parts.items()})
+    made_of = _coherence_sizes(base)
+    spared_sizes = [n for name, n in sizes.items() if name != "target"]
+    ns = sizes.get("target", 0), min(spared_sizes, default=0), min(map(made_of.get, parts), default=0)
+    axes = [efficacy, specificity, coherence, overall]
+    found = [_interval(float(x[0]), x[1:], n) for x, n in zip(axes, (*ns, min(ns)), strict=True)]
+    return Comparison(
+        changes, *found, {name: _interval(float(x[0]), x[1:], made_of[name]) for name, x in parts.items()}
+    )
+
+
+def compare_writing(base: Behaviour, after: Behaviour, n_resamples: int = 2_000, seed: int = 0) -> dict[str, Interval]:
+    """The parts of the coherence that need the model to write, by themselves; see `Comparison.parts`."""
+    cards = (Scorecard("", "", {}, writing=found) for found in (base, after))
+    parts = _coherence_parts(*cards, n_resamples, torch.Generator().manual_seed(seed))
+    n = _coherence_sizes(Scorecard("", "", {}, writing=base))
+    return {name: _interval(float(x[0]), x[1:], n[name]) for name, x in parts.items()}
 
 
 def relative_accuracy(before: float, after: float, chance: float = 0.25) -> float:
@@ -202,6 +218,14 @@ def _relative_samples(
     ratio = ((b - chance) / (a - chance).clamp_min(1e-12)).clamp(0, 1)
     value = relative_accuracy(float(before.double().mean()), float(after.double().mean()), chance)
     return value, torch.where(a > chance, ratio, torch.zeros_like(ratio))
+
+
+def _coherence_sizes(card: Scorecard) -> dict[str, int]:
+    """Texts, prompts and instructions behind each part of the coherence."""
+    found = {} if card.text is None else {"perplexity": len(card.text.nll)}
+    if card.writing is not None:
+        found |= {"repetition": len(card.writing.distinct), "instructions": len(card.writing.follows)}
+    return found
 
 
 def _coherence_parts(

@@ -1,11 +1,12 @@
 """Choosing the strength of an edit on dev questions, by the gates and the objective of PISCES.
 
 Any family of edits with a few knobs can be searched: each knob's values are listed from weak to strong. As published
-(`find_hps` of the authors' code), cells are pruned monotonically: a cell that spoils general ability rules out every
-stronger one, a cell that leaves the target alone every weaker one. The authors visit cells in random order; here the
-next cell is the one that can rule out most either way. The objective is the harmonic mean of efficacy, specificity and
-coherence. The authors' gates are absolute accuracies of their models; ours are shares of what the original model does,
-corrected for chance, with the values that EMBER uses.
+(`find_hps` of the authors' code), cells are pruned monotonically: a cell that spoils general ability or fluency rules
+out every stronger one, a cell that leaves the target alone every weaker one. The authors visit cells in random order;
+here the next cell is the one that can rule out most either way. The objective is the harmonic mean of efficacy,
+specificity and coherence. The authors' gates are absolute numbers of their models; ours are shares of what the original
+model does, corrected for chance: accuracies with the values that EMBER uses, and for fluency the share of the full
+grade that the authors ask for (1.7 of 2).
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from tqdm.auto import tqdm
 
 from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept
 from ..edits import WeightEdit
 from ..models import LanguageModel
-from ..text import web_passages
-from .fluency import fluency
-from .questions import Asked, ask
+from ..text import Question
+from .fluency import fluency, held_out_passages
+from .forms import has_form, score_form
+from .questions import Asked, QuestionScores, ask
 from .scorecard import SETS, Comparison, Scorecard, compare, concept_questions, score_sets
 
 
@@ -32,11 +35,15 @@ from .scorecard import SETS, Comparison, Scorecard, compare, concept_questions, 
 class SearchConfig:
     """How the cells of a grid are judged."""
 
-    n_questions: int = 16  # dev questions per set, the first ones that the original model answers rightly
+    n_questions: int = 16  # dev questions per set, the last ones that the original model answers rightly: features are
+    # found on the first ones (a file of 56 or more shares none)
     n_asked: int = 48  # dev questions per set that the original is asked first, to know which it knows
+    n_clues: int = 0  # so many of those on the target are asked by their clue too, where it knows them so: a strength
+    # that does for direct questions alone is too weak for new ones
     n_texts: int = 4  # held-out passages; 0: coherence is not measured
     target_gate: float = 0.6  # share of the target accuracy left, at most (EMBER's gate)
     general_gate: float = 0.7  # share of the general accuracy left, at least (EMBER's gate)
+    coherence_gate: float = 0.85  # coherence, at least (a fluency of 1.7 of 2 in the authors' code)
     prune_weak: bool = True  # discard cells weaker than one that misses the target gate, as published
 
 
@@ -51,7 +58,7 @@ class Cell:
     coherence: float
     objective: float  # harmonic mean of efficacy, specificity, coherence
     selectivity: float  # nats lost on the target minus three times the nats lost elsewhere: tells equal cells apart
-    passed: bool  # both gates
+    passed: bool  # all gates
 
     @property
     def rank(self) -> tuple[bool, float, float]:
@@ -117,18 +124,35 @@ class Judge:
         self.lm, self.cfg, self.concept = lm, cfg, concept.name
         asked = {"general": general} if general else {}
         asked |= {
-            name: ask(lm, questions, cfg.n_asked)
+            name: ask(lm, questions[::-1], cfg.n_asked)
             for name, questions in concept_questions(concept, "dev").items()
             if questions and name not in asked
         }
+        if "target" not in asked:
+            raise ConceptLabError(f"{concept.name} has no dev questions to choose a strength on; add some to its file.")
         known = {name: asked[name].known(cfg.n_questions) for name in SETS if name in asked}
         self.questions = {name: found.questions for name, found in known.items()}
-        text = fluency(lm, web_passages()[: cfg.n_texts]) if cfg.n_texts else None
-        self.base = Scorecard(concept.name, "dev", {name: found.scores for name, found in known.items()}, text)
+        scores = {name: found.scores for name, found in known.items()}
+        self.clues: tuple[Question, ...] = ()
+        facts = [q for q in self.questions["target"] if has_form(q, "clue")]
+        if cfg.n_clues and facts:
+            right = score_form(lm, facts, "clue").correct.nonzero()[: cfg.n_clues, 0]
+            self.clues = tuple(facts[i] for i in right.tolist())
+        text = fluency(lm, held_out_passages("dev", cfg.n_texts)) if cfg.n_texts else None
+        self.base = self._with_clues(Scorecard(concept.name, "dev", scores, text))
+
+    def _with_clues(self, card: Scorecard) -> Scorecard:
+        """The facts asked by a clue count as further questions on the target."""
+        if not self.clues:
+            return card
+        parts = card.scores["target"], score_form(self.lm, self.clues, "clue")
+        both = QuestionScores(torch.cat([p.logprobs for p in parts]), torch.cat([p.answers for p in parts]))
+        return replace(card, scores=card.scores | {"target": both})
 
     def __call__(self, edit: WeightEdit, setting: dict[str, float]) -> Cell:
         with edit.applied(self.lm):
             after = score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
+            after = self._with_clues(after)
         return judged(compare(self.base, after, n_resamples=2), setting, self.cfg)
 
 
@@ -136,11 +160,12 @@ def judged(found: Comparison, setting: dict[str, float], cfg: SearchConfig) -> C
     """Gates and objective of one comparison; a set of questions that was not asked counts as kept."""
     left = {name: change.relative.value for name, change in found.changes.items()}
     nats = {name: change.gold.value for name, change in found.changes.items()}
-    target, general = left.get("target", 1.0), left.get("general", 1.0)
+    target, general, coherence = left.get("target", 1.0), left.get("general", 1.0), found.coherence.value
     spared = min([0.0, *(value for name, value in nats.items() if name != "target")])
     return Cell(
-        setting, target, left.get("neighbour", 1.0), general, found.coherence.value, found.overall.value,
-        -nats.get("target", 0.0) + 3 * spared, target <= cfg.target_gate and general >= cfg.general_gate,
+        setting, target, left.get("neighbour", 1.0), general, coherence, found.overall.value,
+        -nats.get("target", 0.0) + 3 * spared,
+        target <= cfg.target_gate and general >= cfg.general_gate and coherence >= cfg.coherence_gate,
     )  # fmt: skip
 
 
@@ -162,7 +187,7 @@ def _weaker(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 def _ruled_out(cell: tuple[int, ...], found: Mapping[tuple[int, ...], Cell], cfg: SearchConfig) -> bool:
     """Whether a computed cell shows that this one is too strong, or too weak."""
     for other, result in found.items():
-        fails = result.general < cfg.general_gate
+        fails = result.general < cfg.general_gate or result.coherence < cfg.coherence_gate
         if fails and _weaker(other, cell):
             return True
         if cfg.prune_weak and not fails and result.target > cfg.target_gate and _weaker(cell, other):

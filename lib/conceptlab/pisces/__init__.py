@@ -7,7 +7,7 @@ of it costs.
 
 from .attribution import Cost, attribute
 from .candidates import candidates
-from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, signed_edit
+from .edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, rows_for, signed_edit
 from .features import (
     PUBLIC,
     PUBLISHED,
@@ -56,6 +56,7 @@ __all__ = [
     "published_edit",
     "random_features",
     "reaching_features",
+    "rows_for",
     "signed_edit",
     "word_filter",
 ]

@@ -73,9 +73,12 @@ def gather_evidence(
 ) -> Evidence:
     """One pass over at most `n_texts` leads and `n_questions` answered dev questions per group; dev data only.
 
-    Raises ConceptLabError for a concept without neighbour.
+    Raises ConceptLabError for a concept without neighbour, one of the two without texts, and texts that hold none of
+    the concept's words.
     """
     own, near, far = evidence_texts(concept, n_texts, seed)
+    if not own or not near:
+        raise ConceptLabError(f"{concept.name} and its neighbour need texts; widen `texts` in the concept's file.")
     asked = [_answered(qs[:n_questions]) for qs in (concept.dev, concept.neighbour.dev, general_questions("dev"))]
     groups = [g for g in (own, asked[0], near, far, asked[1], asked[2]) if g]
     words = torch.tensor(sorted(lm.single_tokens(concept.words).values()), dtype=torch.long, device=lm.device)
@@ -94,6 +97,10 @@ def gather_evidence(
                 at = torch.cat([at, torch.isin(ids, words)[mask].cpu()])
         for layer in layers:
             parts[layer].append(torch.cat(found[layer]))
+    if not bool(at.any()):
+        raise ConceptLabError(
+            f"No word of {concept.name} that is one token occurs in its texts; add words to its file."
+        )
     return Evidence({layer: tuple(p) for layer, p in parts.items()}, 2 if asked[0] else 1, at.to(lm.device))
 
 

@@ -15,24 +15,32 @@ from ..concepts import general_questions, list_concepts, load_concept
 from ..erasure import METHODS, Erasure, ErasureConfig, shipped_dictionaries
 from ..evaluation import (
     Asked,
+    Behaviour,
     Interval,
     QuestionScores,
     Scorecard,
     ask,
+    behaviour,
     bootstrap,
     compare,
+    compare_writing,
     concept_questions,
+    paired_bootstrap,
     residue,
     score_forms,
+    score_questions,
     score_sets,
     trace,
     write_energy,
 )
 from ..models import LanguageModel
-from ..pisces import Dictionaries
+from ..pisces import Dictionaries, rows_for
+from ..text import mmlu_items
 from .table import ResultTable
 
 COMPARED = tuple(method for method in METHODS if method != "directional")
+MMLU_LENGTH = 250
+ROWS = 5  # per feature, whose residue is measured
 ORIGINAL = "original"  # the method of the rows that say what the model knows before any edit
 
 
@@ -45,9 +53,13 @@ class FinalConfig:
     n_texts: int = 6  # held-out passages
     n_vectors: int = 20  # concept vectors whose residue is measured
     forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
-    forms_of: tuple[str, ...] = ("pisces", "pisces_embedding", "words", "pisces_words")  # after these methods only
+    forms_of: tuple[str, ...] = (  # after these methods only
+        "pisces", "pisces_embedding", "words", "pisces_words", "words_both", "pisces_words_both",
+    )  # fmt: skip
     n_forms: int = 24  # known facts at most
-    writing: bool = False  # repetition and instructions count in the coherence; doubles the time
+    # What the model writes, and MMLU, which a model of this size hardly beats chance on, stand beside the axes
+    writing_of: tuple[str, ...] = ("pisces", "pisces_words")  # after these methods only
+    n_mmlu: int = 40  # items of at most MMLU_LENGTH characters; 0: none
 
 
 def erasure(
@@ -75,7 +87,7 @@ def erasure(
         if not wanted:
             continue
         started, concept = time.monotonic(), load_concept(name)
-        work = Measured(Erasure(lm, saes, concept, cfg, table.seed, general.dev), test, general.test)
+        work = Measured(Erasure(lm, saes, concept, cfg, table.seed, general.dev), test, general)
         for method in wanted:
             found = work.known() if method == ORIGINAL else work.measure(method)
             table.add(found, name, method)
@@ -87,42 +99,54 @@ def erasure(
 
 
 class General:
-    """The general questions, which all concepts share, as the original model answers them; asked when first needed."""
+    """What all concepts share, as the original model answers or writes it; asked when first needed."""
 
     def __init__(self, lm: LanguageModel, cfg: ErasureConfig, test: FinalConfig):
-        self.lm, self.n_dev, self.n_test = lm, cfg.search.n_asked, test.n_spared
+        self.lm, self.n_dev, self.n_test, self.n_mmlu = lm, cfg.search.n_asked, test.n_spared, test.n_mmlu
 
     @cached_property
     def dev(self) -> Asked:
-        return ask(self.lm, general_questions("dev"), self.n_dev)
+        return ask(self.lm, general_questions("dev")[::-1], self.n_dev)
 
     @cached_property
     def test(self) -> Asked:
         return ask(self.lm, general_questions("test"), self.n_test)
 
+    @cached_property
+    def writing(self) -> Behaviour:
+        return behaviour(self.lm)
+
+    @cached_property
+    def mmlu(self) -> Asked | None:
+        """Short items of MMLU; None where none is asked for."""
+        if not self.n_mmlu:
+            return None
+        short = [q for q in mmlu_items() if len(q.q) + sum(map(len, q.options)) <= MMLU_LENGTH]
+        return ask(self.lm, short, self.n_mmlu)
+
 
 class Measured:
     """One concept's erasures, each compared with the original model."""
 
-    def __init__(self, work: Erasure, cfg: FinalConfig, general: Asked):
-        self.work, self.cfg = work, cfg
+    def __init__(self, work: Erasure, cfg: FinalConfig, general: General):
+        self.work, self.cfg, self.general = work, cfg, general
         questions = concept_questions(work.concept, "test")
         self.asked = {"target": ask(work.lm, questions["target"], cfg.n_target)}
         if "neighbour" in questions:
             self.asked["neighbour"] = ask(work.lm, questions["neighbour"], cfg.n_spared)
-        self.asked["general"] = general
+        self.asked["general"] = general.test
 
     @cached_property
     def base_card(self) -> Scorecard:
         """Of the original model, whose questions are asked already."""
-        bare = score_sets(self.work.lm, self.work.concept.name, "test", {}, self.cfg.n_texts, writing=self.cfg.writing)
+        bare = score_sets(self.work.lm, self.work.concept.name, "test", {}, self.cfg.n_texts)
         return replace(bare, scores={name: found.scores for name, found in self.asked.items()})
 
     def card(self) -> Scorecard:
         """Of the model as it is now."""
         questions = {name: found.questions for name, found in self.asked.items()}
         lm, cfg = self.work.lm, self.cfg
-        return score_sets(lm, self.work.concept.name, "test", questions, cfg.n_texts, writing=cfg.writing)
+        return score_sets(lm, self.work.concept.name, "test", questions, cfg.n_texts)
 
     def known(self) -> dict[str, Interval]:
         """What the original model knows."""
@@ -141,19 +165,42 @@ class Measured:
     def state(self) -> dict:
         """What is compared beside the card, of the model as it is now."""
         places = [(v.layer, v.neuron, v.sign) for v in self.work.vectors[: self.cfg.n_vectors]]
-        return {"trace": trace(self.work.lm, places), "energy": self._energy()}
+        found = {"trace": trace(self.work.lm, places), "energy": self._energy()}
+        return found | ({"rows": trace(self.work.lm, self.rows)} if self.rows else {})
+
+    @cached_property
+    def rows(self) -> list[tuple[int, int, int]]:
+        """Of each feature that was found the rows that hold most of it in the original, edited or not."""
+        found = {}
+        for f in self.work.features:
+            sae = self.work.saes[f.layer]
+            e = rows_for(self.work.lm, sae) @ sae.W_enc[:, f.index]
+            found |= {(f.layer, j): int(e[j].sign()) for j in e.abs().topk(min(ROWS, len(e))).indices.tolist()}
+        return [(layer, j, sign) for (layer, j), sign in found.items()]
 
     def _forms(self) -> dict[str, QuestionScores]:
         facts = self.asked["target"].known(self.cfg.n_forms).questions
         return score_forms(self.work.lm, facts, self.cfg.forms)
 
+    def _beside(self) -> dict[str, Interval]:
+        """What the model writes, and MMLU, now against the original."""
+        general, seed = self.general, self.work.seed
+        found = compare_writing(general.writing, behaviour(self.work.lm), seed=seed)
+        if (mmlu := general.mmlu) is not None:
+            now = score_questions(self.work.lm, mmlu.questions)
+            found |= {"mmlu_before": bootstrap(mmlu.scores.correct.double(), seed=seed)}
+            found |= {"mmlu_after": bootstrap(now.correct.double(), seed=seed)}
+            found["gold_mmlu"] = paired_bootstrap(now.gold, mmlu.scores.gold, seed=seed)
+        return found
+
     def _energy(self) -> torch.Tensor:
-        """Write energy of every edited feature, by layer; empty where there are none."""
+        """Write energy of every feature that was found, edited or not, by layer; empty where there are none."""
         parts = [torch.zeros(0)]
         for layer in sorted({f.layer for f in self.work.features}):
             chosen = [f for f in self.work.features if f.layer == layer]
             d = torch.stack([f.sign * self.work.saes[layer].W_dec[f.index].detach() for f in chosen])
-            parts.append(write_energy(self.work.lm, layer, d, self.work.signs[layer]).float())
+            rows = rows_for(self.work.lm, self.work.saes[layer])
+            parts.append(write_energy(self.work.lm, layer, d, self.work.signs[layer], rows).float())
         return torch.cat(parts)
 
     @cached_property
@@ -168,7 +215,9 @@ class Measured:
     def measure(self, method: str) -> dict[str, Interval]:
         """All metrics of one method."""
         base, before, with_forms = self.base, self.base_card, method in self.cfg.forms_of
-        forms = self.forms if with_forms else {}
+        forms, beside = (self.forms if with_forms else {}), {}
+        if method in self.cfg.writing_of:
+            _ = self.general.writing, self.general.mmlu  # of the original, so before the edit is applied
         try:
             edit = self.work.edit(method)
         except ConceptLabError as error:
@@ -177,12 +226,16 @@ class Measured:
         with edit.applied(self.work.lm):
             card, after = self.card(), self.state()
             asked_again = self._forms() if with_forms else {}
+            if method in self.cfg.writing_of:
+                beside = self._beside()
         found = {"possible": _number(1.0)} | _card_metrics(before, card, self.work.seed)
         for form, scores in forms.items():
             pair = [Scorecard(self.work.concept.name, "test", {"target": s}) for s in (scores, asked_again[form])]
             found[f"left_{form}"] = compare(*pair, seed=self.work.seed).changes["target"].relative
         left = residue(base["trace"], after["trace"])
-        found |= {f"residue_{name}": value for name, value in vars(left).items()}
+        found |= beside | {f"residue_{name}": value for name, value in vars(left).items()}
+        if "rows" in base:
+            found["residue_rows_cosine"] = residue(base["rows"], after["rows"]).cosine
         energy = after["energy"] / base["energy"]
         if len(energy[energy.isfinite()]):
             found["energy_left"] = bootstrap(energy[energy.isfinite()])
