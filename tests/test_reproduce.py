@@ -33,6 +33,21 @@ def test_finished_cells_survive_an_interruption(lm, tmp_path):
     assert json.loads(path.with_suffix(".json").read_text())["settings"] == {"k": 5}
 
 
+def test_a_table_goes_on_with_the_settings_it_was_begun_with(lm, tmp_path):
+    table = ResultTable("demo", lm, tmp_path)
+    table.begin(k=5, grid=(1, 2))
+    table.add({"m": Interval(1, 1, 1, 1)}, "japan")
+    ResultTable("demo", lm, tmp_path).begin(k=5, grid=(1, 2))
+    with pytest.raises(ConceptLabError, match=r"demo_tiny-llama.partial.csv was begun with other settings \(k\); fini"):
+        ResultTable("demo", lm, tmp_path).begin(k=6, grid=(1, 2))
+    table.partial.unlink()
+    other = ResultTable("demo", lm, tmp_path)  # nothing was computed, so nothing can be mixed
+    other.begin(k=6)
+    other.add({"m": Interval(1, 1, 1, 1)}, "japan")
+    other.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"demo_tiny-llama.csv", "demo_tiny-llama.json"}
+
+
 def test_another_seed_is_another_cell(lm, tmp_path):
     ResultTable("demo", lm, tmp_path, seed=0).add({"m": Interval(1, 1, 1, 1)}, "japan")
     assert ResultTable("demo", lm, tmp_path, seed=1).missing("japan")

@@ -373,3 +373,18 @@ def test_auroc_draws():
     same = (texts % 2).float() + 0.01 * scores
     wide, narrow = (S.auroc_draws(same, texts % 4 < 2, t)[1:] for t in (texts, None))
     assert wide[~wide.isnan()].std() > narrow[~narrow.isnan()].std()
+
+
+@pytest.mark.parametrize("architecture", sorted(S.ARCHITECTURES))
+def test_some_features_are_encoded_as_among_all(architecture):
+    sae = S.ARCHITECTURES[architecture](S.SAEConfig(architecture, 8, 24, 3, "m", 0, "blocks.0.mlp.hook_out"))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in sae.parameters():
+            value += 0.1 * torch.randn(value.shape, generator=generator)
+        if architecture == "batchtopk":
+            sae.threshold.fill_(0.3)
+        x, index = torch.randn(2, 5, 8, generator=generator), torch.tensor([7, 0, 23])
+        whole = sae.encode(x)
+        assert 0 < float((whole[..., index] > 0).float().mean()) < 1
+        torch.testing.assert_close(sae.encode(x, index), whole[..., index])

@@ -84,23 +84,22 @@ SAMPLE = 8  # one feature in so many is looked at before the whole dictionary is
 def activations(
     sae: SAE, rows: Float[Tensor, "n d_model"], index: Int[Tensor, " k"], sample: int = SAMPLE
 ) -> Float[Tensor, "n k"]:
-    """`sae.encode(rows)[:, index]`, for TopK without scoring every feature on every row.
+    """`sae.encode(rows, index)`, for TopK without scoring every feature on every row.
 
     What does not reach the k-th largest score of a sample of the features is not among the k largest of all, so most
     rows need no more than the sample.
     """
+    if type(sae) is not TopKSAE or sae.cfg.d_sae // sample < sae.cfg.k:
+        return sae.encode(rows, index)
     found = rows.new_zeros(len(rows), len(index))
-    if type(sae) is TopKSAE and sae.cfg.d_sae // sample >= sae.cfg.k:
-        centred = rows - sae.b_dec
-        seen = centred @ sae.W_enc[:, ::sample] + sae.b_enc[::sample]
-        least = seen.topk(sae.cfg.k, dim=1).values[:, -1:]
-        own = centred @ sae.W_enc[:, index] + sae.b_enc[index]
-        slack = 1e-5 * seen.abs().amax(1, keepdim=True)  # two products of the same numbers round differently
-        needed = ((own > 0) & (own >= least - slack)).any(1)
-    else:
-        needed = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    centred = rows - sae.b_dec
+    seen = centred @ sae.W_enc[:, ::sample] + sae.b_enc[::sample]
+    least = seen.topk(sae.cfg.k, dim=1).values[:, -1:]
+    own = centred @ sae.W_enc[:, index] + sae.b_enc[index]
+    slack = 1e-5 * seen.abs().amax(1, keepdim=True)  # two products of the same numbers round differently
+    needed = ((own > 0) & (own >= least - slack)).any(1)
     if bool(needed.any()):
-        found[needed] = sae.encode(rows[needed])[:, index]
+        found[needed] = sae.encode(rows[needed], index)
     return found
 
 

@@ -95,6 +95,7 @@ def attacks(
     if budget.read_layers is None:
         n = lm.n_layers  # a probe of every third layer would cost a tenth of the whole table
         budget = replace(budget, read_layers=tuple(sorted({n // 4, n // 2, 3 * n // 4})))
+    table.begin(budget=asdict(budget), n_questions=n_questions, split=split)
     records = Records(table.partial.with_suffix(".questions.json"), table.seed, resume=bool(table.rows))
     run = _Run(lm, table, names, budget, records)
     known = functools.partial(known_questions, lm, n=n_questions, split=split)

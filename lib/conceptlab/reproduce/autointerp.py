@@ -81,6 +81,7 @@ def autointerp(
         raise ConceptLabError(
             f"There is no dictionary of {lm.name}; train some with `train-sae --out data/saes/<model>`."
         )
+    table.begin(n=n, n_dear=n_dear, contexts_dear=contexts_dear)
     judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear or lm)]
     grids = {layer: _grid(judges, layer == layers[len(layers) // 2]) for layer in layers}
     kept = _Kept(table.partial.with_suffix(".json"))

@@ -81,6 +81,8 @@ def erasure(
     cfg = cfg or ErasureConfig()
     concepts = list_concepts() if concepts is None else list(concepts)
     saes = shipped_dictionaries(lm) if saes is None else saes
+    settings = json.loads(json.dumps({"chosen_on_dev": asdict(cfg), "test": asdict(test)}))
+    table.begin(layers=sorted(saes), **settings)
     general = General(lm, cfg, test)
     for name in concepts:
         wanted = [method for method in (ORIGINAL, *methods) if table.missing(name, method)]
@@ -94,7 +96,6 @@ def erasure(
             axes = (f"{k}_known" for k in ("efficacy", "specificity", "coherence"))
             shown = ", ".join(f"{k} {found[k]}" for k in (*axes, "known_target") if k in found)
             print(f"{name} {method} ({time.monotonic() - started:.0f} s): {shown or 'not possible'}", flush=True)
-    settings = json.loads(json.dumps({"chosen_on_dev": asdict(cfg), "test": asdict(test)}))
     table.close(concepts=concepts, methods=list(methods), layers=sorted(saes), **settings)
 
 

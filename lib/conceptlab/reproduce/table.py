@@ -34,8 +34,22 @@ class ResultTable:
         usual = table_path(experiment, lm.name)
         self.path = (folder or usual.parent) / usual.name
         self.partial = self.path.with_suffix(".partial.csv")
+        self._note = self.partial.with_suffix(".settings.json")
         self.rows = read_table(self.partial) if self.partial.exists() else []
         self.started = time.monotonic()
+
+    def begin(self, **settings) -> None:
+        """Say how the cells are computed, before the first one. Raises ConceptLabError where others were so far."""
+        note, now = self._note, json.loads(json.dumps(settings))
+        before = json.loads(note.read_text()) if self.rows and note.exists() else now
+        if before != now:
+            changed = ", ".join(sorted(k for k in {*before, *now} if before.get(k) != now.get(k)))
+            raise ConceptLabError(
+                f"{self.partial.name} was begun with other settings ({changed}); finish it with those, or remove it."
+            )
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(note) as temporary:
+            temporary.write_text(json.dumps(now) + "\n")
 
     def missing(self, concept: str = "", method: str = "", attack: str = "", budget: float | int | str = "") -> bool:
         """Whether this cell of the grid has still to be computed."""
@@ -68,7 +82,8 @@ class ResultTable:
         with atomic_path(self.path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(provenance, indent=1) + "\n")
         _write(self.path, self.rows)
-        self.partial.unlink(missing_ok=True)
+        for left in (self.partial, self._note):
+            left.unlink(missing_ok=True)
         return self.path
 
 

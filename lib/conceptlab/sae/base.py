@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..models import LanguageModel
 from .distributed import SOLO, World
+
+Features = Int[Tensor, " n"] | slice  # indices of features
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(torch.zeros(cfg.d_in))
 
     # ---- use ----------------------------------------------------------------------------------------
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        """Feature activations, non-negative and sparse."""
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        """Activations of some features (default: all, n = d_sae), non-negative and sparse."""
         raise NotImplementedError
 
     def decode(self, features: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..selection import largest
-from .base import Batch, Recipe, SAEConfig
+from .base import EVERY, Batch, Features, Recipe, SAEConfig
 from .sparse import batch_scores, weighted_rows
 from .topk import TopKSAE
 
@@ -28,8 +28,8 @@ class BatchTopKSAE(TopKSAE):
         super().__init__(cfg, seed)
         self.register_buffer("threshold", torch.zeros(()))
 
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        scores = F.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        scores = F.relu((x - self.b_dec) @ self.W_enc[:, features] + self.b_enc[features])
         return scores * (scores > self.threshold)
 
     def encode_batch(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Batch, Recipe
+from .base import EVERY, SAE, Batch, Features, Recipe
 
 
 class GatedSAE(SAE):
@@ -19,10 +19,10 @@ class GatedSAE(SAE):
     feature_vectors = ("b_gate", "b_mag", "r_mag")
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.35)
 
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        projected = (x - self.b_dec) @ self.W_enc
-        magnitude = F.relu(projected * self.r_mag.exp() + self.b_mag)
-        return magnitude * (projected + self.b_gate > 0)
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        projected = (x - self.b_dec) @ self.W_enc[:, features]
+        magnitude = F.relu(projected * self.r_mag[features].exp() + self.b_mag[features])
+        return magnitude * (projected + self.b_gate[features] > 0)
 
     def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction + penalty on `ReLU(pi)` + reconstruction from `ReLU(pi)` with a frozen decoder.

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .base import SAE, Batch, Recipe
+from .base import EVERY, SAE, Batch, Features, Recipe
 
 
 def jump_relu(
@@ -73,9 +73,9 @@ class JumpReLUSAE(SAE):
         """Smallest pre-activation that lets a feature fire."""
         return self.log_threshold.exp()
 
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        z = (x - self.b_dec) @ self.W_enc + self.b_enc
-        return z * (z > self.threshold)
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        z = (x - self.b_dec) @ self.W_enc[:, features] + self.b_enc[features]
+        return z * (z > self.threshold[features])
 
     def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`sum |x - x_hat|^2 / V + l0 * L0` with `V` the variance and `L0` the mean number of active features.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Batch, Recipe
+from .base import EVERY, SAE, Batch, Features, Recipe
 
 
 class ReLUSAE(SAE):
@@ -20,8 +20,8 @@ class ReLUSAE(SAE):
 
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.21)
 
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
-        return F.relu((x - self.b_dec) @ self.W_enc + self.b_enc)
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        return F.relu((x - self.b_dec) @ self.W_enc[:, features] + self.b_enc[features])
 
     def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """`sum |x - x_hat|^2 / V + l1 * sum f / (n s)` with `V` the variance of the n tokens and `s^2 = V / n`.

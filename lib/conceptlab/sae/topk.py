@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import SAE, Batch, Recipe
+from .base import EVERY, SAE, Batch, Features, Recipe
 from .sparse import top_scores, weighted_rows
 
 K_AUX = 32  # dead features that explain a token's error
@@ -29,10 +29,10 @@ class TopKSAE(SAE):
         top = self.pre_activations(x).topk(self.cfg.k, dim=-1, sorted=False)
         return top.values, top.indices
 
-    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+    def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
         values, indices = self.encode_sparse(x.reshape(-1, x.shape[-1]))
         dense = torch.zeros(len(values), self.cfg.d_sae, dtype=values.dtype, device=values.device)
-        return dense.scatter(-1, indices, values).view(*x.shape[:-1], self.cfg.d_sae)
+        return dense.scatter(-1, indices, values).view(*x.shape[:-1], self.cfg.d_sae)[..., features]
 
     def decode_sparse(
         self, values: Float[Tensor, "batch k"], indices: Int[Tensor, "batch k"]
