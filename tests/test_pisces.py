@@ -80,7 +80,7 @@ def test_activations_without_scoring_everything(tiny):
     rows = torch.cat([lm.down_proj(0), torch.randn(200, 16, generator=torch.Generator().manual_seed(3)).double()])
     encoded = []
     encode = sae.encode
-    sae.encode = lambda x: encoded.append(len(x)) or encode(x)
+    sae.encode = lambda x, features: encoded.append(len(x)) or encode(x, features)
     for index in (torch.tensor([3]), torch.tensor([8, 9, 250]), torch.arange(400)):
         torch.testing.assert_close(activations(sae, rows, index), encode(rows)[:, index])
     assert 0 < encoded[0] < 0.5 * len(rows) and encoded[-1] == len(rows)
