@@ -4,6 +4,7 @@ import pytest
 
 from conceptlab import cli
 from conceptlab.cache import ConceptLabError
+from conceptlab.evaluation import Interval
 
 
 @pytest.fixture
@@ -49,12 +50,27 @@ def test_reproduce_names_its_experiments(capsys):
     assert f"known are {', '.join(EXPERIMENTS)}" in capsys.readouterr().err
 
 
-def test_reproduce_writes_a_table(tiny_llama, tmp_path, monkeypatch, capsys):
+def test_reproduce_writes_tables_of_some_concepts_and_merge_puts_them_together(
+    tiny_llama, tmp_path, monkeypatch, capsys
+):
     import conceptlab.models
     import conceptlab.reproduce as package
 
+    def layers(lm, table, concepts=("japan",)):
+        for name in concepts:
+            table.add({"accuracy": Interval(0.5, 0.4, 0.6, 9)}, name)
+        table.close(concepts=list(concepts))
+
     lm = tiny_llama()
     monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)
-    monkeypatch.setitem(package.EXPERIMENTS, "layers", lambda lm, table: table.close())
-    assert cli.main(["reproduce", "layers", "--out", str(tmp_path)]) == 0
-    assert (tmp_path / f"layers_{lm.name.replace('/', '_')}.csv").exists() and "0 rows" in capsys.readouterr().out
+    monkeypatch.setitem(package.EXPERIMENTS, "layers", layers)
+    name, one, two = f"layers_{lm.name.replace('/', '_')}.csv", tmp_path / "one", tmp_path / "two"
+    assert cli.main(["reproduce", "layers", "--out", str(one)]) == 0
+    assert (one / name).exists() and "1 rows" in capsys.readouterr().out
+    assert cli.main(["reproduce", "layers", "--out", str(two), "--concepts", "golf", "uranium"]) == 0
+    assert cli.main(["merge", str(one / name), str(two / name)]) == 0
+    assert f"{name}: 3 rows" in capsys.readouterr().out
+    assert cli.main(["reproduce", "layers", "--concepts", "gulf"]) == 1
+    assert "gulf" in capsys.readouterr().err
+    assert cli.main(["reproduce", "autointerp", "--concepts", "golf"]) == 1
+    assert "leave --concepts out" in capsys.readouterr().err

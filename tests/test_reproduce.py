@@ -8,7 +8,7 @@ import torch
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.evaluation import Interval
-from conceptlab.reproduce import COLUMNS, ResultTable, layers, read_table
+from conceptlab.reproduce import COLUMNS, ResultTable, layers, merge_tables, read_table
 from conceptlab.reproduce.layers import contrast_directions, turned
 
 
@@ -81,3 +81,44 @@ def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path):
     directions = contrast_directions(lm, load_concept("japan"), 2, n_texts=6)
     for Q in (*directions["contrast"], *directions["random"]):
         assert torch.allclose(Q.T @ Q, torch.eye(2), atol=1e-5)
+
+
+# ---- one table from several --------------------------------------------------------------------------------
+def _part(lm, folder, cells, **settings):
+    table = ResultTable("erasure", lm, folder)
+    table.started -= 60 * len(cells)
+    for concept, value in cells.items():
+        table.add({"efficacy": Interval(value, 0.0, 1.0, 9), "norm": Interval(1.0, 1.0, 1.0, 1)}, concept, "pisces")
+    return table.close(concepts=list(cells), **{"layers": [1]} | settings)
+
+
+def test_merged_tables_hold_the_rows_and_the_concepts_of_all(lm, tmp_path):
+    whole = _part(lm, tmp_path, {"japan": 0.5})
+    parts = [_part(lm, tmp_path / name, {name: 0.25}) for name in ("golf", "uranium")]
+    before, added = read_table(whole), [row for part in parts for row in read_table(part)]
+    assert merge_tables(whole, parts) == whole and read_table(whole) == before + added
+    note = json.loads(whole.with_suffix(".json").read_text())
+    assert note["settings"] == {"concepts": ["japan", "golf", "uranium"], "layers": [1]} and note["minutes"] == 3.0
+    new = merge_tables(tmp_path / "new" / "table.csv", parts)
+    assert read_table(new) == added
+    assert read_table(merge_tables(new, parts)) == added  # the same rows a second time
+
+
+def test_tables_that_do_not_fit_are_refused_and_nothing_is_written(lm, tmp_path):
+    whole = _part(lm, tmp_path, {"japan": 0.5})
+    texts = [path.read_text() for path in (whole, whole.with_suffix(".json"))]
+    wrong = {
+        "differ in layers": _part(lm, tmp_path / "a", {"golf": 0.5}, layers=[2]),
+        "other numbers for japan, pisces": _part(lm, tmp_path / "b", {"japan": 0.6}),
+        "no finished table": tmp_path / "missing.csv",
+    }
+    fitting = _part(lm, tmp_path / "c", {"golf": 0.5})
+    for message, part in wrong.items():
+        with pytest.raises(ConceptLabError, match=message):
+            merge_tables(whole, [fitting, part])
+    with pytest.raises(ConceptLabError, match="at least one"):
+        merge_tables(tmp_path / "new.csv", [])
+    attacked = ResultTable("attacks", lm, tmp_path).close()
+    with pytest.raises(ConceptLabError, match="in one run"):
+        merge_tables(whole, [attacked])
+    assert [path.read_text() for path in (whole, whole.with_suffix(".json"))] == texts

@@ -1,8 +1,9 @@
-"""The command line: `conceptlab fetch`, `train-sae`, `label`, `erase`, `attack`, `reproduce`."""
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `erase`, `attack`, `reproduce`, `merge`."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import re
 import sys
 from dataclasses import replace
@@ -170,15 +171,29 @@ def _feature_place(name: str) -> tuple[int, ...]:
 
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run a long experiment into data/results, or go on with it."""
+    from .concepts import load_concept
     from .models import load_model
     from .reproduce import EXPERIMENTS, ResultTable
 
     if arguments.experiment not in EXPERIMENTS:
         raise ConceptLabError(f"Unknown experiment {arguments.experiment!r}; known are {', '.join(EXPERIMENTS)}.")
     lm = load_model(arguments.model)
+    experiment, chosen = EXPERIMENTS[arguments.experiment], {}
+    if arguments.concepts:
+        if "concepts" not in inspect.signature(experiment).parameters:
+            raise ConceptLabError(f"{arguments.experiment} is not divided into concepts; leave --concepts out.")
+        chosen["concepts"] = [load_concept(name).name for name in arguments.concepts]  # a misspelt one is told now
     table = ResultTable(arguments.experiment, lm, arguments.out, arguments.seed)
-    EXPERIMENTS[arguments.experiment](lm, table)
+    experiment(lm, table, **chosen)
     print(f"{table.path.name}: {len(table.rows)} rows", flush=True)
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    """Add the rows of finished tables to a table."""
+    from .reproduce import merge_tables, read_table
+
+    path = merge_tables(arguments.table, arguments.parts)
+    print(f"{path.name}: {len(read_table(path))} rows", flush=True)
 
 
 def attack(arguments: argparse.Namespace) -> None:
@@ -278,8 +293,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("experiment", help="attacks, autointerp, erasure or layers")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--concepts", nargs="+", help="names in data/concepts; default: all")
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
     verb.set_defaults(run=reproduce)
+    verb = verbs.add_parser("merge", help="add finished tables, of other concepts or from other processes, to a table")
+    verb.add_argument("table", type=Path, help="the .csv that gets the rows; made where there is none")
+    verb.add_argument("parts", nargs="+", type=Path, help="the .csv files whose rows it gets, their .json beside them")
+    verb.set_defaults(run=merge)
     return parser
 
 

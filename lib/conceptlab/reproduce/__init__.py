@@ -4,6 +4,7 @@ from .attacks import attacks
 from .autointerp import autointerp
 from .erasure import erasure
 from .layers import layers
+from .merge import merge_tables
 from .table import COLUMNS, ResultTable, read_table, results, table_path
 
 EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "erasure": erasure, "layers": layers}
@@ -16,6 +17,7 @@ __all__ = [
     "autointerp",
     "erasure",
     "layers",
+    "merge_tables",
     "read_table",
     "results",
     "table_path",

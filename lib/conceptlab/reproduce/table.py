@@ -69,7 +69,7 @@ class ResultTable:
             cell = (self.experiment, self.model, concept, method, attack, str(budget), metric)
             numbers = [f"{x:.5g}" for x in interval[:3]]
             self.rows.append(dict(zip(COLUMNS, (*cell, *numbers, str(interval.n), str(self.seed)), strict=True)))
-        _write(self.partial, self.rows)
+        write_table(self.partial, self.rows)
 
     def close(self, **settings) -> Path:
         """Finish: move the table to its place and write its provenance."""
@@ -81,7 +81,7 @@ class ResultTable:
         }  # fmt: skip
         with atomic_path(self.path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(provenance, indent=1) + "\n")
-        _write(self.path, self.rows)
+        write_table(self.path, self.rows)
         for left in (self.partial, self._note):
             left.unlink(missing_ok=True)
         return self.path
@@ -115,7 +115,7 @@ def results(experiment: str, model: str) -> list[dict[str, str]]:
     return []
 
 
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
+def write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
