@@ -50,8 +50,12 @@ def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size
         ids, mask = lm.tokens(list(texts[i : i + batch_size]), n_ctx)
         if int(mask.sum(1).min()) < 2:
             raise ConceptLabError("Every text of a fluency measurement needs at least two tokens.")
-        logprobs = lm.logits(ids, mask)[:, :-1].float().log_softmax(-1)
-        nll = -logprobs.gather(2, ids[:, 1:, None])[..., 0] * mask[:, 1:]
+        ids, mask = ids.to(lm.device), mask.to(lm.device)
+        hidden = lm.hf.get_decoder()(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        real = mask[:, 1:].bool()  # only there is the vocabulary read out, the dearest step of a small model
+        logits = lm.head(hidden[:, :-1][real]).float()
+        nll = torch.zeros(real.shape, device=lm.device)
+        nll[real] = logits.logsumexp(-1) - logits.gather(1, ids[:, 1:][real][:, None])[:, 0]
         losses.append(nll.sum(1).cpu())
-        counts.append(mask[:, 1:].sum(1).float().cpu())
+        counts.append(real.sum(1).float().cpu())
     return Fluency(torch.cat(losses), torch.cat(counts))

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..branching import branch_logprobs
+from ..branching import Prefix, branch_logprobs
 from ..cache import ConceptLabError
 from ..models import LanguageModel
 from ..text import Question
@@ -36,7 +36,7 @@ FEW_SHOT = few_shot_prompt(
 )
 
 
-def question_stem(question: Question, few_shot: str = FEW_SHOT) -> str:
+def question_stem(question: Question, few_shot: str | Prefix = FEW_SHOT) -> str:
     """What follows `few_shot` and precedes the answer's leading space.
 
     The blank line belongs to the stem: "\\n\\n" alone is one token, before a word it is two.
@@ -96,16 +96,19 @@ def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, 
 
 
 def score_questions(
-    lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT, batch_size: int = 16
+    lm: LanguageModel, questions: Sequence[Question], few_shot: str | Prefix = FEW_SHOT, batch_size: int = 16
 ) -> QuestionScores:
-    """Score every option of every question. All questions must have the same number of options."""
+    """Score every option of every question. All questions must have the same number of options.
+
+    `few_shot`: answered questions, or the same run beforehand (`shared_prefix`) where several lists share them.
+    """
     if len({len(q.options) for q in questions}) != 1:
         raise ConceptLabError("score_questions needs at least one question, all with the same number of options.")
     return score_stems(lm, questions, few_shot, [question_stem(q, few_shot) for q in questions], batch_size)
 
 
 def score_stems(
-    lm: LanguageModel, questions: Sequence[Question], prefix: str, stems: Sequence[str], batch_size: int = 16
+    lm: LanguageModel, questions: Sequence[Question], prefix: str | Prefix, stems: Sequence[str], batch_size: int = 16
 ) -> QuestionScores:
     """Score every option of each question after `prefix` (shared, run once) and a stem of its own."""
     trees = [(stem, [f" {o}" for o in q.options]) for stem, q in zip(stems, questions, strict=True)]

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..branching import shared_prefix
 from ..cache import ConceptLabError
 from ..concepts import Concept, general_questions
 from ..edits import WeightEdit
@@ -21,7 +22,7 @@ from ..models import LanguageModel
 from ..text import Question
 from .behaviour import Behaviour, behaviour
 from .fluency import Fluency, fluency, held_out_passages
-from .questions import QuestionScores, gold_logprobs, score_questions
+from .questions import FEW_SHOT, QuestionScores, gold_logprobs, score_questions
 from .statistics import Interval, paired_bootstrap
 
 SETS = ("target", "neighbour", "general")
@@ -104,7 +105,8 @@ def score_sets(
     writing: bool = False,
 ) -> Scorecard:
     """A card over questions of one's own choice (set name -> questions); the rest as in `scorecard`."""
-    scores = {name: score_questions(lm, chosen, batch_size=batch_size) for name, chosen in questions.items()}
+    few_shot = shared_prefix(lm, FEW_SHOT) if questions else FEW_SHOT
+    scores = {name: score_questions(lm, chosen, few_shot, batch_size) for name, chosen in questions.items()}
     text = fluency(lm, held_out_passages(split, n_texts)) if n_texts else None
     return Scorecard(concept, split, scores, text, behaviour(lm) if writing else None)
 
