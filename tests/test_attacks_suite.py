@@ -198,14 +198,19 @@ def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_pat
             raise KeyboardInterrupt
 
     monkeypatch.setattr(stop, "add", add)
+    shipped = edit_path(stop.path, "japan", "pisces")
+    shipped.parent.mkdir()
+    constant(lm, 9.0).save(shipped)
     with contextlib.suppress(KeyboardInterrupt):
         attacks(lm, stop, **run)
+    assert WeightEdit.load(shipped).info == {"x": 9.0}  # edits change together with the table
     done = {(r["method"], r["attack"]) for r in stop.rows}
     complete = {(r["method"], r["attack"]) for r in stop.rows if r["budget"] == "cost"}
     assert done - complete == {("random", "logit_lens")} and not stop.path.exists()
     again = ResultTable("attacks", lm, tmp_path)
     kept = len(again.rows)
     attacks(lm, again, **run)
+    assert WeightEdit.load(shipped).info == {"x": 0.1} and not edit_path(again.partial, "", "").parent.exists()
     rows = read_table(again.path)
     keys = [tuple(r[c] for c in ("concept", "method", "attack", "budget", "metric")) for r in rows]
     assert len(rows) > kept and len(keys) == len(set(keys))  # the half-written cell was done again, once

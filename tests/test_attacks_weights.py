@@ -271,6 +271,9 @@ def test_a_change_of_low_rank_has_no_more_directions_than_its_rank():
         assert U.shape == (len(delta), 2)
         torch.testing.assert_close(U @ (U.T @ delta), delta, rtol=0, atol=1e-4)
     assert leading_directions(torch.zeros(8, 20), 4).shape == (8, 0)
+    wide = normal(300, 2) @ normal(2, 40, seed=1)
+    U = leading_directions(wide.bfloat16(), 2).float()  # an edit of a model in half precision
+    assert U.shape == (300, 2) and float((wide - U @ (U.T @ wide)).norm()) < 0.05 * float(wide.norm())
 
 
 def test_an_edit_of_the_embeddings_is_neither_rounded_nor_undone(tiny_llama):

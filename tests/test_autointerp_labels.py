@@ -280,6 +280,7 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
     assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in rows)
     monkeypatch.setattr(experiment, "harvest", lambda *a, **k: 1 / 0)
     table.partial.write_bytes(table.path.read_bytes())
+    table._keep_note()  # as an interrupted run leaves it
     autointerp(lm, ResultTable("autointerp", lm, tmp_path), **sizes)  # nothing is missing: nothing is computed
 
 
@@ -299,11 +300,13 @@ def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path
         return [Feature(1, index) for index in (3, 1)]
 
     def run(concepts, n=5, find=find):
-        return candidates(lm, saes, concepts, path, find, {"n": n}, progress=False)
+        return candidates(lm, saes, concepts, path, find, {"n": n, "finding": "reach"}, progress=False)
 
     found = run(two)
     assert found == {"golf": [(1, 3), (1, 1)], "uranium": [(1, 3), (1, 1)]} and calls == ["golf", "uranium"]
     assert run(two[:1]) == {"golf": found["golf"]} and len(calls) == 2
+    with pytest.raises(ConceptLabError, match=r"also of concepts not asked for \(uranium\)"):
+        run(two[:1], n=6)
     run(two, n=6)
     assert calls == ["golf", "uranium"] * 2, "other settings: searched again"
     with pytest.raises(ConceptLabError):

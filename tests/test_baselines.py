@@ -7,13 +7,14 @@ from test_pisces import make_sae
 from conceptlab.baselines import (
     needle_edit,
     needle_vectors,
+    random_decoder_edit,
     random_direction_edit,
     random_feature_edit,
     random_norm_edit,
 )
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
-from conceptlab.pisces import Feature, pisces_edit
+from conceptlab.pisces import Feature, pisces_edit, random_features
 
 
 @pytest.fixture
@@ -70,6 +71,14 @@ def test_controls_have_the_norm_of_the_edit_in_every_layer(lm):
     outside = torch.linalg.svd(span)[2][len(span) :]
     assert float((outside @ change).norm()) < 1e-4 * float(change.norm())  # it writes along its features alone
     used = {n: c.dense().abs().amax(0) > 0 for n, c in edit.changes.items()}
+    other = random_decoder_edit(lm, saes, features, edit, 1)
+    assert other.changes.keys() == edit.changes.keys()
+    for name, change in other.changes.items():
+        assert torch.equal(change.right, edit.changes[name].right) and not torch.equal(
+            change.left, edit.changes[name].left
+        )
+    written = saes[0].W_dec[[f.index for f in random_features(saes, features, 1) if f.layer == 0]].T
+    torch.testing.assert_close(other.changes[lm.down_proj_name(0)].left, written)
     for control, same in zip(controls, (False, True), strict=True):  # as many rows: others, or the same ones
         found = {n: c.dense().abs().amax(0) > 0 for n, c in control.changes.items()}
         assert all(int(found[n].sum()) == int(used[n].sum()) for n in used)

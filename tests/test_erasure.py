@@ -17,7 +17,7 @@ from conceptlab.pisces import Feature, Filtered
 SMALL = ErasureConfig(
     taus=(0.4, 0.1), mus=(1.0, 4.0), deltas=(1.0,), needle_n=(2, 5), matched_n=(2, 20, 10**9), word_mus=(0.5, 1.0),
     turns=(1.0, 2.0), n_candidates=4, counts=(1, 2),
-    n_evidence=4, n_asked=4, min_share=0.0, n_questions=2, search=SearchConfig(n_questions=3, n_texts=1),
+    n_evidence=4, n_asked=4, min_share=0.0, n_questions=2, search=SearchConfig(n_questions=3, n_texts=1, n_clues=2),
     ember=EmberConfig(12, 0.05, iterations=4, mass_ratio=0.05, min_share=0.0, n_texts=20),
 )  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_what_is_edited_by_which_method(lm, saes, kept):
     assert set(edits["pisces_words_both"].changes) == layers | shared
     assert edits["random_words"].info["delta"] == work.settings["words"]["delta"]
     assert work.settings["needle_matched"]["n"] in (2, 20)
-    for method in ("pisces", "random_features", "random_direction", "random_norm"):
+    for method in ("pisces", "random_features", "random_decoder", "random_direction", "random_norm"):
         assert set(edits[method].changes) == layers, method
     norms = {method: edit.report(lm)["norm"] for method, edit in edits.items()}
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
@@ -103,19 +103,22 @@ def test_strengths_are_chosen_on_dev_and_kept(lm, saes, monkeypatch):
 def test_features_by_evidence_pass_the_filters_of_the_paper(lm, saes, monkeypatch):
     concept, seen = load_concept("golf"), {}
     proposed = [Feature(1, 3), Feature(1, 5, -1), Feature(1, 8)]
-    monkeypatch.setattr(module, "find_features", lambda *_, **__: proposed)
+    monkeypatch.setattr(module, "find_features", lambda *_, **sizes: seen.update(find=sizes) or proposed)
 
     def filters(lm, saes, features, concept, make, n_prompts, n_questions):
         seen.update(features=features, edit=make(features[1]), sizes=(n_prompts, n_questions))
         return Filtered(tuple(features[1:]), ((features[0], "no"),))
 
     monkeypatch.setattr(module, "filter_features", filters)
-    work = Erasure(lm, saes, concept, replace(SMALL, finding="evidence"))
+    work = Erasure(lm, saes, concept, replace(SMALL, finding="evidence", n_evidence=5))
     assert [(f.layer, f.index, f.sign) for f in work.features] == [(1, 5, -1), (1, 8, 1)]
     assert all(f.reach > 0 for f in work.candidates) and seen["features"] == work.candidates
-    assert seen["edit"].info["features"] == [[1, 5, -1]] and seen["sizes"] == (SMALL.n_evidence, SMALL.n_asked)
+    assert seen["edit"].info["features"] == [[1, 5, -1]] and seen["find"]["n_texts"] == 5
+    assert seen["sizes"] == (SMALL.n_asked, SMALL.n_asked), (
+        "dev questions, so that none is taken on which strengths are"
+    )
     monkeypatch.setattr(module, "filter_features", lambda *_: Filtered((), ()))
-    assert Erasure(lm, saes, concept, replace(SMALL, finding="evidence")).features == work.candidates[:3]
+    assert Erasure(lm, saes, concept, work.cfg).features == work.candidates[:3]
     with pytest.raises(ConceptLabError, match='found by "reach" or by "evidence"; got \'magic\''):
         Erasure(lm, saes, concept, replace(SMALL, finding="magic"))
 
@@ -138,3 +141,19 @@ def test_the_command(lm, tmp_path, monkeypatch, capsys):
     assert cli.main(["erase", "golf"]) == 1 and "else nothing would be kept" in capsys.readouterr().err
     assert cli.main(["erase", "golf", "--card"]) == 1
     assert "No dictionary of tiny-llama is shipped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "--method words --finding evidence",
+            "words needs no dictionary; leave out --features",
+        ),
+        ("--features 1:2 --finding reach", "there are none to find; leave out --finding."),
+    ],
+)
+def test_options_that_contradict_each_other_are_told_before_a_model_is_loaded(line, message, capsys):
+    assert cli.main(["erase", "golf", "--card", *line.split()]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -81,6 +81,9 @@ def test_compare_by_hand():
     assert result.efficacy.value == pytest.approx(0.5) and result.specificity.value == pytest.approx(1)
     assert result.coherence.value == pytest.approx(0.5)  # perplexity doubled
     assert result.overall.value == pytest.approx(float(harmonic_mean([0.5, 1.0, 0.5])))
+    assert [x.n for x in (result.efficacy, result.specificity, result.coherence, result.overall)] == [20, 20, 2, 2]
+    silent = compare(card(right(15), right(15), right(20)), card(right(10), right(15), right(20)))
+    assert (silent.coherence.n, silent.overall.n) == (0, 20)  # no texts were measured
 
 
 def test_nothing_changed_means_no_efficacy_and_full_specificity():

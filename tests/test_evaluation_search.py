@@ -8,7 +8,7 @@ import torch
 from conceptlab.cache import ConceptLabError
 from conceptlab.concepts import load_concept
 from conceptlab.edits import Dense, WeightEdit
-from conceptlab.evaluation import Cell, Judge, SearchConfig, search, search_settings
+from conceptlab.evaluation import Cell, Judge, QuestionScores, SearchConfig, search, search_settings
 from conceptlab.evaluation.scorecard import compare
 from conceptlab.evaluation.search import judged
 
@@ -151,12 +151,22 @@ def test_a_cell_that_babbles_rules_out_stronger_ones():
     )
 
 
-def test_the_judge_asks_the_last_questions_and_clues_of_known_facts(lm):
-    concept = load_concept("golf")
+def test_the_judge_asks_the_last_questions_and_clues_of_known_facts(lm, monkeypatch):
+    concept, real = load_concept("golf"), search.score_form
+
+    def understood(lm, questions, form):
+        found = real(lm, questions, form)
+        gold = torch.nn.functional.one_hot(found.answers, found.logprobs.shape[1])
+        right = torch.tensor([-1 if q.id == unknown else 1 for q in questions])
+        return QuestionScores(found.logprobs + 50 * right[:, None] * gold, found.answers)
+
+    unknown = Judge(lm, concept, SearchConfig(n_questions=4, n_asked=12, n_texts=1)).questions["target"][0].id
+    monkeypatch.setattr(search, "score_form", understood)
     judge = Judge(lm, concept, SearchConfig(n_questions=4, n_asked=12, n_clues=2, n_texts=1))
     last = {q.id for q in concept.dev[-12:]}
     assert judge.questions["target"] and {q.id for q in judge.questions["target"]} <= last
-    assert len(judge.clues) <= 2 and all(q in judge.questions["target"] and q.clue for q in judge.clues)
+    assert all(q in judge.questions["target"] and q.clue and q.id != unknown for q in judge.clues)
+    assert len(judge.clues) == min(2, len(judge.questions["target"]) - 1) > 0
     scores = judge.base.scores["target"]
     assert len(scores.answers) == len(judge.questions["target"]) + len(judge.clues)
     assert bool(scores.correct[len(judge.questions["target"]) :].all()), "only clues that the original understands"

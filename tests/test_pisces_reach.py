@@ -1,10 +1,12 @@
 """Where an edit would write: against the edited model itself, and with a planted neuron."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from conceptlab.cache import ConceptLabError
-from conceptlab.concepts import load_concept
+from conceptlab.concepts import TextQuery, load_concept
 from conceptlab.pisces import Feature, edit_reach, gather_evidence, pisces_edit, reaching_features
 
 
@@ -73,3 +75,12 @@ def test_figures_hold_what_they_are_given():
     bars = {m: np.array([[0.5, 0.4, 0.7], [0.1, 0.0, 0.3]]) for m in ("pisces", "needle")}
     assert len(plots.plot_concepts(["golf", "japan"], bars, "t", "y").axes[0].patches) == 4
     assert len(plots.plot_card(["efficacy", "overall"], bars, "t").axes[0].patches) == 4
+
+
+def test_concepts_without_evidence_are_told(lm):
+    golf = load_concept("golf")
+    silent = replace(golf, neighbour=replace(golf.neighbour, query=TextQuery(frozenset()), written=()))
+    with pytest.raises(ConceptLabError, match="golf and its neighbour need texts"):
+        gather_evidence(lm, [1], silent, n_texts=2, n_questions=1)
+    with pytest.raises(ConceptLabError, match="No word of golf that is one token occurs in its texts"):
+        gather_evidence(lm, [1], replace(golf, words=()), n_texts=2, n_questions=1)

@@ -46,6 +46,30 @@ def test_a_table_goes_on_with_the_settings_it_was_begun_with(lm, tmp_path):
     other.add({"m": Interval(1, 1, 1, 1)}, "japan")
     other.close()
     assert {p.name for p in tmp_path.iterdir()} == {"demo_tiny-llama.csv", "demo_tiny-llama.json"}
+    other.partial.write_text(other.path.read_text())
+    with pytest.raises(ConceptLabError, match=r"How demo_tiny-llama.partial.csv was begun is not known; remove it"):
+        ResultTable("demo", lm, tmp_path).begin(k=6)
+
+
+def test_a_finished_table_is_not_replaced_by_one_of_fewer_concepts(lm, tmp_path):
+    table = ResultTable("demo", lm, tmp_path)
+    table.add({"m": Interval(1, 1, 1, 1)}, "japan")
+    path = table.close(concepts=["japan", "golf"])
+    before = path.read_text()
+    with pytest.raises(ConceptLabError, match=r"other concepts \(golf\), which would be lost; write to another folder"):
+        ResultTable("demo", lm, tmp_path).begin(concepts=["japan", "rome"])
+    assert path.read_text() == before
+    ResultTable("demo", lm, tmp_path).begin(concepts=["japan", "golf", "rome"])
+
+
+def test_minutes_are_those_of_all_runs(lm, tmp_path):
+    for concept in ("japan", "golf"):
+        table = ResultTable("demo", lm, tmp_path)
+        table._started -= 60 * 5
+        table.begin(k=5)
+        table.add({"m": Interval(1, 1, 1, 1)}, concept)  # then the run is interrupted
+    note = json.loads(table.close(k=5).with_suffix(".json").read_text())
+    assert note["minutes"] == 10.0
 
 
 def test_another_seed_is_another_cell(lm, tmp_path):
@@ -86,7 +110,7 @@ def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path):
 # ---- one table from several --------------------------------------------------------------------------------
 def _part(lm, folder, cells, **settings):
     table = ResultTable("erasure", lm, folder)
-    table.started -= 60 * len(cells)
+    table._started -= 60 * len(cells)
     for concept, value in cells.items():
         table.add({"efficacy": Interval(value, 0.0, 1.0, 9), "norm": Interval(1.0, 1.0, 1.0, 1)}, concept, "pisces")
     return table.close(concepts=list(cells), **{"layers": [1]} | settings)

@@ -255,7 +255,7 @@ def test_straight_through_gradients_by_loop():
     want_t, want_step = [0.0] * 4, [0.0] * 4
     for b in range(9):
         for i in range(4):
-            value, t, w = float(z[b, i]), float(threshold[i]), float(weight[b, i])
+            value, t, w = (float(x.detach()) for x in (z[b, i], threshold[i], weight[b, i]))
             assert float(d_z[b, i]) == (w if value > t else 0.0)
             if abs(value - t) < width / 2:
                 want_t[i] -= t / width * w

@@ -9,9 +9,11 @@ import torch
 from .cache import ConceptLabError
 from .concept_vectors import ConceptVector, noise_edit, scale_edit, search
 from .concepts import Concept
-from .edits import Dense, Rows, WeightEdit, match_norms, random_like
+from .edits import Dense, LowRank, Rows, WeightEdit, match_norms, random_like
 from .models import LanguageModel
 from .pisces import Dictionaries, Feature, directional_edit, random_features
+from .pisces.edit import columns_for, rows_for
+from .pisces.features import by_layer
 
 
 def needle_edit(
@@ -104,3 +106,19 @@ def random_direction_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
     they are made to write.
     """
     return random_like(like, seed)
+
+
+def random_decoder_edit(
+    lm: LanguageModel, saes: Dictionaries, features: Sequence[Feature], like: WeightEdit, seed: int = 0
+) -> WeightEdit:
+    """A control: the PISCES edit `like` of `features`, but every change is written along another feature's direction.
+
+    Rows and coefficients stay, and so does everything that directions of a dictionary have in common: one for many
+    rows, in the subspace that the layer writes. What is left of the effect is not due to *these* features' directions.
+    """
+    changes = {}
+    for layer, drawn in by_layer(lm, saes, random_features(saes, features, seed)).items():
+        change = like.changes[lm.down_proj_name(layer)]
+        d = saes[layer].W_dec[[f.index for f in drawn]].to(rows_for(lm, saes[layer]))
+        changes[lm.down_proj_name(layer)] = LowRank(columns_for(lm, saes[layer], d), change.right)
+    return WeightEdit(like.model, changes, {"control": "directions of random features", "seed": seed})

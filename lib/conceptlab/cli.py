@@ -146,6 +146,8 @@ def erase(arguments: argparse.Namespace) -> None:
     saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm, layers)
     features = hand_picked(lm, saes, places) if places else None
     work = Erasure(lm, saes, load_concept(arguments.concept), cfg, arguments.seed, features=features)
+    if arguments.finding and work.picked is not None:
+        raise ConceptLabError(f"The features published for {arguments.concept} are used here; leave out --finding.")
     edit = work.edit(arguments.method)
     print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)
     if arguments.out is not None:
@@ -171,7 +173,7 @@ def _feature_place(name: str) -> tuple[int, ...]:
 
 def reproduce(arguments: argparse.Namespace) -> None:
     """Run a long experiment into data/results, or go on with it."""
-    from .concepts import load_concept
+    from .concepts import list_concepts
     from .models import load_model
     from .reproduce import EXPERIMENTS, ResultTable
 
@@ -182,7 +184,10 @@ def reproduce(arguments: argparse.Namespace) -> None:
     if arguments.concepts:
         if "concepts" not in inspect.signature(experiment).parameters:
             raise ConceptLabError(f"{arguments.experiment} is not divided into concepts; leave --concepts out.")
-        chosen["concepts"] = [load_concept(name).name for name in arguments.concepts]  # a misspelt one is told now
+        there = list_concepts()
+        if unknown := [name for name in arguments.concepts if name not in there]:
+            raise ConceptLabError(f"No concept {unknown[0]!r} in data/concepts; there are {', '.join(there)}.")
+        chosen["concepts"] = arguments.concepts
     table = ResultTable(arguments.experiment, lm, arguments.out, arguments.seed)
     experiment(lm, table, **chosen)
     print(f"{table.path.name}: {len(table.rows)} rows", flush=True)

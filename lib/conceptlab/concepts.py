@@ -46,7 +46,7 @@ class Concept:
     lookalikes: tuple[str, ...]  # near in look or feel, must survive an erasure
     query: TextQuery
     dev: tuple[Question, ...]  # for choosing features and strengths
-    test: tuple[Question, ...]  # touched once, by the final table
+    test: tuple[Question, ...]  # for the final table; no strength is chosen on these
     neighbour: Concept | None = None
     written: tuple[Article, ...] = ()  # further leads of our own, where the corpus has few
 

@@ -4,8 +4,9 @@ Methods: `pisces`; `directional` (directional ablation of the same features); `e
 embeddings alone), `words` (the whole embeddings of the concept's words) and `words_both` (these in the unembedding too,
 where a model shares the two); `pisces_embedding`, `pisces_words` and `pisces_words_both` (PISCES and one of these);
 `needle` (the top-n concept vectors set to zero) and `needle_matched` (as many of them as cost the target what PISCES
-costs it, whatever else breaks). Controls: three of the size of the PISCES edit, `random_features`, `random_direction`
-(the same rows) and `random_norm` (random rows), and `random_words` and `random_words_both`.
+costs it, whatever else breaks). Controls: four of the size of the PISCES edit, `random_features`, `random_decoder` (the
+same rows, written along other features), `random_direction` (the same rows) and `random_norm` (random rows), and
+`random_words` and `random_words_both`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 
@@ -22,6 +23,7 @@ from .baselines import (
     closest,
     needle_edit,
     needle_vectors,
+    random_decoder_edit,
     random_direction_edit,
     random_feature_edit,
     random_norm_edit,
@@ -54,8 +56,8 @@ from .word_edit import random_word_atoms, word_atoms
 
 METHODS = (
     "pisces", "directional", "pisces_embedding", "pisces_words", "pisces_words_both", "embedding", "words",
-    "words_both", "needle", "needle_matched", "random_features", "random_direction", "random_norm", "random_words",
-    "random_words_both",
+    "words_both", "needle", "needle_matched", "random_features", "random_decoder", "random_direction", "random_norm",
+    "random_words", "random_words_both",
 )  # fmt: skip
 WITHOUT_FEATURES = ("embedding", "words", "words_both", "random_words", "random_words_both", "needle")  # no dictionary
 Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
@@ -78,7 +80,8 @@ class ErasureConfig:
     )  # fmt: skip
     ramp: int = 0  # layers below it are edited more weakly; a published edit has its own
     n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
-    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones
+    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones (of a
+    # file with less than 56 some serve both)
     finding: str = "reach"  # or "evidence": by what features read and write (`find_features`), with the paper's filters
     reach_tau: float = 0.5  # tau at which the features' reach is compared
     min_share: float = 2.0  # for "reach": a feature fires on the concept so many times as strongly as elsewhere
@@ -164,7 +167,9 @@ class Erasure:
             return []
         try:
             if cfg.finding == "evidence":
-                found = find_features(self.lm, self.saes, self.concept, cfg.n_candidates, seed=self.seed)
+                found = find_features(
+                    self.lm, self.saes, self.concept, cfg.n_candidates, n_texts=cfg.n_evidence, seed=self.seed
+                )
                 return self._with_reach(found)
             return reaching_features(
                 self.lm, self.saes, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
@@ -185,7 +190,8 @@ class Erasure:
     @cached_property
     def features(self) -> list[Feature]:
         """The candidates that pass the causal filter, those with the strongest effect first; found by "evidence", those
-        that pass the three filters of the paper. Where none does, the least bad ones. Picked ones all stay.
+        that pass the three filters of the paper. Where none does, three: those with the strongest effect, or the best
+        evidence. Picked ones all stay.
         """
         cfg, candidates = self.cfg, self.candidates
         if not candidates or not cfg.n_questions or self.picked is not None:
@@ -195,9 +201,7 @@ class Erasure:
             return pisces_edit(self.lm, self.saes, [f], *cfg.probe, self.signs)
 
         if cfg.finding == "evidence":
-            kept = filter_features(
-                self.lm, self.saes, candidates, self.concept, alone, cfg.n_evidence, cfg.n_asked
-            ).kept
+            kept = filter_features(self.lm, self.saes, candidates, self.concept, alone, cfg.n_asked, cfg.n_asked).kept
             return list(kept) or candidates[:3]
         single = [alone(f) for f in candidates]
         effects = edit_effects(self.lm, single, self.concept, cfg.n_questions)
@@ -242,7 +246,9 @@ class Erasure:
         size = f"{strongest.report(self.lm)['norm']:.3g}"  # another dictionary with features of the same numbers
         dev = [str(q) for questions in concept_questions(self.concept, "dev").values() for q in questions]
         what = [self.lm.name, self.concept.name, method, strongest.info, size, axes]
-        texts = [self.concept.words, [article.title for article in self.concept.articles()], self.cfg.n_evidence]
+        near = self.concept.neighbour
+        texts = [self.concept.words, self.concept.lookalikes, self.concept.texts(), near.texts() if near else []]
+        texts.append(self.cfg.n_evidence)
         about = [*what, asdict(self.cfg.search), dev, texts, self.seed]  # no cell of other questions or texts is taken
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         path = cache_dir() / "search" / f"{name}.json"
@@ -260,7 +266,7 @@ class Erasure:
     def _pisces_axes(self) -> Axes:
         """The grid of the PISCES edit: that of the configuration, and the published setting where there is one."""
         cfg, published = self.cfg, self.published
-        counts = [n for n in cfg.counts if n < len(self.features)] + [max(cfg.counts)]
+        counts = [n for n in cfg.counts if n < len(self.features)] + [min(max(cfg.counts), len(self.features))]
         if self.picked is not None:
             counts = [len(self.picked)]
         taus, mus = cfg.taus, cfg.mus
@@ -324,23 +330,17 @@ class Erasure:
         before = self.judge.base.scores["target"].margin[: len(now.margin)]  # behind them are those asked by a clue
         return float((before - now.margin).mean())
 
-    def _words_both(self) -> WeightEdit:
-        return self._words(both=True)
-
-    def _pisces_words_both(self) -> WeightEdit:
-        return self._pisces_words(both=True)
-
     def _random_words(self, like: str = "words") -> WeightEdit:
         """The edit of the words at the strength, and on the side, chosen for them."""
         info = self.edit(like).info
         drawn = random_word_atoms(self.lm, self.concept, self.word_atoms, self.seed)
         return embedding_edit(self.lm, drawn, float(info["delta"]), info["side"])
 
-    def _random_words_both(self) -> WeightEdit:
-        return self._random_words("words_both")
-
     def _random_features(self) -> WeightEdit:
         return random_feature_edit(self.lm, self.saes, self.edited, self.edit("pisces"), self.seed)
+
+    def _random_decoder(self) -> WeightEdit:
+        return random_decoder_edit(self.lm, self.saes, self.edited, self.edit("pisces"), self.seed)
 
     def _random_direction(self) -> WeightEdit:
         return random_direction_edit(self.edit("pisces"), self.seed)
@@ -349,4 +349,9 @@ class Erasure:
         return random_norm_edit(self.edit("pisces"), self.seed)
 
 
-_EDITS: dict[str, Callable[[Erasure], WeightEdit]] = {name: getattr(Erasure, f"_{name}") for name in METHODS}
+_BOTH: dict[str, Callable[[Erasure], WeightEdit]] = {
+    "words_both": partial(Erasure._words, both=True),
+    "pisces_words_both": partial(Erasure._pisces_words, both=True),
+    "random_words_both": partial(Erasure._random_words, like="words_both"),
+}
+_EDITS = {name: _BOTH.get(name) or getattr(Erasure, f"_{name}") for name in METHODS}

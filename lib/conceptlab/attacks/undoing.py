@@ -89,7 +89,8 @@ def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, 
     delta64 = delta.double()
     wide = len(delta) <= delta.shape[1]
     squares, vectors = torch.linalg.eigh(delta64 @ delta64.T if wide else delta64.T @ delta64)
-    least = max(delta.shape) * torch.finfo(delta.dtype).eps  # of the largest singular value, as in matrix_rank
+    # of the largest singular value, as in matrix_rank; an edit kept in half precision has noise of its own on top
+    least = max(delta.shape) * torch.finfo(torch.float32).eps
     rank = int((squares > least**2 * squares[-1]).sum())
     found = vectors.flip(1)[:, : min(k, rank)]
     return (found if wide else torch.linalg.qr(delta64 @ found)[0]).to(delta)

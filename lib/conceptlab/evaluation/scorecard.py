@@ -181,8 +181,9 @@ def compare(
     made_of = _coherence_sizes(base)
     spared_sizes = [n for name, n in sizes.items() if name != "target"]
     ns = sizes.get("target", 0), min(spared_sizes, default=0), min(map(made_of.get, parts), default=0)
+    ns += (min(filter(None, ns), default=0),)  # what was not measured has no say in overall
     axes = [efficacy, specificity, coherence, overall]
-    found = [_interval(float(x[0]), x[1:], n) for x, n in zip(axes, (*ns, min(ns)), strict=True)]
+    found = [_interval(float(x[0]), x[1:], n) for x, n in zip(axes, ns, strict=True)]
     return Comparison(
         changes, *found, {name: _interval(float(x[0]), x[1:], made_of[name]) for name, x in parts.items()}
     )

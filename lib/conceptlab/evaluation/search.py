@@ -36,7 +36,7 @@ class SearchConfig:
     """How the cells of a grid are judged."""
 
     n_questions: int = 16  # dev questions per set, the last ones that the original model answers rightly: features are
-    # found on the first ones (a file of 56 or more shares none)
+    # found on the first ones (of a set smaller than n_asked and those together, some serve both)
     n_asked: int = 48  # dev questions per set that the original is asked first, to know which it knows
     n_clues: int = 0  # so many of those on the target are asked by their clue too, where it knows them so: a strength
     # that does for direct questions alone is too weak for new ones

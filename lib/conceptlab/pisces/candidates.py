@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..cache import atomic_path
+from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept
 from ..models import LanguageModel
 from .features import Dictionaries, Feature, by_layer
@@ -20,17 +20,24 @@ def candidates(
     concepts: Sequence[Concept],
     path: Path,
     find: Callable[[Concept], Sequence[Feature]],
-    settings: Mapping[str, float | int],
+    settings: Mapping[str, float | int | str],
     progress: bool = True,
 ) -> dict[str, list[tuple[int, int]]]:
     """Concept -> `(layer, index)` of what `find` proposes for it, best first; `settings` say how it does.
 
     Written to `path` (JSON) after every concept; those that are there, found with the same settings, are not searched
-    again.
+    again. Raises ConceptLabError where the file would lose concepts found with other settings.
     """
     recipe = {"model": lm.name, "layers": sorted(saes), "widths": [saes[x].cfg.d_sae for x in sorted(saes)], **settings}
     known = _read(path)
-    found = known.get("candidates", {}) if known.get("recipe") == recipe else {}
+    found = known.get("candidates", {})
+    if known.get("recipe") != recipe:
+        if lost := sorted({*found} - {concept.name for concept in concepts}):
+            raise ConceptLabError(
+                f"{path.name} lists candidates that were found with other settings, also of concepts not asked "
+                f"for ({', '.join(lost)}); write to another folder with --out, or ask for all of them."
+            )
+        found = {}
     missing = [concept for concept in concepts if concept.name not in found]
     for concept in tqdm(missing, unit="concept", desc="candidates", disable=not progress or not missing):
         features = find(concept)

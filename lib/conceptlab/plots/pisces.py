@@ -60,9 +60,10 @@ METHOD_STYLE = {  # method -> label, colour, marker
     "embedding": ("embedding alone", COLORS["second"], "s"),
     "needle": ("Needle", COLORS["neighbour"], "^"),
     "needle_matched": ("Needle at PISCES' efficacy", COLORS["neighbour"], "v"),
-    "random_features": ("random features", COLORS["control"], "x"),
+    "random_features": ("random features, mirrored", COLORS["control"], "x"),
     "random_words": ("random words", COLORS["control"], "+"),
     "random_words_both": ("random words, both sides", COLORS["control"], "2"),
+    "random_decoder": ("same rows, other features", COLORS["ink"], "x"),
     "random_direction": ("same rows, random direction", COLORS["ink"], "+"),
     "random_norm": ("random rows", COLORS["control"], "1"),
 }
@@ -73,7 +74,7 @@ def plot_plane(points: dict[str, np.ndarray], title: str, live: tuple[float, flo
 
     `live`: a star, the cell that was computed again.
     """
-    fig, ax = new_figure(width=7.5, height=4.2)
+    fig, ax = new_figure(width=9, height=4.2)
     for method, found in points.items():
         label, color, marker = METHOD_STYLE[method]
         ax.plot(*found.T, marker, ms=4, color=color, alpha=0.4, ls="none")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from ..attacks.suite import MEASURES
 from ..cache import ConceptLabError, atomic_path
 from ..concepts import Concept, load_concept
 from ..edits import WeightEdit
+from ..erasure import ErasureConfig
 from ..evaluation import Interval, bootstrap
 from ..models import LanguageModel
 from .matched import ERASER, ERASERS, FICTION_ERASER, Edits, erase_fiction
@@ -95,7 +97,11 @@ def attacks(
     if budget.read_layers is None:
         n = lm.n_layers  # a probe of every third layer would cost a tenth of the whole table
         budget = replace(budget, read_layers=tuple(sorted({n // 4, n // 2, 3 * n // 4})))
-    table.begin(budget=asdict(budget), n_questions=n_questions, split=split)
+    how = asdict(budget) | {"seed": "that of the cell"}
+    table.begin(
+        concepts=list(concepts), methods=list(methods), budget=how, n_questions=n_questions, split=split,
+        erasure=asdict(ErasureConfig()), erasers=[asdict(ERASER), asdict(FICTION_ERASER), RATES.get(lm.name, {})],
+    )  # fmt: skip
     records = Records(table.partial.with_suffix(".questions.json"), table.seed, resume=bool(table.rows))
     run = _Run(lm, table, names, budget, records)
     known = functools.partial(known_questions, lm, n=n_questions, split=split)
@@ -112,6 +118,10 @@ def attacks(
         split=split, budget=json.loads(json.dumps(asdict(budget))), edits=run.edits, skipped=run.skipped,
     )  # fmt: skip
     run.notes.unlink(missing_ok=True)
+    if (made := edit_path(table.partial, "", "").parent).exists():  # edits change together with the numbers
+        kept = edit_path(table.path, "", "").parent
+        shutil.rmtree(kept, ignore_errors=True)
+        made.replace(kept)
     if records.path.exists():  # what the cells of all concepts together are made of
         records.path.replace(table.path.with_suffix(".questions.json"))
 
@@ -160,7 +170,7 @@ class _Run:
 
     def _edit(self, name: str, method: str, make: Callable) -> WeightEdit:
         """The edit of a method; small ones are kept beside the table, and read again when a run is resumed."""
-        path = edit_path(self.table.path, name, method)
+        path = edit_path(self.table.partial, name, method)
         if path.exists() and self._rows(name, method, DIRECT):
             return WeightEdit.load(path)
         edit = make(method)

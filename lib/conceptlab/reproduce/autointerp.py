@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -81,7 +81,7 @@ def autointerp(
         raise ConceptLabError(
             f"There is no dictionary of {lm.name}; train some with `train-sae --out data/saes/<model>`."
         )
-    table.begin(n=n, n_dear=n_dear, contexts_dear=contexts_dear)
+    table.begin(layers=layers, n=n, n_dear=n_dear, contexts_dear=contexts_dear, labels=asdict(cfg))
     judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear or lm)]
     grids = {layer: _grid(judges, layer == layers[len(layers) // 2]) for layer in layers}
     kept = _Kept(table.partial.with_suffix(".json"))

@@ -54,7 +54,7 @@ class FinalConfig:
     n_vectors: int = 20  # concept vectors whose residue is measured
     forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
     forms_of: tuple[str, ...] = (  # after these methods only
-        "pisces", "pisces_embedding", "words", "pisces_words", "words_both", "pisces_words_both",
+        "pisces", "pisces_embedding", "words", "pisces_words", "words_both", "pisces_words_both", "random_decoder",
     )  # fmt: skip
     n_forms: int = 24  # known facts at most
     # What the model writes, and MMLU, which a model of this size hardly beats chance on, stand beside the axes
@@ -82,7 +82,7 @@ def erasure(
     concepts = list_concepts() if concepts is None else list(concepts)
     saes = shipped_dictionaries(lm) if saes is None else saes
     settings = json.loads(json.dumps({"chosen_on_dev": asdict(cfg), "test": asdict(test)}))
-    table.begin(layers=sorted(saes), **settings)
+    table.begin(concepts=concepts, methods=list(methods), layers=sorted(saes), **settings)
     general = General(lm, cfg, test)
     for name in concepts:
         wanted = [method for method in (ORIGINAL, *methods) if table.missing(name, method)]

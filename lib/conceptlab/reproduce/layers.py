@@ -35,7 +35,7 @@ def layers(
 ) -> None:
     """One cell per concept, layer and method (`contrast` directions, `random` ones); `budget` is the layer."""
     concepts = list_concepts() if concepts is None else list(concepts)
-    table.begin(k=k, strength=strength, n_questions=n_questions, n_texts=n_texts)
+    table.begin(concepts=concepts, k=k, strength=strength, n_questions=n_questions, n_texts=n_texts)
     for name in concepts:
         concept = load_concept(name)
         grid = [(layer, m) for layer in range(lm.n_layers) for m in ("contrast", "random")]

@@ -59,8 +59,8 @@ class Edits:
 
     @cached_property
     def dev(self) -> tuple[Question, ...]:
-        """The questions by which the methods are matched."""
-        return known_questions(self.lm, self.concept, self.n_questions, "dev")
+        """The questions by which the methods are matched: the last ones, since features are found on the first."""
+        return known_questions(self.lm, replace(self.concept, dev=self.concept.dev[::-1]), self.n_questions, "dev")
 
     @cached_property
     def before(self) -> QuestionScores:

@@ -9,15 +9,15 @@ from pathlib import Path
 from ..cache import ConceptLabError, atomic_path
 from .table import KEY, read_table, write_table
 
-LISTED = ("concepts", "notes")  # settings in which parts may differ: the whole has those of all
+LISTED = ("concepts", "methods", "notes")  # settings in which parts may differ: the whole has those of all
 
 
 def merge_tables(into: Path, parts: Sequence[Path]) -> Path:
     """Add the rows of finished tables to the table `into`, and where they come from to its provenance.
 
-    All of one experiment and model, with the same settings but for the concepts. Nothing is written unless all fit:
-    raises ConceptLabError for a part that is missing, has no provenance or is of something else, for a cell that two of
-    them hold with different numbers, and for attacks, whose table sums up over its concepts.
+    All of one experiment and model, with the same settings but for concepts and methods. Nothing is written unless all
+    fit: raises ConceptLabError for a part that is missing, has no provenance or is of something else, for a cell that
+    two of them hold with different numbers, and for attacks, whose table sums up over its concepts.
     """
     sources = [path for path in (into, *parts) if path != into or into.exists()]
     if not sources:

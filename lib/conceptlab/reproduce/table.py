@@ -36,20 +36,48 @@ class ResultTable:
         self.partial = self.path.with_suffix(".partial.csv")
         self._note = self.partial.with_suffix(".settings.json")
         self.rows = read_table(self.partial) if self.partial.exists() else []
-        self.started = time.monotonic()
+        self._settings: dict | None = None
+        self._started, self._before = time.monotonic(), 0.0  # minutes of the runs that were interrupted
+
+    @property
+    def minutes(self) -> float:
+        """Time that went into the table, that of interrupted runs included up to their last finished cell."""
+        return self._before + (time.monotonic() - self._started) / 60
 
     def begin(self, **settings) -> None:
-        """Say how the cells are computed, before the first one. Raises ConceptLabError where others were so far."""
-        note, now = self._note, json.loads(json.dumps(settings))
-        before = json.loads(note.read_text()) if self.rows and note.exists() else now
-        if before != now:
-            changed = ", ".join(sorted(k for k in {*before, *now} if before.get(k) != now.get(k)))
-            raise ConceptLabError(
-                f"{self.partial.name} was begun with other settings ({changed}); finish it with those, or remove it."
-            )
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(now) + "\n")
+        """Say how the cells are computed, before the first one.
+
+        Raises ConceptLabError where those so far were computed otherwise or that is not known, and where a finished
+        table would be replaced by one that lacks some of its `concepts`.
+        """
+        now = json.loads(json.dumps(settings))
+        if self.rows:
+            if not self._note.exists():
+                raise ConceptLabError(f"How {self.partial.name} was begun is not known; remove it.")
+            note = json.loads(self._note.read_text())
+            before, self._before = note["settings"], note["minutes"]
+            if changed := sorted(k for k in {*before, *now} if before.get(k) != now.get(k)):
+                raise ConceptLabError(
+                    f"{self.partial.name} was begun with other settings ({', '.join(changed)}); finish it with those, "
+                    "or remove it."
+                )
+        if "concepts" in now and self.path.exists():
+            # "all" and an invented subject are no concepts; which there are says the provenance
+            beside = self.path.with_suffix(".json")
+            there = json.loads(beside.read_text())["settings"].get("concepts", ()) if beside.exists() else ()
+            if lost := [name for name in there if name not in now["concepts"]]:
+                raise ConceptLabError(
+                    f"{self.path.name} holds other concepts ({', '.join(lost)}), which would be lost; write to another "
+                    "folder with --out, and put the tables together with `conceptlab merge`."
+                )
+        self._settings = now
+        self._keep_note()
+
+    def _keep_note(self) -> None:
+        if self._settings is not None:
+            self._note.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self._note) as temporary:
+                temporary.write_text(json.dumps({"settings": self._settings, "minutes": self.minutes}) + "\n")
 
     def missing(self, concept: str = "", method: str = "", attack: str = "", budget: float | int | str = "") -> bool:
         """Whether this cell of the grid has still to be computed."""
@@ -70,12 +98,13 @@ class ResultTable:
             numbers = [f"{x:.5g}" for x in interval[:3]]
             self.rows.append(dict(zip(COLUMNS, (*cell, *numbers, str(interval.n), str(self.seed)), strict=True)))
         write_table(self.partial, self.rows)
+        self._keep_note()
 
     def close(self, **settings) -> Path:
         """Finish: move the table to its place and write its provenance."""
         provenance = {
             "experiment": self.experiment, "model": self.model, "commit": _commit(), "seed": self.seed,
-            "device": self.device, "minutes": round((time.monotonic() - self.started) / 60, 1),
+            "device": self.device, "minutes": round(self.minutes, 1),
             "versions": {"python": platform.python_version()} | {p: version(p) for p in ("torch", "transformers")},
             "settings": settings,
         }  # fmt: skip
