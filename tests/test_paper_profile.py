@@ -146,7 +146,7 @@ def llama(tiny_llama):
 
 def usual(work):
     """The grid of QUICK for features that were found."""
-    counts = [n for n in QUICK.counts if n < len(work.features)] + [max(QUICK.counts)]
+    counts = [n for n in QUICK.counts if n < len(work.features)] + [min(max(QUICK.counts), len(work.features))]
     return {"n": counts, "tau": [0.4, 0.1], "mu": [1.0, 4.0]}
 
 
