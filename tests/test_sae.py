@@ -266,7 +266,7 @@ def test_straight_through_gradients_by_loop():
 
 def test_jumprelu_loss_counts_features():
     sae, x = random_sae("jumprelu"), batch(30).double()
-    plain, with_penalty = (float(sae.loss(x, sparsity=c)[0]) for c in (0.0, 0.25))
+    plain, with_penalty = (float(sae.loss(x, sparsity=c)[0].detach()) for c in (0.0, 0.25))
     active = [sum(float(z) > float(t) for z, t in zip(row, sae.threshold, strict=True))
               for row in (x - sae.b_dec) @ sae.W_enc + sae.b_enc]  # fmt: skip
     assert plain == pytest.approx(1 - S.fve(x, sae(x)))
