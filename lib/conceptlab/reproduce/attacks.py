@@ -118,9 +118,9 @@ def attacks(
         split=split, budget=json.loads(json.dumps(asdict(budget))), edits=run.edits, skipped=run.skipped,
     )  # fmt: skip
     run.notes.unlink(missing_ok=True)
-    if (made := edit_path(table.partial, "", "").parent).exists():  # edits change together with the numbers
-        kept = edit_path(table.path, "", "").parent
-        shutil.rmtree(kept, ignore_errors=True)
+    made, kept = (edit_path(path, "", "").parent for path in (table.partial, table.path))
+    shutil.rmtree(kept, ignore_errors=True)  # edits change together with the numbers, and none of another run stays
+    if made.exists():
         made.replace(kept)
     if records.path.exists():  # what the cells of all concepts together are made of
         records.path.replace(table.path.with_suffix(".questions.json"))
