@@ -33,8 +33,7 @@ def tiny_llama(tmp_path):
         import torch
         from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-        from conceptlab.checkpoints import packaged_checkpoint
-        from conceptlab.models import LanguageModel
+        from conceptlab.models import LanguageModel, packaged_checkpoint
 
         torch.manual_seed(seed)
         tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
@@ -55,8 +54,7 @@ def tiny_gemma2(tmp_path):
         import torch
         from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
 
-        from conceptlab.checkpoints import packaged_checkpoint
-        from conceptlab.models import LanguageModel
+        from conceptlab.models import LanguageModel, packaged_checkpoint
 
         torch.manual_seed(0)
         tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
@@ -72,6 +70,46 @@ def tiny_gemma2(tmp_path):
 @pytest.fixture
 def saes(lm):
     """Random dictionaries of both layers of the module's own `lm`, a `tiny_llama`."""
-    from test_pisces import make_sae
+    from dictionaries import make_sae
 
     return {layer: make_sae(lm, layer) for layer in (0, 1)}
+
+
+@pytest.fixture
+def built(tmp_path, tiny_llama, monkeypatch):
+    """How the dictionaries of a tiny model are built (again), with the settings of the shipped ones scaled down."""
+    from conceptlab import sae as S
+    from conceptlab.sae import shipped
+    from sentences import sentences
+
+    lm = tiny_llama()  # its tokenizer comes from the usual cache
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
+    settings = {
+        "N_CTX": 32,
+        "TRAINING": {lm.name: S.TrainConfig(d_sae=64, k=4, steps=30, batch_size=64, lr=1e-2)},
+        "STORAGE": "int8",
+        "SHIPPED": {lm.name: (0, 1)},
+        "CANDIDATES": {lm.name: (0, 1)},
+        "mixture": lambda: (sentences(60, 0), sentences(12, 1)),
+    }
+    for name, value in settings.items():
+        monkeypatch.setattr(shipped, name, value)
+    return lm, lambda layers=None: shipped.build_shipped(lm, layers, tmp_path / "saes", progress=False)
+
+
+@pytest.fixture
+def encoder_folder(tmp_path):
+    """A random two-layer BERT with a vocabulary of nine words."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "river", "nile", "gold", "king", "the", "."]
+    folder = tmp_path / "encoder"
+    torch.manual_seed(0)
+    cfg = BertConfig(
+        vocab_size=len(words), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(cfg).save_pretrained(folder)
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(folder)
+    return folder

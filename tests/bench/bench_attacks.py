@@ -7,9 +7,9 @@ LIMIT_S = 180.0
 
 def bench_quick_suite():
     from conceptlab.attacks import QUICK, QUICK_BUDGET, known_questions, run_attack, setting_for
-    from conceptlab.concepts import load_concept
+    from conceptlab.data import load_concept
+    from conceptlab.experiments import shipped_edit
     from conceptlab.models import load_model
-    from conceptlab.reproduce.attacks import shipped_edit
 
     lm = load_model("smollm2-135m", device="cpu")
     concept = load_concept("chemical_elements")

@@ -31,12 +31,11 @@ def bench_label() -> Iterator[Case]:
 
 def _bench():
     """A shipped dictionary and the texts of notebook 03."""
-    from conceptlab.activations import harvest
-    from conceptlab.autointerp import LabelConfig, Workbench, as_articles, label_texts
+    from conceptlab.autointerp import LabelConfig, Workbench, as_articles
+    from conceptlab.course import PROFILES
+    from conceptlab.data import harvest, label_texts, token_rows
     from conceptlab.models import load_model
-    from conceptlab.profiles import PROFILES
     from conceptlab.sae import load_shipped
-    from conceptlab.text import token_rows
 
     quick, texts = PROFILES["quick"], label_texts()
     lm, layer = load_model(quick.model, device="cpu"), quick.sae_layer

@@ -17,11 +17,10 @@ SAMPLE = 64  # rows per layer of the row-by-row loop; its time is scaled up to a
 
 
 def bench_edit() -> Iterator[Case]:
-    from conceptlab.concepts import load_concept
-    from conceptlab.erasure import shipped_dictionaries
+    from conceptlab.data import load_concept
+    from conceptlab.erasure import Feature, pisces_edit, pisces_rows, shipped_dictionaries
+    from conceptlab.experiments import shipped_edit
     from conceptlab.models import load_model
-    from conceptlab.pisces import Feature, pisces_edit, pisces_rows
-    from conceptlab.reproduce.attacks import shipped_edit
 
     lm = load_model("smollm2-135m", device="cpu")
     features = [Feature(*place) for place in shipped_edit(lm, load_concept(CONCEPT)).info["features"]]
@@ -61,8 +60,8 @@ def bench_edit() -> Iterator[Case]:
 
 
 def bench_score() -> Iterator[Case]:
-    from conceptlab.concepts import load_concept
-    from conceptlab.evaluation import FEW_SHOT, question_stem, score_questions, scorecard
+    from conceptlab.data import FEW_SHOT, load_concept, question_stem
+    from conceptlab.evaluation import score_questions, scorecard
     from conceptlab.models import load_model
 
     lm = load_model("smollm2-135m", device="cpu")

@@ -24,9 +24,8 @@ WIDTH, STEPS, N_TOKENS = 32, 2, 8  # candidates per step, steps of a timed run, 
 
 
 def bench_gcg():
-    from conceptlab.attacks.gcg import GCGConfig, SuffixObjective, gcg_step, suffix_tokens
-    from conceptlab.concepts import load_concept
-    from conceptlab.evaluation import FEW_SHOT, question_stem
+    from conceptlab.attacks import GCGConfig, SuffixObjective, gcg_step, suffix_tokens
+    from conceptlab.data import FEW_SHOT, load_concept, question_stem
     from conceptlab.models import load_model
 
     lm = load_model("smollm2-135m", device="cpu")

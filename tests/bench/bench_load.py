@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from conceptlab.cache import package_path
-from conceptlab.checkpoints import PACKAGED, _join, packaged_checkpoint, quiet_transformers
-from conceptlab.models import load_model
+from conceptlab.core import package_path
+from conceptlab.models import PACKAGED, load_model, packaged_checkpoint, quiet_transformers
+from conceptlab.models.registry import _join
 from harness import Case
 
 NAME = "smollm2-135m"

@@ -15,8 +15,7 @@ def bench_projection():
     from transformer_lens.tools.analysis import logit_readout
 
     from conceptlab.concept_vectors import all_value_vectors
-    from conceptlab.models import load_model
-    from conceptlab.projection import project
+    from conceptlab.models import load_model, project
 
     lm = load_model("smollm2-135m")
     vectors = all_value_vectors(lm)

@@ -55,9 +55,8 @@ def bench_sae():
 
 def _activations() -> tuple[torch.Tensor, torch.Tensor]:
     """`[BATCHES, BATCH, 576]` to train on and `[BATCH, 576]` held out, with a mean square of 1."""
-    from conceptlab.activations import harvest
+    from conceptlab.data import harvest, token_rows, vital_articles
     from conceptlab.models import load_model
-    from conceptlab.text import token_rows, vital_articles
 
     lm = load_model("smollm2-135m")
     size = (BATCHES + 1) * BATCH
@@ -92,8 +91,7 @@ class _Ours:
     """A training run of ours, `STEPS` steps at a time."""
 
     def __init__(self, start: dict[str, torch.Tensor], train: torch.Tensor, clips: bool = False):
-        from conceptlab.sae import SAEConfig, TopKSAE, TrainConfig
-        from conceptlab.sae.distributed import SOLO
+        from conceptlab.sae import SOLO, SAEConfig, TopKSAE, TrainConfig
         from conceptlab.sae.train import _Run
 
         sae = TopKSAE(SAEConfig("topk", train.shape[-1], D_SAE, K, "smollm2-135m", LAYER, ""))

@@ -90,9 +90,7 @@ def theirs(root: Path) -> None:
 
 def ours(root: Path) -> None:
     """With conceptlab: read what sae-lens wrote, if it has; else write one file per architecture."""
-    from conceptlab.sae.architectures import ARCHITECTURES, make_sae
-    from conceptlab.sae.base import SAEConfig
-    from conceptlab.sae.io import load_sae, save_sae
+    from conceptlab.sae import ARCHITECTURES, SAEConfig, load_sae, make_sae, save_sae
 
     if (root / "theirs").exists():
         for folder in sorted((root / "theirs").iterdir()):

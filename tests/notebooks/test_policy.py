@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from conceptlab import notebook
-from conceptlab.headline import find_headline, refresh_table
+from conceptlab.course import notebook
+from conceptlab.course.headline import find_headline, refresh_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

@@ -4,42 +4,21 @@ Every attack takes a model and an intervention (anything with `.applied(lm)`, or
 leaves the model bit-identical. Results are judged by the same questions as the intervention itself.
 """
 
-from .base import (
-    AttackResult,
-    Cost,
-    Exchange,
-    Hits,
-    Intervention,
-    applied,
-    check_no_answers,
-    leaked,
-    other_facts,
-    per_question,
-    recovered_share,
-    share,
-)
-from .candidates import CandidateConfig, candidate_sets
-from .controls import Fiction, NeverTaught, erased_copies, load_fiction, never_taught, teach
-from .finetuned_eraser import EraserConfig, finetuned_eraser, forget_and_keep, npo_loss
+from .base import AttackResult, Cost, Exchange, Hits, per_question, share
 from .forms import FormConfig, ask_forms, with_forms
-from .gcg import GCGConfig, gcg
+from .gcg import GCGConfig, SuffixObjective, gcg, gcg_step, suffix_tokens
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
-from .lora import lora
+from .logit_lens import CandidateConfig, candidate_sets
+from .never_taught import TEACHING, NeverTaught, erased_copies, never_taught, teach
 from .patching import PatchConfig, patch
 from .probing import ProbeConfig, best_layer, probe
-from .prompts import PromptConfig, Subject, prompt_attack, subject_of, translatable, translated
-from .quantisation import QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
-from .relearning import (
-    RelearnConfig,
-    fact_texts,
-    next_token_loss,
-    relearn,
-    split_facts,
-    text_rows,
-    unrelated_texts,
-)
+from .prompts import PromptConfig, prompt_attack
+from .quantisation import GGUF_TYPES, QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
+from .relearning import RelearnConfig, relearn, split_facts
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
 from .suite import (
+    COUNTED,
+    MEASURES,
     QUICK,
     QUICK_BUDGET,
     SUITE,
@@ -54,60 +33,50 @@ from .suite import (
 from .undoing import UndoConfig, undo
 
 __all__ = [
-    "QUICK",
-    "QUICK_BUDGET",
-    "SUITE",
     "AttackResult",
     "Budget",
+    "COUNTED",
     "CandidateConfig",
     "Cost",
-    "EraserConfig",
     "Exchange",
-    "Fiction",
     "FormConfig",
     "GCGConfig",
+    "GGUF_TYPES",
     "HiddenKnowledge",
     "Hits",
-    "Intervention",
+    "MEASURES",
     "NeverTaught",
     "PatchConfig",
     "ProbeConfig",
     "PromptConfig",
+    "QUICK",
+    "QUICK_BUDGET",
     "QuantiseConfig",
     "Quantised",
     "RelearnConfig",
+    "SUITE",
     "Setting",
     "SoftPrompt",
     "SoftPromptConfig",
-    "Subject",
+    "SuffixObjective",
+    "TEACHING",
     "UndoConfig",
-    "applied",
     "ask_forms",
     "best_layer",
     "candidate_sets",
-    "check_no_answers",
     "erased_copies",
-    "fact_texts",
-    "finetuned_eraser",
     "floor_of",
-    "forget_and_keep",
     "gcg",
+    "gcg_step",
     "hidden_knowledge",
     "known_questions",
-    "leaked",
-    "load_fiction",
-    "lora",
     "never_taught",
-    "next_token_loss",
-    "npo_loss",
-    "other_facts",
     "pair_ranks",
     "patch",
     "per_question",
     "probe",
     "prompt_attack",
     "quantise",
-    "recovered_share",
     "relearn",
     "round_to_gguf",
     "round_to_nearest",
@@ -116,13 +85,9 @@ __all__ = [
     "share",
     "soft_prompt",
     "split_facts",
-    "subject_of",
+    "suffix_tokens",
     "summarise",
     "teach",
-    "text_rows",
-    "translatable",
-    "translated",
     "undo",
-    "unrelated_texts",
     "with_forms",
 ]

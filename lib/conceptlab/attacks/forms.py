@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
+from ..data import Question
+from ..edits import Intervention, applied
 from ..evaluation import QuestionScores, has_form, score_form
 from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Cost, Exchange, Intervention, applied
+from .base import AttackResult, Cost, Exchange
 
 
 @dataclass(frozen=True)

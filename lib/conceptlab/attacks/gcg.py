@@ -18,12 +18,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..branching import prefix_cache, prefix_ids, repeated
-from ..cache import ConceptLabError
-from ..evaluation import FEW_SHOT, question_stem, score_questions
-from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Cost, Intervention, applied, checkpoints, exchanges, other_facts
+from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, other_facts, question_stem
+from ..edits import Intervention, applied
+from ..evaluation import score_questions
+from ..models import LanguageModel, prefix_cache, prefix_ids, repeated
+from .base import AttackResult, Cost, checkpoints, exchanges
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class SuffixObjective:
     def __init__(self, lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT):
         if not questions:
             raise ConceptLabError("A suffix needs at least one question to be optimised on.")
-        self.lm, self.embed = lm, lm.hf.get_input_embeddings()
+        self.lm, self.embed = lm, lm.embed
         self.parts = []  # per question: keys and values before the suffix, token ids behind it, tokens of the answer
         self.n_head = 0
         for q in questions:
@@ -63,9 +63,7 @@ class SuffixObjective:
         ids = torch.tensor(tail, device=suffix.device)
         # the last token of the answer predicts nothing
         x = torch.cat([suffix, self.embed(ids[:-1]).expand(len(suffix), -1, -1)], 1)
-        hidden = self.lm.hf.get_decoder()(
-            inputs_embeds=x, past_key_values=repeated(cache, len(suffix)), use_cache=True
-        ).last_hidden_state[:, -n_gold:]
+        hidden = self.lm.final_hidden(embeds=x, past=repeated(cache, len(suffix)))[:, -n_gold:]
         logits, targets = self.lm.head(hidden).float(), ids[-n_gold:].expand(len(suffix), -1)
         return torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
 
@@ -83,7 +81,7 @@ class SuffixObjective:
         with torch.enable_grad():
             x = self.embed(suffix[None]).detach().requires_grad_(True)
             (grad,) = torch.autograd.grad(self(x)[0], x)
-        return grad[0] @ self.embed.weight.detach()[allowed].T
+        return grad[0] @ self.lm.embedding()[allowed].T
 
     def cost(self, n_tokens: int) -> int:
         """Tokens that one candidate runs through the model, over all questions."""

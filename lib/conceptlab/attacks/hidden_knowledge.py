@@ -14,12 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..branching import branch_logprobs
-from ..cache import ConceptLabError
-from ..evaluation import FEW_SHOT, Interval, paired_bootstrap, question_stem
-from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Intervention, applied
+from ..core import ConceptLabError, Interval, paired_bootstrap
+from ..data import FEW_SHOT, Question, question_stem
+from ..edits import Intervention, applied
+from ..models import LanguageModel, branch_logprobs
+from .base import AttackResult
 from .probing import ProbeConfig, best_layer, probe
 
 JUDGE = ' {answer}\nIs that answer right, "Yes" or "No"?\nVerdict:'

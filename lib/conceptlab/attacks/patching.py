@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..models import LanguageModel
-from ..sites import Site
-from .base import AttackResult, Cost, Intervention, applied
+from ..core import ConceptLabError
+from ..edits import Intervention, applied
+from ..models import LanguageModel, Site
+from .base import AttackResult, Cost
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..branching import branch_states
-from ..cache import ConceptLabError
-from ..evaluation import FEW_SHOT, QuestionScores, question_stem
-from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Cost, Hits, Intervention, applied, other_facts
+from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, other_facts, question_stem
+from ..edits import Intervention, applied
+from ..evaluation import QuestionScores
+from ..models import LanguageModel, branch_states
+from .base import AttackResult, Cost, Hits
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,25 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
-import yaml
 
-from ..cache import ConceptLabError, data_dir
-from ..concepts import Concept
-from ..evaluation import FEW_SHOT, QuestionScores, few_shot_prompt, question_stem, score_stems
-from ..generation import greedy
-from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Cost, Intervention, applied, check_no_answers, exchanges, other_facts
+from ..core import ConceptLabError
+from ..data import (
+    FEW_SHOT,
+    Question,
+    Subject,
+    attack_data,
+    check_no_answers,
+    few_shot_prompt,
+    question_stem,
+    translated,
+)
+from ..edits import Intervention, applied
+from ..evaluation import QuestionScores, score_stems
+from ..models import LanguageModel, greedy
+from .base import AttackResult, Cost, exchanges
 
 # kind -> default strengths: wordings averaged over, characters of article, facts; else the number of the variant
 STRENGTHS = {
@@ -37,17 +43,9 @@ STRENGTHS = {
     "language": (1, 2, 3),
     "step_by_step": (1, 2, 3),
 }
+
+
 AVERAGED = ("role", "story", "paraphrase")  # strength k averages log-probabilities over the first k wordings
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What an attacker by prompt knows about what was erased."""
-
-    title: str
-    definition: str = ""
-    texts: tuple[str, ...] = ()  # without the tested answers
-    facts: tuple[Question, ...] = ()  # other facts, with their answers
 
 
 @dataclass(frozen=True)
@@ -65,19 +63,6 @@ class Asked(NamedTuple):
     prefix: str
     stems: tuple[str, ...]
     questions: tuple[Question, ...]
-
-
-@lru_cache(3)
-def attack_data(name: str) -> dict:
-    """The content of data/attacks/<name>.yaml."""
-    return yaml.safe_load((data_dir() / "attacks" / f"{name}.yaml").read_text(encoding="utf-8"))
-
-
-def subject_of(concept: Concept, questions: Sequence[Question]) -> Subject:
-    """What data/ holds about a concept, with everything cut that holds an answer of `questions`."""
-    definition = attack_data("prompts")["definitions"].get(concept.name, "")
-    texts = tuple(concept.texts(without_answers=questions))
-    return Subject(concept.title, definition, texts, other_facts(concept.dev, questions))
 
 
 def prompt_attack(
@@ -110,23 +95,6 @@ def prompt_attack(
     }
     labels = tuple(names[cfg.kind][s - 1] for s in strengths) if cfg.kind in names else ()
     return AttackResult(strengths, tuple(values), (), Cost(0, tokens, seconds), tuple(controls), labels, transcript)
-
-
-def translatable(questions: Sequence[Question]) -> tuple[Question, ...]:
-    """Those questions that data/attacks/translations.yaml holds in every language."""
-    return tuple(q for q in questions if q.id in attack_data("translations")["questions"])
-
-
-def translated(questions: Sequence[Question], language: str) -> tuple[Question, ...]:
-    """The same questions in another language, ids and places of the answers unchanged."""
-    known = attack_data("translations")
-    if language not in known["languages"]:
-        raise ConceptLabError(f"Unknown language {language!r}; there are {', '.join(known['languages'])}.")
-    missing = [q.id for q in questions if q.id not in known["questions"]]
-    if missing:
-        raise ConceptLabError(f"Question {missing[0]} has no translation; ask translatable(questions) only.")
-    rows = [(q, known["questions"][q.id][language]) for q in questions]
-    return tuple(Question(q.id, r["q"], tuple(r.get("options", q.options)), q.answer) for q, r in rows)
 
 
 def _strengths(cfg: PromptConfig) -> tuple[int, ...]:

@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
+from ..edits import Intervention, applied
 from ..models import LanguageModel
-from .base import AttackResult, Cost, Intervention, applied
+from .base import AttackResult, Cost
 
 # GGUF type of each matrix in the file a packaged model came from: the first name it ends with decides. In the Gemma
 # file every second down_proj is Q6_K and every second v_proj Q8_0; here they take the coarser type of their kind.
@@ -25,6 +26,8 @@ GGUF_TYPES = {
     "smollm2-135m": {"": "Q4_1"},
     "gemma3-270m": {"o_proj.weight": "Q4_K", "down_proj.weight": "Q4_K", "": "Q5_0"},
 }
+
+
 # The gguf package reads Q4_K and cannot write it. Q4_1 is the nearest it can: 4 bits, scale and minimum per 32 numbers
 # (Q4_K also quantises the scales and minima, to 6 bits per 256 numbers).
 NEAREST = {"Q4_K": "Q4_1"}
@@ -76,8 +79,8 @@ class Quantised:
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """Rounded inside the block, bit-identical to before outside. Embeddings and norms are left alone."""
         with applied(self.inner, lm):  # which may have untied the two embeddings
-            keep = {id(lm.hf.get_input_embeddings().weight), id(lm.hf.get_output_embeddings().weight)}
-            matrices = [(n, p) for n, p in lm.hf.named_parameters() if p.ndim == 2 and id(p) not in keep]
+            keep = {lm.embedding().data_ptr(), lm.unembedding_rows().data_ptr()}
+            matrices = [(n, p) for n, p in lm.parameters().items() if p.ndim == 2 and p.data_ptr() not in keep]
             before = [p.detach().clone() for _, p in matrices]
             try:
                 with torch.no_grad():

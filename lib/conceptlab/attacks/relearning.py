@@ -8,24 +8,16 @@ such a split; `unrelated_texts` shows what any training at all repairs (Lucki et
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..concepts import Concept, cut_answers
-from ..evaluation.questions import few_shot_prompt
-from ..models import LanguageModel
-from ..pisces import evidence_texts
-from ..text import Question
-from .base import AttackResult, Cost, Intervention, applied, leaked
-from .lora import lora
-
-PARTS = {"down_proj": "mlp.down_proj.", "mlp": "mlp.", "attention": "self_attn.", "block": ""}
+from ..core import ConceptLabError
+from ..data import Question, fact_texts, leaked, row_batches, text_rows
+from ..edits import Intervention, applied, lora, trainable, trained_parameters
+from ..models import LanguageModel, next_token_loss
+from .base import AttackResult, Cost
 
 
 @dataclass(frozen=True)
@@ -42,19 +34,6 @@ class RelearnConfig:
     rank: int | None = None  # None: the weights themselves; else LoRA of this rank on their linear layers
     alpha: float = 16.0  # LoRA: its change is scaled by alpha / rank (16 in the released code of PISCES)
     seed: int = 0  # order of the rows, start of LoRA
-
-
-def next_token_loss(
-    lm: LanguageModel, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy (nats) of every real token but the first of its row; padding neither predicts nor counts."""
-    ids, mask = ids.to(lm.device), mask.to(lm.device)
-    hidden = lm.hf.get_decoder()(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
-    counted = mask[:, 1:] & mask[:, :-1]
-    if not counted.any():
-        raise ConceptLabError("No token to predict: every row needs at least two tokens.")
-    logits = lm.head(hidden[:, :-1][counted])  # the unembedding is the dearest product; padding never reaches it
-    return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][counted])
 
 
 def relearn(
@@ -87,27 +66,6 @@ def relearn(
             return _train(lm, [p for a in adapters.values() for p in (a.A, a.B)], rows, cfg, evaluate, at)
 
 
-@contextmanager
-def trainable(lm: LanguageModel, chosen: dict[str, torch.nn.Parameter]) -> Iterator[LanguageModel]:
-    """Inside the block only `chosen` ask for gradients; afterwards every weight is bit-identical to before."""
-    before = {name: (p.detach().clone(), p.requires_grad) for name, p in chosen.items()}
-    asked = [p for p in lm.hf.parameters() if p.requires_grad]
-    try:
-        for p in asked:
-            p.requires_grad_(False)
-        for p in chosen.values():
-            p.requires_grad_(True)
-        yield lm
-    finally:
-        with torch.no_grad():
-            for name, p in chosen.items():
-                p.copy_(before[name][0])
-                p.requires_grad_(before[name][1])
-                p.grad = None
-        for p in asked:
-            p.requires_grad_(True)
-
-
 def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, evaluate, at: tuple) -> AttackResult:
     optimiser = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay)
     losses: list[float] = []
@@ -134,36 +92,6 @@ def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, eval
     return AttackResult(at if evaluate else (), tuple(values), tuple(losses), Cost(cfg.steps, tokens, seconds))
 
 
-def trained_parameters(
-    lm: LanguageModel, weights: str = "mlp", layers: Sequence[int] | None = None
-) -> dict[str, torch.nn.Parameter]:
-    """Parameters that an attack trains, by name: one of the parts of each of `layers`, or "all" of the model."""
-    if weights != "all" and weights not in PARTS:
-        raise ConceptLabError(f"Unknown weights {weights!r}; an attack trains one of {', '.join((*PARTS, 'all'))}.")
-    named = dict(lm.hf.named_parameters())
-    if weights == "all":
-        if layers is not None:
-            raise ConceptLabError('weights="all" trains the whole model; for some layers only, use weights="block".')
-        return named
-    found = {}
-    for layer in range(lm.n_layers) if layers is None else layers:
-        prefix = lm.down_proj_name(layer).removesuffix("mlp.down_proj.weight") + PARTS[weights]
-        found |= {name: p for name, p in named.items() if name.startswith(prefix)}
-    if not found:
-        raise ConceptLabError("No layer was chosen to train; give at least one, or layers=None for every layer.")
-    return found
-
-
-def unrelated_texts(
-    concept: Concept, n: int = 10, seed: int = 0, without_answers: Sequence[Question] = ()
-) -> list[str]:
-    """`n` encyclopedia leads about neither the concept nor its neighbour (10 examples: arXiv 2409.18025).
-
-    Sentences that hold the right answer to one of `without_answers` are cut; a lead may vanish by that.
-    """
-    return cut_answers(evidence_texts(concept, n, seed)[2], without_answers)
-
-
 def split_facts(
     questions: Sequence[Question], n_given: int, seed: int = 0
 ) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
@@ -180,39 +108,6 @@ def split_facts(
     if not given:
         raise ConceptLabError("Every given fact holds an answer that is tested; give more facts or test fewer.")
     return given, tested
-
-
-def fact_texts(facts: Sequence[Question]) -> list[str]:
-    """Answered questions as training texts, in the form in which the questions are scored."""
-    return [few_shot_prompt([(f.q, f.gold)]) for f in facts]
-
-
-def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[list[int]]:
-    """Each text cut into rows of at most `n_ctx` token ids (the model's own start token included, if it has one)."""
-    if isinstance(texts, str):
-        raise ConceptLabError("relearn needs a list of texts; put a single text into a list.")
-    start = [lm.tokenizer.bos_token_id] if lm.tokenizer("x").input_ids[0] == lm.tokenizer.bos_token_id else []
-    width, rows = n_ctx - len(start), []
-    for text in texts:
-        ids = lm.tokenizer(text, add_special_tokens=False).input_ids
-        rows += [start + ids[i : i + width] for i in range(0, len(ids), width)]
-    rows = [row for row in rows if len(row) >= len(start) + 2]
-    if not rows:
-        raise ConceptLabError(
-            "No text is left to train on; give texts of at least two tokens (a filter that removes the answers may "
-            "have removed everything)."
-        )
-    return rows
-
-
-def row_batches(rows: Sequence[list[int]], size: int, seed: int = 0) -> Iterator[list[list[int]]]:
-    """Endless shuffled batches of `size` rows; every row is used once before any is used again."""
-    generator, queue = torch.Generator().manual_seed(seed), []
-    while True:
-        while len(queue) < size:
-            queue += torch.randperm(len(rows), generator=generator).tolist()
-        yield [rows[i] for i in queue[:size]]
-        queue = queue[size:]
 
 
 def _check(cfg: RelearnConfig, at: tuple[int, ...]) -> None:

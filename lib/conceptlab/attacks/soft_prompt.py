@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..evaluation import FEW_SHOT, score_questions
+from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, other_facts
+from ..edits import Intervention, applied
+from ..evaluation import score_questions
 from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Cost, Intervention, applied, checkpoints, other_facts
+from .base import AttackResult, Cost, checkpoints
 from .gcg import SuffixObjective, suffix_text, suffix_tokens, with_suffix
 
 
@@ -44,7 +45,7 @@ class SoftPrompt:
     @contextmanager
     def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
         """Hooks the first layer's input; no weight is touched."""
-        words = lm.hf.get_input_embeddings()(torch.tensor(self.ids, device=lm.device)).detach()
+        words = lm.embed(torch.tensor(self.ids, device=lm.device)).detach()
 
         def hook(x: Tensor) -> Tensor:
             x = x.clone()

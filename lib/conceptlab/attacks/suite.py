@@ -7,22 +7,33 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cache import ConceptLabError
-from ..concepts import Concept, load_concept
-from ..evaluation import Interval, QuestionScores, bootstrap, paired_bootstrap, score_questions
+from ..core import ConceptLabError, Interval, bootstrap, paired_bootstrap, recovered_share
+from ..data import (
+    Concept,
+    Fiction,
+    Question,
+    Subject,
+    fact_texts,
+    leaked,
+    load_concept,
+    other_facts,
+    subject_of,
+    translatable,
+    unrelated_texts,
+)
+from ..edits import Intervention
+from ..evaluation import QuestionScores, score_questions
 from ..models import LanguageModel
-from ..text import Question
-from .base import AttackResult, Hits, Intervention, leaked, other_facts, per_question, recovered_share, share
-from .candidates import CandidateConfig, candidate_sets
-from .controls import Fiction
+from .base import AttackResult, Hits, per_question, share
 from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, gcg
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge
+from .logit_lens import CandidateConfig, candidate_sets
 from .patching import PatchConfig, patch
 from .probing import ProbeConfig, probe
-from .prompts import STRENGTHS, PromptConfig, Subject, prompt_attack, subject_of, translatable
+from .prompts import STRENGTHS, PromptConfig, prompt_attack
 from .quantisation import GGUF_TYPES, QuantiseConfig, quantise
-from .relearning import RelearnConfig, fact_texts, relearn, unrelated_texts
+from .relearning import RelearnConfig, relearn
 from .soft_prompt import SoftPromptConfig, soft_prompt
 from .undoing import UndoConfig, undo
 
@@ -197,18 +208,28 @@ SUITE: dict[str, Attack] = {
         lm, x, s.facts[: s.budget.gcg_facts], s.questions, SoftPromptConfig(s.budget.soft_steps, seed=s.budget.seed)
     ),
 }
+
+
 # The attacks that take seconds each on a small model: together under three minutes on two CPU cores.
 QUICK = (
     "relearning", "relearning_unrelated", "quantisation", "logit_lens", "probe", "forms", "role", "priming",
     "paraphrase", "definition",
 )  # fmt: skip
+
+
 QUICK_BUDGET = Budget(
     steps=8, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, strengths=(("priming", (2, 8)),)
 )  # fmt: skip
+
+
 # What a number per question is where it is not the margin: of a probe's score only the order means something, and the
 # unit of a margin differs between the forms of a question.
 MEASURES = {"probe": "correct", "forms": "correct", "hidden_knowledge": "internal"}
+
+
 COUNTED = (*MEASURES, "logit_lens", "probability_delta")  # judged against what they find in the original
+
+
 FLOORS = {"probe": 0.25, "forms": 0.25}  # what guessing among four options gives
 
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..edits import LowRank, WeightEdit
+from ..core import ConceptLabError
+from ..edits import Intervention, LowRank, WeightEdit
 from ..models import LanguageModel
-from .base import AttackResult, Cost, Intervention
+from .base import AttackResult, Cost
 
 WAYS = ("ablate", "undo")
 
@@ -72,7 +72,7 @@ def counter_edit(
     lm: LanguageModel, edit: WeightEdit, bases: dict[str, Float[Tensor, "out k"]], way: str = "ablate"
 ) -> WeightEdit:
     """What the attacker adds to the changed weights `W' = W + delta`: `-U U^T W'` (ablate) or `-U U^T delta` (undo)."""
-    weights = dict(lm.hf.named_parameters())
+    weights = lm.parameters()
     changes = {}
     for name, U in bases.items():
         delta = edit.changes[name].dense()

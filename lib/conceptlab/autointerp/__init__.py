@@ -1,6 +1,6 @@
 """Labels for features, and how well they do: examples, explainers, judges and scorers, each behind one interface."""
 
-from .command import as_articles, label_dictionaries, label_features, label_texts
+from .command import as_articles, label_dictionaries, label_features
 from .controls import Units, control_neurons, control_units, feature_units, strongest
 from .embedding import Encoder, load_encoder
 from .endpoint import Endpoint, EndpointConfig, EndpointExplainer, EndpointJudge
@@ -27,6 +27,7 @@ from .firings import (
     sample_by_rate,
 )
 from .judge import EmbeddingJudge, EvidenceJudge, Judge, ModelJudge, judge_all
+from .labelling import LabelConfig, Labelled, Workbench
 from .labels import (
     FeatureLabel,
     Hit,
@@ -38,25 +39,11 @@ from .labels import (
     search_labels,
     write_labels,
 )
-from .metrics import (
-    Confusion,
-    auroc_interval,
-    auroc_rows,
-    balanced_accuracy_interval,
-    best_threshold,
-    confusion,
-    correlation_interval,
-    f1_interval,
-)
 from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
-from .steer import SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
-from .workbench import LabelConfig, Labelled, Workbench
+from .steer import SCORE_PROMPTS, SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 
 __all__ = [
-    "SCORERS",
-    "UNEXPLAINED",
-    "Confusion",
     "Corpus",
     "Detection",
     "EmbeddingJudge",
@@ -80,24 +67,20 @@ __all__ = [
     "ModelExplainer",
     "ModelJudge",
     "OutputExplainer",
+    "SCORERS",
+    "SCORE_PROMPTS",
     "SteerConfig",
+    "UNEXPLAINED",
     "UnitExamples",
     "Units",
     "Workbench",
     "as_articles",
-    "auroc_interval",
-    "auroc_rows",
     "background_examples",
-    "balanced_accuracy_interval",
-    "best_threshold",
-    "confusion",
     "control_neurons",
     "control_units",
-    "correlation_interval",
     "dense_firings",
     "detect",
     "detection",
-    "f1_interval",
     "feature_units",
     "first_contexts",
     "fuzzing",
@@ -108,7 +91,6 @@ __all__ = [
     "keep_neurons",
     "label_dictionaries",
     "label_features",
-    "label_texts",
     "labelled_layers",
     "labels_path",
     "load_encoder",

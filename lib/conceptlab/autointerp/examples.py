@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from ..activations import Harvest
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
+from ..data import Harvest
 from ..models import LanguageModel
 from .firings import Firings
 

@@ -17,9 +17,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ..models import LanguageModel
-from ..projection import project
-from ..text import Article
+from ..data import Article
+from ..models import LanguageModel, project
 from .examples import Corpus, Example, UnitExamples
 from .prompts import explain_prompt, first_line, marked
 

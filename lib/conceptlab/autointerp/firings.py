@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..activations import Harvest
-from ..cache import ConceptLabError, atomic_path, cache_dir
+from ..core import ConceptLabError, atomic_path, cache_dir
+from ..data import Harvest
 from ..models import LanguageModel
 from ..sae import SAE, make_sae
 

@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..branching import Prefix, branch_logprobs, shared_prefix
-from ..models import LanguageModel
+from ..models import LanguageModel, Prefix, branch_logprobs, shared_prefix
 from .embedding import Encoder
 from .examples import Example
 from .explain import Label

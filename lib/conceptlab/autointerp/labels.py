@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from ..cache import ConceptLabError, atomic_path, data_dir
-from ..evaluation import Interval
+from ..core import ConceptLabError, Interval, atomic_path, data_dir
 from .explain import Label
 from .score import UNEXPLAINED, Detection
 

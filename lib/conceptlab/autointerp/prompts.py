@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
 from .examples import Example
 
 
@@ -32,6 +32,8 @@ _YES_NO = (
     ("mostly digits; after ' in'; among century, born", "He was born in Vienna in <<18>>", "yes"),
     ("on ' said', ' told'; among president; promotes ' that'", "leaves turn red in <<autumn>>", "no"),
 )
+
+
 JUDGE_PROMPT = "Does the description fit the marked word of the text? Answer yes or no.\n\n" + "".join(
     f"{judge_head(description)} {text}\nAnswer: {answer}\n\n" for description, text, answer in _YES_NO
 )

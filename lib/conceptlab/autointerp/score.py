@@ -13,13 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..evaluation import Interval
-from .examples import UnitExamples
-from .explain import Label
-from .judge import Judge, judge_all
-from .metrics import (
+from ..core import (
+    ConceptLabError,
     Confusion,
+    Interval,
     auroc_interval,
     auroc_rows,
     balanced_accuracy_interval,
@@ -27,6 +24,9 @@ from .metrics import (
     confusion,
     f1_interval,
 )
+from .examples import UnitExamples
+from .explain import Label
+from .judge import Judge, judge_all
 
 UNEXPLAINED = "unexplained"  # what a label reads that does no better than the labels of other units
 

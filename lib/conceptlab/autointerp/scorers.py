@@ -11,13 +11,18 @@ from dataclasses import replace
 
 import torch
 
-from ..cache import ConceptLabError
-from ..evaluation import Interval, bootstrap
-from ..sae.metrics import auroc_draws, draws_interval
+from ..core import (
+    ConceptLabError,
+    Interval,
+    auroc_draws,
+    auroc_interval,
+    bootstrap,
+    correlation_interval,
+    draws_interval,
+)
 from .examples import Example, UnitExamples
 from .explain import Label
 from .judge import Judge
-from .metrics import auroc_interval, correlation_interval
 
 
 def detection(

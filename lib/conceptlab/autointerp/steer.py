@@ -14,11 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..evaluation import Interval
+from ..core import ConceptLabError, Interval, auroc_interval
 from ..models import LanguageModel
 from .explain import Label
-from .metrics import auroc_interval
 
 LABEL_PROMPTS = (
     "I went there because",
@@ -26,6 +24,8 @@ LABEL_PROMPTS = (
     "When we arrived, it was",
     "They said that the",
 )
+
+
 SCORE_PROMPTS = (
     "In my opinion, this",
     "After a while she looked at",
@@ -77,7 +77,7 @@ def steered_change(
 def _final_logits(lm: LanguageModel, layer: int, ids: Tensor, mask: Tensor, resid: Tensor) -> Tensor:
     """Logits at the last token of every row, with `resid` as the residual stream after `layer`."""
     with lm.skip_before(layer), lm.intervene({("resid_post", layer): lambda _: resid}):
-        hidden = lm.hf.get_decoder()(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        hidden = lm.final_hidden(ids, mask)
     last = mask.sum(1) - 1
     return lm.head(hidden[torch.arange(len(ids), device=hidden.device), last]).float()
 

@@ -1,21 +1,11 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
-from .behaviour import Behaviour, behaviour
-from .fluency import Fluency, fluency, held_out_passages
+from .fluency import Fluency, fluency
 from .forms import FORMS, has_form, score_form, score_forms
-from .questions import (
-    FEW_SHOT,
-    Asked,
-    QuestionScores,
-    ask,
-    few_shot_prompt,
-    gold_logprobs,
-    question_stem,
-    score_questions,
-    score_stems,
-)
-from .residue import Residue, Trace, residue, trace, write_energy
+from .questions import Asked, QuestionScores, ask, gold_logprobs, score_questions, score_stems
+from .residue import Residue, Trace, residue, trace, vector_residue, write_energy
 from .scorecard import (
+    SETS,
     Change,
     Comparison,
     Scorecard,
@@ -28,41 +18,36 @@ from .scorecard import (
     score_sets,
     scorecard,
 )
-from .search import Cell, Judge, Search, SearchConfig, search_settings
-from .statistics import Interval, bootstrap, paired_bootstrap
+from .strength import Cell, Judge, Search, SearchConfig, closest, search_settings
+from .writing import Behaviour, behaviour
 
 __all__ = [
-    "FEW_SHOT",
-    "FORMS",
     "Asked",
     "Behaviour",
     "Cell",
     "Change",
     "Comparison",
+    "FORMS",
     "Fluency",
-    "Interval",
     "Judge",
     "QuestionScores",
     "Residue",
+    "SETS",
     "Scorecard",
     "Search",
     "SearchConfig",
     "Trace",
     "ask",
     "behaviour",
-    "bootstrap",
+    "closest",
     "compare",
     "compare_writing",
     "concept_questions",
     "edit_effects",
-    "few_shot_prompt",
     "fluency",
     "gold_logprobs",
     "harmonic_mean",
     "has_form",
-    "held_out_passages",
-    "paired_bootstrap",
-    "question_stem",
     "relative_accuracy",
     "residue",
     "score_form",
@@ -73,5 +58,6 @@ __all__ = [
     "scorecard",
     "search_settings",
     "trace",
+    "vector_residue",
     "write_energy",
 ]

@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
 from ..models import LanguageModel
-from ..text import web_passages
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,6 @@ class Fluency:
         return math.exp(self.loss)
 
 
-def held_out_passages(split: str, n: int) -> tuple[str, ...]:
-    """`n` web passages that nothing was trained on (at most 100), others for "dev" than for "test"."""
-    if split not in ("dev", "test") or not 0 < n <= 100:
-        raise ConceptLabError(f"There are 1 to 100 passages for 'dev' and for 'test'; asked were {n} for {split!r}.")
-    start = 100 if split == "dev" else 0
-    return web_passages()[start : start + n]
-
-
 @torch.no_grad()
 def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size: int = 8) -> Fluency:
     """Next-token loss of `texts`, each cut to `n_ctx` tokens. Raises when a text has fewer than two tokens."""
@@ -51,7 +42,7 @@ def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size
         if int(mask.sum(1).min()) < 2:
             raise ConceptLabError("Every text of a fluency measurement needs at least two tokens.")
         ids, mask = ids.to(lm.device), mask.to(lm.device)
-        hidden = lm.hf.get_decoder()(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
+        hidden = lm.final_hidden(ids, mask)
         real = mask[:, 1:].bool()  # only there is the vocabulary read out, the dearest step of a small model
         logits = lm.head(hidden[:, :-1][real]).float()
         nll = torch.zeros(real.shape, device=lm.device)

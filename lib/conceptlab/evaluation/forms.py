@@ -17,14 +17,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..branching import branch_logprobs
-from ..cache import ConceptLabError
-from ..models import LanguageModel
-from ..text import Question
-from .questions import FEW_SHOT, QuestionScores, few_shot_prompt, score_questions
+from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, few_shot_prompt
+from ..models import LanguageModel, branch_logprobs
+from .questions import QuestionScores, score_questions
 
 FORMS = ("question", "cloze", "choice", "true_false", "clue")
+
+
 LETTERS = "ABCDEFGH"
+
 
 CLUE_FEW_SHOT = few_shot_prompt(
     [
@@ -34,6 +36,8 @@ CLUE_FEW_SHOT = few_shot_prompt(
         ("Which writer made a hungry orphan ask for more?", "Charles Dickens"),
     ]
 )
+
+
 CLOZE_FEW_SHOT = "\n\n".join(
     (
         "Fact: What cows eat is grass.",
@@ -42,6 +46,8 @@ CLOZE_FEW_SHOT = "\n\n".join(
         "Fact: The novel Oliver Twist was written by Charles Dickens.",
     )
 )
+
+
 # As many true ones as false ones, so that neither answer is the usual one.
 TRUE_FALSE_FEW_SHOT = "\n\n".join(
     f"Statement: {statement}\nTrue or false? Answer: {answer}"

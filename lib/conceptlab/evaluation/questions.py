@@ -7,41 +7,16 @@ per token.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..branching import Prefix, branch_logprobs
-from ..cache import ConceptLabError
-from ..models import LanguageModel
-from ..text import Question
-
-
-def few_shot_prompt(pairs: Iterable[tuple[str, str]]) -> str:
-    """A prompt of answered questions; `question_stem` continues it."""
-    return "\n\n".join(f"Question: {question}\nAnswer: {answer}" for question, answer in pairs)
-
-
-# On subjects that no concept and no general question uses (a test compares them).
-FEW_SHOT = few_shot_prompt(
-    [
-        ("What do cows eat?", "grass"),
-        ("What is the opposite of wet?", "dry"),
-        ("What is the capital of Poland?", "Warsaw"),
-        ("Who wrote the novel Oliver Twist?", "Charles Dickens"),
-    ]
-)
-
-
-def question_stem(question: Question, few_shot: str | Prefix = FEW_SHOT) -> str:
-    """What follows `few_shot` and precedes the answer's leading space.
-
-    The blank line belongs to the stem: "\\n\\n" alone is one token, before a word it is two.
-    """
-    return ("\n\n" if few_shot else "") + f"Question: {question.q}\nAnswer:"
+from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, question_stem
+from ..models import LanguageModel, Prefix, branch_logprobs
 
 
 @dataclass(frozen=True)

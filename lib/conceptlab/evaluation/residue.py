@@ -15,10 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
-from ..models import LanguageModel
-from ..projection import project
-from .statistics import Interval, bootstrap
+from ..core import ConceptLabError, Interval, bootstrap
+from ..models import LanguageModel, project
 
 
 @dataclass(frozen=True)

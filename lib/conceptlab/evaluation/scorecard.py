@@ -14,16 +14,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..branching import shared_prefix
-from ..cache import ConceptLabError
-from ..concepts import Concept, general_questions
+from ..core import ConceptLabError, Interval, paired_bootstrap
+from ..data import FEW_SHOT, Concept, Question, general_questions, held_out_passages
 from ..edits import WeightEdit
-from ..models import LanguageModel
-from ..text import Question
-from .behaviour import Behaviour, behaviour
-from .fluency import Fluency, fluency, held_out_passages
-from .questions import FEW_SHOT, QuestionScores, gold_logprobs, score_questions
-from .statistics import Interval, paired_bootstrap
+from ..models import LanguageModel, shared_prefix
+from .fluency import Fluency, fluency
+from .questions import QuestionScores, gold_logprobs, score_questions
+from .writing import Behaviour, behaviour
 
 SETS = ("target", "neighbour", "general")
 

@@ -3,54 +3,46 @@
 from .architectures import ARCHITECTURES, make_sae
 from .base import SAE, SAEConfig
 from .batchtopk import BatchTopKSAE
-from .distributed import World
+from .command import train_dictionaries
+from .distributed import SOLO, World, join, leave
+from .files.io import check_fits, load_sae, model_family, sae_site, save_sae
 from .gated import GatedSAE
-from .io import check_fits, load_sae, sae_site, save_sae
 from .jumprelu import JumpReLUSAE, jump_relu, step
-from .metrics import (
-    Quality,
-    auroc,
-    auroc_draws,
-    best_direction,
-    draws_interval,
-    fve,
-    fve_by_group,
-    loss_recovered,
-    quality,
-    spliced_loss,
-)
+from .metrics import Quality, fve, fve_by_group, loss_recovered, quality, spliced_loss
 from .relu import ReLUSAE
-from .shipped import load_card, load_shipped, shipped_layers
+from .shipped import N_CTX, build_shipped, load_card, load_shipped, shipped_layers
 from .sparse import top_scores, weighted_rows
 from .topk import TopKSAE
 from .train import History, TrainConfig, train_sae
 
 __all__ = [
     "ARCHITECTURES",
-    "SAE",
     "BatchTopKSAE",
     "GatedSAE",
     "History",
     "JumpReLUSAE",
+    "N_CTX",
     "Quality",
     "ReLUSAE",
+    "SAE",
     "SAEConfig",
+    "SOLO",
     "TopKSAE",
     "TrainConfig",
     "World",
-    "auroc",
-    "auroc_draws",
-    "best_direction",
+    "build_shipped",
     "check_fits",
-    "draws_interval",
     "fve",
     "fve_by_group",
+    "join",
     "jump_relu",
+    "leave",
     "load_card",
     "load_sae",
     "load_shipped",
     "loss_recovered",
     "make_sae",
+    "model_family",
     "quality",
     "sae_site",
     "save_sae",
@@ -58,6 +50,7 @@ __all__ = [
     "spliced_loss",
     "step",
     "top_scores",
+    "train_dictionaries",
     "train_sae",
     "weighted_rows",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
 from .base import SAE, SAEConfig
 from .batchtopk import BatchTopKSAE
 from .gated import GatedSAE

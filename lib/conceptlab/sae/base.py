@@ -13,6 +13,8 @@ from ..models import LanguageModel
 from .distributed import SOLO, World
 
 Features = Int[Tensor, " n"] | slice  # indices of features
+
+
 EVERY = slice(None)
 
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..selection import largest
+from ..core import largest
 from .base import EVERY, Batch, Features, Recipe, SAEConfig
 from .sparse import batch_scores, weighted_rows
 from .topk import TopKSAE

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..cache import ConceptLabError, atomic_path
+from ..core import ConceptLabError, atomic_path
 from .base import SAE
 
 

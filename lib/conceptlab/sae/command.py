@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-from ..activations import Harvest, harvest
-from ..cache import ConceptLabError, atomic_path, cache_dir
+from ..core import ConceptLabError, atomic_path, cache_dir
+from ..data import Harvest, TokenRows, harvest
 from ..models import LanguageModel
-from ..text import TokenRows
 from .base import SAE
 from .distributed import SOLO, World
+from .files.io import load_sae, save_sae
 from .held_out import HeldOut
-from .io import load_sae, save_sae
 from .train import History, TrainConfig, train_sae
 
 

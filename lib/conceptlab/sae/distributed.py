@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, distributed, nn
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..activations import harvest
-from ..cache import ConceptLabError
+from ..core import ConceptLabError, largest
+from ..data import TokenRows, harvest
 from ..models import LanguageModel
-from ..selection import largest
-from ..text import TokenRows
 from .base import SAE
 from .batchtopk import BatchTopKSAE
-from .io import check_fits
+from .files.io import check_fits
 from .metrics import loss_recovered, quality, spliced_loss
 from .topk import TopKSAE
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..cache import ConceptLabError
-from ..evaluation.statistics import Interval
+from ..core import Interval
 from ..models import LanguageModel
 from .base import SAE
 
@@ -146,65 +145,3 @@ def loss_recovered(clean: Tensor, spliced: Tensor, zero: Tensor, n_resamples: in
     low, high = torch.quantile((z - s) / (z - c), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     value = float((zero.double().mean() - spliced.double().mean()) / (zero.double().mean() - clean.double().mean()))
     return Interval(value, low, high, len(clean))
-
-
-# ---- does a direction tell one class from the rest? ------------------------------------------------------
-def auroc(scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"]) -> Float[Tensor, " d"]:
-    """Area under the ROC curve of each column: the chance that a positive scores above a negative, ties count half.
-
-    Raises ConceptLabError unless both classes occur.
-    """
-    positive, negative = _both(scores, labels)
-    ordered = negative.T.contiguous().sort(1).values
-    values = positive.T.contiguous()
-    below = torch.searchsorted(ordered, values)
-    not_above = torch.searchsorted(ordered, values, right=True)
-    return (below + not_above).double().mean(1).float() / (2 * len(negative))
-
-
-def best_direction(
-    scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"], both_signs: bool = False
-) -> tuple[int, float, float]:
-    """Column with the largest AUROC, its sign (-1 only with `both_signs`) and that AUROC. Measure it elsewhere."""
-    areas = auroc(scores, labels)
-    index = int((areas - 0.5).abs().argmax() if both_signs else areas.argmax())
-    sign = -1.0 if both_signs and areas[index] < 0.5 else 1.0
-    return index, sign, float(0.5 + sign * (areas[index] - 0.5))
-
-
-def auroc_draws(
-    scores: Float[Tensor, " n"],
-    labels: Bool[Tensor, " n"],
-    texts: Int[Tensor, " n"] | None = None,
-    n_resamples: int = 2_000,
-    seed: int = 0,
-) -> Float[Tensor, " draws"]:
-    """AUROC of one column, then (from index 1 on) that of each bootstrap resample of the texts.
-
-    All items of a text are resampled together; None: each item is its own text. The same texts and seed give the
-    same resamples, so draws of several columns may be subtracted or averaged.
-    """
-    positive, negative = _both(scores[:, None], labels)
-    wins = (positive > negative.T).double() + 0.5 * (positive == negative.T).double()
-    texts = torch.arange(len(scores)) if texts is None else texts
-    _, text = texts.unique(return_inverse=True)
-    n = int(text.max()) + 1
-    picks = torch.randint(n, (n_resamples, n), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(n_resamples, n, dtype=torch.float64)
-    counts.scatter_add_(1, picks, torch.ones_like(picks, dtype=torch.float64))
-    w_pos, w_neg = counts[:, text[labels]], counts[:, text[~labels]]
-    areas = ((w_pos @ wins) * w_neg).sum(1) / (w_pos.sum(1) * w_neg.sum(1))
-    return torch.cat([wins.mean()[None], areas])
-
-
-def draws_interval(draws: Float[Tensor, " draws"], n: int) -> Interval:
-    """Value and 95 % interval of what `auroc_draws` gives (or of sums and differences of it); `n` texts."""
-    low, high = torch.nanquantile(draws[1:], torch.tensor([0.025, 0.975], dtype=draws.dtype)).tolist()
-    return Interval(float(draws[0]), low, high, n)
-
-
-def _both(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    positive, negative = scores[labels], scores[~labels]
-    if not len(positive) or not len(negative):
-        raise ConceptLabError(f"A class needs items inside and outside it; got {len(positive)} and {len(negative)}.")
-    return positive, negative

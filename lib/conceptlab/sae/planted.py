@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cache import ConceptLabError, data_dir
+from ..core import ConceptLabError, data_dir
+from ..data import MIXTURE, mixture, token_rows
 from ..models import LanguageModel
-from ..text import enwik8_paragraphs, token_rows, vital_articles, web_passages
 from .base import SAE
 from .command import train_dictionaries
 from .distributed import SOLO, World
-from .io import load_sae, model_family
+from .files.io import load_sae, model_family
 from .train import TrainConfig
 
-MIXTURE = "encyclopedia leads, web passages, paragraphs of enwik8"  # for the card
-N_ENWIK8 = 5_000  # paragraphs of enwik8 in the mixture, about 0.45 M tokens
-HELD_OUT = {"leads": 500, "web": 200, "enwik8": 300}  # texts of each source that no dictionary is trained on
 N_CTX = 128  # tokens per row of the harvest
+
+
 STORAGE = "int5"  # about 3.1 MB for 4,096 features of width 576
+
 
 # Layers from which the shipped ones are chosen by measurement: harvested together, in one pass.
 CANDIDATES = {
     "smollm2-135m": (3, 4, 5, 6, 7, 8, 12, 18, 24, 27),
     "gemma3-270m": (3, 5, 6, 8, 9, 10, 12, 14, 15),
 }
+
+
 # SmolLM2: those in which turning a concept's directions round costs its answers more than it costs others, and more
 # than the control does (data/results/layers_smollm2-135m.csv; layer 23 would belong to them and was not harvested), and
 # one from the middle, where little changes. Gemma by the same rule (layers_gemma3-270m.csv): 3, 5, 12, 14 and 15 are
@@ -36,6 +37,8 @@ SHIPPED = {
     "smollm2-135m": (4, 5, 6, 7, 12, 24, 27),
     "gemma3-270m": (3, 5, 8, 12, 14, 15),
 }
+
+
 # SmolLM2 twice over the mixture. A pilot on layer 6 (0.44 M tokens, 1,500 steps) chose kind and learning rate, by
 # held-out variance explained: BatchTopK 0.672; TopK 0.652, and with a rate of 1e-3 0.638. Gemma's outputs lie along few
 # directions, so that random features seldom win: on layer 12 a quarter of them was dead after 1,500 steps with the
@@ -51,44 +54,6 @@ TRAINING = {
         resample_at=(0.2, 0.4, 0.6, 0.8),
     ),
 }
-
-
-def mixture(seed: int = 0, more_enwik8: int = 0) -> tuple[list[str], list[str]]:
-    """Training texts and held-out texts: encyclopedia leads, web passages and paragraphs of enwik8.
-
-    About 1.5 M tokens to train on; `more_enwik8` paragraphs (about 90 tokens each) are added at the end of them. The
-    two never share a text; leads and enwik8 are both Wikipedia, twenty years apart, so that some sentences may
-    resemble each other. The held-out texts depend on `seed` alone.
-    """
-    generator, leads = _shuffled_leads(seed)
-    everything = list(enwik8_paragraphs())
-    numbers = generator.sample(range(len(everything)), N_ENWIK8 + HELD_OUT["enwik8"])
-    paragraphs = [everything[i] for i in numbers]
-    train, held_out = [], []
-    for name, texts in (("leads", leads), ("web", list(web_passages())), ("enwik8", paragraphs)):
-        held_out += texts[: HELD_OUT[name]]
-        train += texts[HELD_OUT[name] :]
-    if more_enwik8:
-        used = set(paragraphs)  # by text: a paragraph that occurs twice is not held out and trained on
-        rest = [text for text in everything if text not in used]
-        train += generator.sample(rest, min(more_enwik8, len(rest)))
-    return train, held_out
-
-
-def held_out_leads(seed: int = 0) -> list[str]:
-    """The encyclopedia's part of the held-out texts."""
-    return _shuffled_leads(seed)[1][: HELD_OUT["leads"]]
-
-
-def held_out_texts(seed: int = 0) -> list[str]:
-    """The held-out texts that need no enwik8: encyclopedia leads, then web passages; about 85,000 tokens."""
-    return held_out_leads(seed) + list(web_passages()[: HELD_OUT["web"]])
-
-
-def _shuffled_leads(seed: int) -> tuple[random.Random, list[str]]:
-    generator, leads = random.Random(seed), [a.text for a in vital_articles()]
-    generator.shuffle(leads)
-    return generator, leads
 
 
 def build_shipped(

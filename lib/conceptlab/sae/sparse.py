@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..selection import largest
+from ..core import largest
 
 _CHUNK = 1 << 22  # scores held at once on a CPU: 16 MiB
 

@@ -11,6 +11,8 @@ from .base import EVERY, SAE, Batch, Features, Recipe
 from .sparse import top_scores, weighted_rows
 
 K_AUX = 32  # dead features that explain a token's error
+
+
 AUX_WEIGHT = 1 / 32
 
 

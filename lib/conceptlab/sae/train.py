@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from ..activations import Harvest, shuffled_batches
-from ..cache import ConceptLabError
+from ..core import ConceptLabError
+from ..data import Harvest, shuffled_batches
 from ..models import LanguageModel
 from .architectures import architecture, make_sae
 from .base import SAE, SAEConfig

@@ -1,0 +1,52 @@
+"""Attack an edit."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core import ConceptLabError
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """The verb and its options."""
+    verb = verbs.add_parser("attack", help="attack an edit, or the unchanged model, with a concept's questions")
+    verb.add_argument("concept", help="name in data/concepts, or a YAML file")
+    verb.add_argument("--edit", type=Path, help="a saved WeightEdit; default: the unchanged model")
+    verb.add_argument("--attacks", nargs="+", help="names of the suite; default: the quick ones")
+    verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
+    verb.add_argument("--questions", type=int, default=24, help="test questions that judge, of those the model knows")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Attack a saved edit, or the unchanged model, with the questions of one concept."""
+    from ..attacks import COUNTED, QUICK, QUICK_BUDGET, SUITE, known_questions, run_attack, setting_for, summarise
+    from ..data import load_concept
+    from ..edits import WeightEdit, applied
+    from ..models import load_model
+
+    names = arguments.attacks or QUICK
+    if unknown := [name for name in names if name not in SUITE]:
+        raise ConceptLabError(f"Unknown attack {unknown[0]!r}; known are {', '.join(SUITE)}.")
+    concept = load_concept(arguments.concept)
+    edit = None if arguments.edit is None else WeightEdit.load(arguments.edit)
+    lm = load_model(arguments.model)
+    budget = replace(QUICK_BUDGET, seed=arguments.seed)
+    setting = setting_for(concept, known_questions(lm, concept, arguments.questions, at_least=1), budget)
+    original = setting.score(lm)
+    with applied(edit, lm):
+        erased = setting.score(lm)
+    print(f"{len(setting.questions)} questions, margin {float(original.margin.mean()):.2f} -> "
+          f"{float(erased.margin.mean()):.2f} nats", flush=True)  # fmt: skip
+    for name in names:
+        result = run_attack(name, lm, edit, setting)
+        ceiling = run_attack(name, lm, None, setting) if edit is not None and name in COUNTED else None
+        for step, found in summarise(name, result, original, erased, setting, ceiling).items():
+            print(f"{name} {step}: " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)

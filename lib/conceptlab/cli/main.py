@@ -1,0 +1,26 @@
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `erase`, `attack`, `reproduce`, `merge`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..core import ConceptLabError
+from . import attack, erase, fetch, label, merge, reproduce, train_sae
+
+VERBS = (fetch, train_sae, label, erase, attack, reproduce, merge)  # each adds itself, and has `run(arguments)`
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="conceptlab", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    for verb in VERBS:
+        verb.add(verbs)
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ConceptLabError as error:
+        print(f"conceptlab: {error}", file=sys.stderr)
+        return 1
+    return 0

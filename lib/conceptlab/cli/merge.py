@@ -1,0 +1,26 @@
+"""One table from several."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(verbs: argparse._SubParsersAction) -> None:
+    """The verb and its options."""
+    verb = verbs.add_parser("merge", help="add finished tables, of other concepts or from other processes, to a table")
+    verb.add_argument("table", type=Path, help="the .csv that gets the rows; made where there is none")
+    verb.add_argument("parts", nargs="+", type=Path, help="the .csv files whose rows it gets, their .json beside them")
+    verb.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Add the rows of finished tables to a table."""
+    from ..experiments import merge_tables, read_table
+
+    path = merge_tables(arguments.table, arguments.parts)
+    print(f"{path.name}: {len(read_table(path))} rows", flush=True)

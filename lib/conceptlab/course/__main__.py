@@ -1,0 +1,7 @@
+"""`python -m conceptlab.course`."""
+
+import sys
+
+from .run import main
+
+sys.exit(main())

@@ -1,0 +1,90 @@
+"""The one number a notebook ends with: printed for the reader, kept as data for the runner."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import SupportsFloat
+
+MIME = "application/vnd.conceptlab.headline+json"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A measured number with its interval and its control, all in `unit`."""
+
+    label: str  # what was measured, in words
+    value: float
+    low: float | None = None  # lower end of the interval (95 % unless the label says otherwise)
+    high: float | None = None
+    control_label: str | None = None  # what the control was, for example "random vectors"
+    control: float | None = None
+    unit: str = ""  # "%", "nats", ...
+
+    def __str__(self) -> str:
+        text = f"{self.label}: {self.number()}"
+        if self.control is not None:
+            text += f"; {self.control_label or 'control'}: {_format(self.control)}{self._suffix()}"
+        return text
+
+    def number(self) -> str:
+        """The value with its interval, without the label."""
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" [{_format(self.low)}, {_format(self.high)}]"
+        return f"{_format(self.value)}{self._suffix()}{interval}"
+
+    def _suffix(self) -> str:
+        if not self.unit:
+            return ""
+        return self.unit if self.unit in "%x" else f" {self.unit}"
+
+
+def headline(
+    label: str,
+    value: SupportsFloat,
+    low: SupportsFloat | None = None,
+    high: SupportsFloat | None = None,
+    *,
+    control: SupportsFloat | None = None,
+    control_label: str | None = None,
+    unit: str = "",
+) -> None:
+    """Show a notebook's headline number: one readable line, plus data that the runner collects.
+
+    Raises ValueError if the value is not finite or lies outside its interval.
+    """
+    numbers = [None if x is None else float(x) for x in (value, low, high, control)]
+    if not all(x is None or math.isfinite(x) for x in numbers):
+        raise ValueError(f"headline({label!r}): every number must be finite, got {numbers}")
+    value, low, high, control = numbers
+    if low is not None and high is not None and not low <= value <= high:
+        raise ValueError(f"headline({label!r}): {value} lies outside [{low}, {high}]")
+    result = Headline(label, value, low, high, control_label, control, unit)
+    line = f"Headline: {result}"
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(line)
+    else:
+        display({"text/plain": line, MIME: asdict(result)}, raw=True)
+
+
+def find_headline(outputs: Iterable[dict]) -> Headline | None:
+    """The last headline among a notebook's outputs, or None."""
+    found = [out["data"][MIME] for out in outputs if MIME in out.get("data", {})]
+    return Headline(**found[-1]) if found else None
+
+
+def refresh_table(text: str, name: str, found: Headline) -> str:
+    """`text`, a Markdown page, with `found` in the third column of the table row that begins with `name`."""
+    return re.sub(rf"^(\| {re.escape(name)} \|[^|]*\|)[^|]*\|", lambda m: f"{m[1]} {found} |", text, flags=re.M)
+
+
+def _format(number: float) -> str:
+    return f"{number:.0f}" if abs(number) >= 1000 else f"{number:.3g}"

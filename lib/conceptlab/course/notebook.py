@@ -1,0 +1,172 @@
+"""Notebooks as files: what the committed copies hold, and the copies without solutions."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from PIL import Image, UnidentifiedImageError
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+
+
+PLACEHOLDER = "# your code here"
+
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+KEPT_METADATA = {"kernelspec", "language_info"}
+
+
+TIMING_METADATA = {"execution", "ExecuteTime", "papermill"}
+
+
+# A path into the folders where people, CI and Colab keep things, on Linux, macOS or Windows.
+# It starts a word, so that relative paths and web addresses do not match.
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w.~/:-])/(?:home|root|Users|tmp|var|private|mnt|opt|usr|srv|work|content|workspace)/[\w.]"
+    r"|(?<!\w)[A-Za-z]:\\{1,2}(?:Users|Temp|Windows)\\"
+)
+
+
+def read(path: Path) -> NotebookNode:
+    """Read a notebook as nbformat 4."""
+    return nbformat.read(path, as_version=4)
+
+
+def write(nb: NotebookNode, path: Path) -> None:
+    """Validate and write a notebook atomically, making its folder."""
+    nbformat.validate(nb)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    nbformat.write(nb, partial)
+    partial.replace(path)
+
+
+def code_cells(nb: NotebookNode) -> list[NotebookNode]:
+    """The code cells, in order."""
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    """The cell's tags."""
+    return cell.metadata.get("tags", [])
+
+
+def title(nb: NotebookNode) -> str:
+    """The first heading of the notebook: its question."""
+    for cell in nb.cells:
+        match = re.search(r"^#\s+(.+)$", cell.source, re.M)
+        if cell.cell_type == "markdown" and match:
+            return match.group(1).strip()
+    return ""
+
+
+def clean(nb: NotebookNode) -> NotebookNode:
+    """A copy as it is committed: no widget state, no widget views, no timing; cell ids kept."""
+    nb = copy.deepcopy(nb)
+    nb.metadata = NotebookNode({k: v for k, v in nb.metadata.items() if k in KEPT_METADATA})
+    nb.metadata.get("language_info", {}).pop("version", None)  # differs between machines
+    for cell in nb.cells:
+        for key in TIMING_METADATA & set(cell.metadata):
+            del cell.metadata[key]
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET_VIEW not in out.get("data", {})]
+            for data in (out.get("data", {}) for out in cell.outputs):
+                if "image/png" in data:
+                    data["image/png"] = smaller_png(data["image/png"])
+    return nb
+
+
+def smaller_png(encoded: str) -> str:
+    """A base64 PNG with a palette of 128 colours: figures look the same at a third of the size."""
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
+    except UnidentifiedImageError:  # not a picture that Pillow can read: leave it as it is
+        return encoded
+    if image.mode == "P":
+        return encoded
+    out = io.BytesIO()
+    image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode() if out.tell() < 0.75 * len(encoded) else encoded
+
+
+def machine_paths(nb: NotebookNode, root: Path | None = None) -> list[str]:
+    """Places in sources or outputs that name a folder of some machine.
+
+    With `root`, this machine's own folders (home, the repository, temporary files) count too.
+    """
+    own = []
+    if root is not None:
+        own = [str(p) for p in (Path.home(), root.resolve(), Path(tempfile.gettempdir()))]
+        own = [p for p in own if len(p) > 1]
+    found = []
+    for i, cell in enumerate(nb.cells):
+        outputs = "\n".join(texts(cell.get("outputs", [])))
+        for place, text in (("source", cell.source), ("outputs", outputs)):
+            hits = [m.group(0) for m in ABSOLUTE_PATH.finditer(text)]
+            hits += [p for p in own if re.search(re.escape(p) + r"(?![\w-])", text)]
+            found += [f"cell {i}, {place}: {hit}" for hit in dict.fromkeys(hits)]
+    return found
+
+
+def student_copy(nb: NotebookNode) -> NotebookNode:
+    """A copy without outputs in which every solution is replaced by a placeholder."""
+    nb = copy.deepcopy(clean(nb))
+    for i, cell in enumerate(nb.cells):
+        if cell.cell_type != "code":
+            continue
+        cell.outputs, cell.execution_count = [], None
+        if BEGIN in cell.source or END in cell.source:
+            try:
+                cell.source = strip_solutions(cell.source)
+            except ValueError as error:
+                raise ValueError(f"cell {i}: {error}") from None
+            cell.metadata.pop("jupyter", None)  # the reader should see where to write
+    return nb
+
+
+def strip_solutions(source: str) -> str:
+    """Replace each block between the solution markers by a placeholder of the same indentation."""
+    kept, inside = [], False
+    for line in source.splitlines():
+        marker = line.strip()
+        if marker in (BEGIN, END) and (marker == BEGIN) == inside:
+            raise ValueError(f"'{BEGIN}' and '{END}' must alternate, and do not")
+        if marker == BEGIN:
+            inside = True
+            kept.append(line[: len(line) - len(line.lstrip())] + PLACEHOLDER)
+        elif marker == END:
+            inside = False
+        elif not inside:
+            kept.append(line)
+    if inside:
+        raise ValueError(f"'{BEGIN}' is not closed by '{END}'")
+    return "\n".join(kept)
+
+
+def solution_lines(source: str) -> list[str]:
+    """The lines between the solution markers."""
+    blocks = re.findall(rf"{BEGIN}\n(.*?){END}", source, re.S)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every string inside nested outputs, images left out (base64 holds any letters)."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in ("image/png", "image/jpeg"):
+                yield from texts(item)

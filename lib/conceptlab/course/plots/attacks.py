@@ -1,0 +1,123 @@
+"""Figures of notebook 05: recovery against strength, and recovered shares side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ...core import ConceptLabError, Interval
+from .style import COLORS, finish, new_figure
+
+# one look per arm, whatever the panel
+_ARMS = (("target", "o", "-"), ("control", "s", "--"), ("ink", "^", ":"), ("accent", "D", "-."))
+
+
+def recovery_curves(
+    curves: Mapping[str, Mapping[int, Interval]],
+    references: Mapping[str, float],
+    title: str,
+    y: str,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Figure:
+    """One line per arm against optimisation steps, its 95 % interval as a bar; horizontal lines for references.
+
+    `curves`: arm -> {steps: interval}; `references`: name -> level (for example the original model).
+    """
+    if len(curves) > len(_ARMS):
+        raise ConceptLabError(f"One panel holds {len(_ARMS)} arms at most; got {len(curves)}.")
+    ax = ax or new_figure(width=8, height=3.8)[1]
+    for (name, curve), (color, marker, line) in zip(curves.items(), _ARMS, strict=False):
+        steps = sorted(curve)
+        shift = 0.12 * (list(curves).index(name) - (len(curves) - 1) / 2)  # intervals side by side
+        values = [curve[s].value for s in steps]
+        error = [[curve[s].value - curve[s].low for s in steps], [curve[s].high - curve[s].value for s in steps]]
+        ax.errorbar(
+            [s + shift for s in steps], values, error, label=name, color=COLORS[color], marker=marker, linestyle=line,
+            capsize=2, elinewidth=1, markersize=5,
+        )  # fmt: skip
+    for name, level in references.items():
+        ax.axhline(level, color=COLORS["ink"], linewidth=0.8, zorder=0, label=name)
+    finish(ax, title, "optimisation steps of the attacker", y)
+    ax.set_xticks(sorted({s for curve in curves.values() for s in curve}))
+    if legend:
+        ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
+    return ax.figure
+
+
+def attack_matrix(
+    cells: Mapping[str, Mapping[str, Interval]], title: str, label: str = "recovered share", ax: Axes | None = None
+) -> Figure:
+    """Methods (rows) by attacks (columns): number, interval below it, colour by number; empty where nothing was run.
+
+    `cells`: method -> attack -> interval. A cell whose interval excludes 0 is set in bold.
+    """
+    attacks = list(dict.fromkeys(a for row in cells.values() for a in row))
+    ax = ax or new_figure(width=1.6 + 0.86 * len(attacks), height=1.5 + 0.5 * len(cells))[1]
+    values = np.full((len(cells), len(attacks)), np.nan)
+    for i, row in enumerate(cells.values()):
+        for a, x in row.items():
+            values[i, attacks.index(a)] = x.value
+    image = ax.imshow(values, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+    for i, row in enumerate(cells.values()):
+        for a, x in row.items():
+            sure = x.low > 0 or x.high < 0
+            text = f"{x.value:.2f}\n[{_short(x.low)}, {_short(x.high)}]"
+            ax.text(
+                attacks.index(a), i, text, ha="center", va="center", fontsize=7,
+                fontweight="bold" if sure else "normal", color="white" if abs(x.value) > 0.65 else "black",
+            )  # fmt: skip
+    ax.set_xticks(range(len(attacks)), [a.replace("_", "\n") for a in attacks], fontsize=8)
+    ax.set_yticks(range(len(cells)), [m.replace("_", " ") for m in cells], fontsize=9)
+    ax.grid(False)
+    finish(ax, title)
+    ax.figure.colorbar(image, ax=ax, label=label, pad=0.01)
+    return ax.figure
+
+
+def _short(x: float) -> str:
+    return f"{x:.1f}" if np.isfinite(x) else ("-\u221e" if x < 0 else "\u221e")
+
+
+def strength_curves(
+    curves: Mapping[str, Mapping[str, Interval]],
+    title: str,
+    x: str,
+    y: str,
+    ax: Axes | None = None,
+    legend: bool = True,
+) -> Figure:
+    """One line per model over named strengths, 95 % intervals as bars, side by side."""
+    ax = ax or new_figure(width=8, height=3.6)[1]
+    names = list(dict.fromkeys(s for curve in curves.values() for s in curve))
+    for k, ((name, curve), (color, marker, line)) in enumerate(zip(curves.items(), _ARMS, strict=False)):
+        at = [names.index(s) + 0.08 * (k - (len(curves) - 1) / 2) for s in curve]
+        middle = np.array([v.value for v in curve.values()])
+        error = np.abs(np.array([[v.low, v.high] for v in curve.values()]).T - middle)
+        ax.errorbar(
+            at, middle, error, label=name, color=COLORS[color], marker=marker, linestyle=line, capsize=2, elinewidth=1,
+            markersize=5,
+        )  # fmt: skip
+    ax.set_xticks(range(len(names)), names)
+    finish(ax, title, x, y)
+    if legend:
+        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax.figure
+
+
+def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
+    """How large the changes of single weights are, in rounding steps: one outline per edit, on a logarithmic axis."""
+    ax = new_figure(width=8, height=3.2)[1]
+    bins = np.logspace(-6, 2, 60)
+    for (name, values), (color, _, line) in zip(ratios.items(), _ARMS, strict=False):
+        ax.hist(
+            np.clip(values, bins[0], bins[-1]), bins, weights=np.full(len(values), 1 / len(values)), histtype="step",
+            label=name, color=COLORS[color], linestyle=line, linewidth=1.6,
+        )  # fmt: skip
+    ax.axvline(0.5, color=COLORS["ink"], linewidth=0.8)
+    ax.set_xscale("log")
+    finish(ax, title, "change of one weight, in steps of 4-bit rounding (line: half a step)", "share", legend=True)
+    return ax.figure

@@ -1,0 +1,56 @@
+"""The look that all figures share."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# colour-blind safe (Okabe and Ito); one meaning each through the whole course
+COLORS = {
+    "target": "#D55E00",  # the concept that is studied or erased
+    "neighbour": "#0072B2",  # its neighbour, which must survive
+    "general": "#009E73",  # general knowledge
+    "control": "#8A8A8A",  # random vectors, shuffled labels, never-trained models
+    "accent": "#CC79A7",
+    "second": "#E69F00",
+    "ink": "#222222",
+}
+
+
+_STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+}
+
+
+def new_figure(
+    rows: int = 1, cols: int = 1, width: int | float = 8.0, height: int | float = 3.4, **kwargs
+) -> tuple[Figure, object]:
+    """`plt.subplots` in the course's style; width and height in inches of the whole figure."""
+    with plt.rc_context(_STYLE):
+        made = plt.subplots(rows, cols, figsize=(width, height), layout="constrained", **kwargs)
+        interactive = plt.isinteractive()
+    plt.rcParams["interactive"] = interactive  # a notebook's backend turns it on here; undone, later figures vanish
+    return made
+
+
+def finish(ax: Axes, title: str = "", x: str = "", y: str = "", legend: bool = False) -> Axes:
+    """Title (the claim, in words), axis labels (with units) and legend of one panel."""
+    ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    if legend:
+        ax.legend(frameon=False, fontsize=9)
+    return ax

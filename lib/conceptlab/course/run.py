@@ -1,0 +1,206 @@
+"""Run the course: execute notebooks with progress, build the site, refresh committed outputs.
+
+python -m conceptlab.course run [--only 01]      into build/
+python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
+python -m conceptlab.course student              copies without solutions into build/student/
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from . import notebook as nbfile
+from .headline import Headline, find_headline, refresh_table
+from .site import update_results, write_figures, write_index, write_page
+
+TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
+
+
+Progress = Callable[[int, int, float], None]  # cell i of n ended after some seconds
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One executed notebook."""
+
+    nb: NotebookNode  # with outputs, cleaned; up to the failing cell if there was one
+    minutes: float
+    headline: Headline | None
+    error: str | None  # the failing cell and the end of its traceback
+
+
+def execute(path: Path, progress: Progress | None = None, timeout: int = 1800) -> Execution:
+    """Run every code cell of a notebook in its own folder; an error ends the run, not the call.
+
+    `timeout` is the limit per cell in seconds.
+    """
+    nb = nbfile.read(path)
+    for cell in nbfile.code_cells(nb):
+        cell.outputs, cell.execution_count = [], None
+    client = NotebookClient(
+        nb,
+        timeout=timeout,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # else each kernel warns about local sockets
+        coalesce_streams=True,
+    )
+    start = time.perf_counter()
+    with client.setup_kernel():
+        error = _execute_cells(client, progress)
+    minutes = (time.perf_counter() - start) / 60
+    nb = nbfile.clean(nb)
+    outputs = [out for cell in nbfile.code_cells(nb) for out in cell.outputs]
+    return Execution(nb, minutes, find_headline(outputs), error)
+
+
+def _execute_cells(client: NotebookClient, progress: Progress | None) -> str | None:
+    """Run the cells one by one, reporting each code cell as it ends; describe the first failure."""
+    cells = [(i, c) for i, c in enumerate(client.nb.cells) if c.cell_type == "code"]
+    for k, (index, cell) in enumerate(cells, start=1):
+        start = time.perf_counter()
+        try:
+            client.execute_cell(cell, index)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+            return _describe(index, cell, failure)
+        if progress:
+            progress(k, len(cells), time.perf_counter() - start)
+    return None
+
+
+def _describe(index: int, cell: NotebookNode, failure: Exception) -> str:
+    """The cell that failed and the last lines of its traceback, without colours."""
+    source = "\n".join(f"    {line}" for line in cell.source.splitlines())
+    trace = re.sub(r"\x1b\[[0-9;]*m", "", str(failure)).strip().splitlines()[-TRACEBACK_LINES:]
+    trace = "\n".join(f"  {line}" for line in trace)
+    return f"cell {index} failed:\n{source}\n  ...\n{trace}"
+
+
+def run(root: Path, only: list[str], timeout: int) -> int:
+    """Execute notebooks into build/ and write the site; 1 if a notebook failed."""
+    build, site = root / "build", root / "build" / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    results, failures = {}, []
+    for path in find_notebooks(root, only):
+        done = execute(path, _printer(path.stem), timeout)
+        nbfile.write(done.nb, build / "notebooks" / path.name)
+        question = nbfile.title(done.nb)
+        write_page(done.nb, site / f"{path.stem}.html", question)
+        figure = write_figures(done.nb, build / "figures" / path.stem)
+        if figure:
+            shutil.copyfile(figure, site / f"{path.stem}.png")
+        results[path.stem] = {
+            "question": question,
+            "minutes": done.minutes,
+            "headline": asdict(done.headline) if done.headline else None,
+            "thumbnail": f"{path.stem}.png" if figure else None,
+            "error": done.error,
+        }
+        if done.error:
+            failures.append(path.stem)
+            print(f"{path.stem}: {done.error}", file=sys.stderr, flush=True)
+    names = {path.stem for path in find_notebooks(root, [])}
+    merged = update_results(build / "results.json", results, names)
+    write_index(merged, site, os.environ.get("CONCEPTLAB_PROFILE", "default"))
+    print(table(results))
+    print(f"Site: {(site / 'index.html').relative_to(root)}")
+    if failures:
+        print(f"Failed: {', '.join(failures)}", file=sys.stderr)
+    return int(bool(failures))
+
+
+def commit(root: Path, only: list[str], timeout: int) -> int:
+    """Execute notebooks and write their outputs back, and their headlines into the README's table.
+
+    A notebook with a problem stays as it was.
+    """
+    bad = 0
+    for path in find_notebooks(root, only):
+        done = execute(path, _printer(path.stem), timeout)
+        problem = done.error
+        if paths := nbfile.machine_paths(done.nb, root):
+            problem = problem or "names a folder of this machine:\n  " + "\n  ".join(paths)
+        if problem:
+            bad = 1
+            print(f"{path.stem}: not written. {problem}", file=sys.stderr, flush=True)
+        else:
+            nbfile.write(done.nb, path)
+            _refresh_readme(root / "README.md", path.stem, done.nb)
+            print(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)", flush=True)
+    return bad
+
+
+def _refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
+    found = find_headline(out for cell in nbfile.code_cells(nb) for out in cell.outputs)
+    if found and readme.exists():
+        readme.write_text(refresh_table(readme.read_text(), name, found))
+
+
+def student(root: Path, only: list[str]) -> int:
+    """Write copies without solutions and outputs to build/student/."""
+    for path in find_notebooks(root, only):
+        target = root / "build" / "student" / path.name
+        try:
+            nbfile.write(nbfile.student_copy(nbfile.read(path)), target)
+        except ValueError as error:
+            raise SystemExit(f"{path.name}: {error}") from None
+        print(f"{target.relative_to(root)}")
+    return 0
+
+
+def table(results: dict[str, dict]) -> str:
+    """Notebook, minutes, headline with interval and control, as aligned text."""
+    rows = [("notebook", "minutes", "headline (control)")]
+    for name, result in results.items():
+        shown = str(Headline(**result["headline"])) if result["headline"] else "-"
+        shown = "FAILED" if result["error"] else shown
+        rows.append((name, f"{result['minutes']:.1f}", shown))
+    width = max(len(row[0]) for row in rows)
+    lines = [f"{name:<{width}}  {minutes:>7}  {shown}" for name, minutes, shown in rows]
+    return "\n".join(["", lines[0], "-" * len(lines[0]), *lines[1:], ""])
+
+
+def find_notebooks(root: Path, only: list[str]) -> list[Path]:
+    """The course's notebooks in order, or those whose names begin with one of `only`."""
+    found = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
+    if not found:
+        raise SystemExit("No notebooks here: call this from the repository's root folder.")
+    chosen = [p for p in found if not only or p.stem.startswith(tuple(only))]
+    if not chosen:
+        names = ", ".join(p.stem for p in found)
+        raise SystemExit(f"No notebook begins with {' or '.join(only)}. There are: {names}")
+    return chosen
+
+
+def _printer(name: str) -> Progress:
+    def show(i: int, n: int, seconds: float) -> None:
+        print(f"{name}  cell {i}/{n}  {seconds:.1f} s", flush=True)
+
+    return show
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
+    parser.add_argument("verb", choices=["run", "commit", "student"])
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 01 04")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds allowed per cell")
+    args = parser.parse_args(argv)
+    root = args.root.resolve()
+    if args.verb == "student":
+        return student(root, args.only)
+    return {"run": run, "commit": commit}[args.verb](root, args.only, args.timeout)

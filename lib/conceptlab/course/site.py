@@ -1,0 +1,180 @@
+"""The course as a static site that opens from disk without a network: no script, no CDN."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html import escape
+from pathlib import Path
+
+from jinja2 import Template
+from latex2mathml.converter import convert as latex_to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
+
+from .headline import Headline
+from .notebook import code_cells, tags
+
+# JupyterLab's look without its scripts; solutions folded; a figure's alternative text kept.
+PAGE = """{%- extends 'lab/index.html.j2' -%}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block extra_css %}<style>
+body { max-width: 62rem; margin: 0 auto; }
+details.solution > summary { cursor: pointer; padding: 0.3em 0.6em; color: #555; }
+math[display="block"] { margin: 0.8em 0; overflow-x: auto; }
+.jp-RenderedImage img { max-width: 100%; height: auto; }
+nav.course { padding: 0.8rem 1rem; font-family: system-ui, sans-serif; }
+</style>{% endblock %}
+{% block body_header %}{{ super() }}<nav class="course"><a href="index.html">Course</a></nav>
+{% endblock %}
+{% block input %}{% if cell.metadata.get('jupyter', {}).get('source_hidden') %}
+<details class="solution"><summary>Show the solution</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}{% endblock %}
+{% block data_png scoped %}
+{%- set width = output | get_metadata('width', 'image/png') -%}
+<div class="jp-RenderedImage jp-OutputArea-output">
+<img src="data:image/png;base64,{{ output.data['image/png'] | escape_html }}"
+ alt="{{ output | get_metadata('alt', 'image/png') or 'Figure drawn by the code above' }}"
+ {% if width is not none %}width="{{ width }}"{% endif %}></div>
+{% endblock %}
+"""
+
+
+INDEX = Template(
+    """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Concept Lab</title>
+<style>
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+main { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr)); gap: 1.2rem; margin-top: 1.2rem; }
+a.card { display: flex; flex-direction: column; color: inherit; text-decoration: none;
+  border: 1px solid #8886; border-radius: 8px; overflow: hidden; }
+a.card:hover, a.card:focus { border-color: #36c; }
+a.card img, a.card .blank { width: 100%; height: 12rem; object-fit: contain; background: #fff; }
+a.card div.text { padding: 0.8rem 1rem; }
+h2 { font-size: 1.05rem; margin: 0 0 0.3rem; } p { margin: 0.3rem 0; }
+.small { font-size: 0.85rem; opacity: 0.8; } .failed { color: #c22; }
+</style></head><body>
+<h1>Concept Lab</h1>
+<p>What a language model knows, where it is stored, and whether it can be erased.
+Profile <b>{{ profile }}</b>. Numbers are from the last run of each notebook.</p>
+<main>
+{%- for c in cards %}
+<a class="card" href="{{ c.page }}">
+{%- if c.thumbnail %}<img src="{{ c.thumbnail }}" alt="Figure from {{ c.name }}">
+{%- else %}<div class="blank"></div>{% endif %}
+<div class="text"><p class="small">{{ c.name }}</p><h2>{{ c.question }}</h2>
+{%- if c.headline %}<p>{{ c.headline }}</p>{% endif %}
+<p class="small">{{ "%.1f" | format(c.minutes) }} min
+{%- if c.error %} <span class="failed">stopped at an error</span>{% endif %}</p>
+</div></a>
+{%- endfor %}
+</main></body></html>
+""",
+    autoescape=True,
+)
+
+
+# Anything that a page would fetch from elsewhere when opened (links to click are fine).
+EXTERNAL = re.compile(
+    r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|(?:@import\s+|import\s*\(\s*)["'](https?://[^"']+)|url\(\s*["']?(https?://[^"')]+)""",
+    re.I,
+)
+
+
+class MathMLRenderer(IPythonRenderer):
+    """Markdown whose formulas become MathML, and whose links lead to the site's pages."""
+
+    def block_math(self, body: str) -> str:
+        return mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        return mathml(body, "inline")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        return super().link(text, re.sub(r"^([\w./-]+)\.ipynb(?=$|#)", r"\1.html", url), title)
+
+
+class OfflineHTMLExporter(HTMLExporter):
+    """nbconvert's page without anything that comes from a network."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.raw_template = PAGE
+
+    def default_filters(self):
+        yield from super().default_filters()
+        yield (
+            "markdown2html",
+            lambda source: MarkdownWithMath(renderer=MathMLRenderer(escape=False)).render(source),
+        )
+
+
+def mathml(latex: str, display: str) -> str:
+    """A formula as MathML; its source as code where the converter cannot read it."""
+    try:
+        return latex_to_mathml(latex.strip(), display=display)
+    except Exception:  # the converter raises many kinds; the page must stay readable
+        return f"<code>{escape(latex.strip())}</code>"
+
+
+def write_page(nb: NotebookNode, path: Path, heading: str) -> None:
+    """Write a notebook as one self-contained HTML file.
+
+    Raises ValueError if the page would fetch something from the network.
+    """
+    resources = {"metadata": {"name": heading}}
+    html, _ = OfflineHTMLExporter().from_notebook_node(nb, resources=resources)
+    if found := external_resources(html):
+        raise ValueError(f"{path.name} would load from the network: {', '.join(found)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(html, encoding="utf-8")
+
+
+def external_resources(html: str) -> list[str]:
+    """What the page would load from elsewhere."""
+    return [next(filter(None, match.groups())) for match in EXTERNAL.finditer(html)]
+
+
+def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
+    """Write every PNG output as NN.png; return the thumbnail: first tagged `headline`, or first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        old.unlink()
+    figures = []
+    for cell in code_cells(nb):
+        for output in cell.outputs:
+            if png := output.get("data", {}).get("image/png"):
+                figures.append(("headline" in tags(cell), folder / f"{len(figures):02d}.png"))
+                figures[-1][1].write_bytes(base64.b64decode(png))
+    tagged = [path for chosen, path in figures if chosen]
+    return next(iter(tagged or [path for _, path in figures]), None)
+
+
+def write_index(results: dict[str, dict], site: Path, profile: str) -> None:
+    """Write index.html: one card per notebook that has run."""
+    cards = []
+    for name, result in sorted(results.items()):
+        shown = Headline(**result["headline"]) if result["headline"] else ""
+        cards.append({**result, "name": name, "page": f"{name}.html", "headline": str(shown)})
+    (site / "index.html").write_text(INDEX.render(cards=cards, profile=profile), encoding="utf-8")
+
+
+def update_results(path: Path, new: dict[str, dict], names: set[str]) -> dict[str, dict]:
+    """Merge this run's results with the earlier ones of notebooks that still exist."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    merged = {k: v for k, v in {**old, **new}.items() if k in names}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(merged, indent=1), encoding="utf-8")
+    return merged

@@ -1,0 +1,127 @@
+"""Widgets: each is a control beside a figure that a function of `plots` also draws without it."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from ..autointerp import FeatureLabel, Firings, hit_lines, search_labels
+from ..concept_vectors import Atlas, search
+from ..core import ConceptLabError
+from ..data import Harvest
+from ..models import LanguageModel, project
+from ..sae import SAE
+from .plots.concept_vectors import word_bars
+from .plots.dashboard import feature_dashboard
+from .plots.sae import Context
+
+
+def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas | None = None) -> Figure:
+    """The `n` best vector ends for some words as a figure: the widget's picture, and the static one beside it."""
+    found = search(lm, words, n, atlas)
+    title = f"{lm.name}: vectors that promote " + ", ".join(words[:4]) + (", ..." if len(words) > 4 else "")
+    return word_bars([v.name for v in found], [v.score for v in found], [v.tokens[:8] for v in found], title)
+
+
+def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, guitar") -> ipywidgets.VBox:
+    """A search box over the atlas: type words, separated by commas, and press Enter."""
+    box = ipywidgets.Text(words, description="words", continuous_update=False)
+    count = ipywidgets.IntSlider(8, 1, 20, description="vectors", continuous_update=False)
+    image, message = ipywidgets.Image(format="png"), ipywidgets.HTML()
+
+    def show(_change=None) -> None:
+        try:
+            figure = search_figure(lm, [w.strip() for w in box.value.split(",") if w.strip()], count.value, atlas)
+        except ConceptLabError as error:
+            message.value = str(error)
+            return
+        message.value, image.value = "", png(figure)
+
+    box.observe(show, "value")
+    count.observe(show, "value")
+    show()
+    return ipywidgets.VBox([ipywidgets.HBox([box, count]), message, image])
+
+
+def top_contexts(
+    lm: LanguageModel, found: Harvest, firings: Firings, feature: int, n: int = 8, before: int = 14, after: int = 3
+) -> list[Context]:
+    """The `n` strongest firings of a feature, each from another text: tokens around it and the activations there."""
+    token, value = firings.of(feature)
+    docs, column = found.docs(), firings.dense(feature)
+    lines, seen = [], set()
+    for i in token[value.argsort(descending=True, stable=True)].tolist():
+        if int(docs[i]) in seen or len(lines) == n:
+            continue
+        seen.add(int(docs[i]))
+        window = [w for w in range(max(0, i - before), min(i + after + 1, found.n_tokens)) if docs[w] == docs[i]]
+        ids = found.rows.ids[found.row[window], found.pos[window]]
+        lines.append((lm.words(ids), column[window].tolist(), f"{float(column[i]):.1f}"))
+    return lines
+
+
+def feature_figure(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int, n: int = 8) -> Figure:
+    """Dashboard of one feature from its firings on a harvest. Raises ConceptLabError for one that never fires."""
+    token, value = firings.of(feature)
+    if not len(token):
+        raise ConceptLabError(f"Feature {feature} fires on none of the {found.n_tokens:,} tokens; choose a live one.")
+    written = project(lm, sae.residual_directions(lm)[feature : feature + 1], k=5)
+    ids = torch.cat([written.top_ids[0], written.bottom_ids[0].flip(0)])
+    effects = torch.cat([written.top_values[0], written.bottom_values[0].flip(0)])
+    tokens = list(zip(lm.words(ids), effects.tolist(), strict=True))
+    rates = firings.rates()
+    title = f"Feature {feature} of layer {sae.cfg.hook_layer}: fires on {float(rates[feature]):.2%} of the tokens"
+    contexts = top_contexts(lm, found, firings, feature, n)
+    return feature_dashboard(title, contexts, value.numpy(), float(rates[feature]), rates.numpy(), tokens)
+
+
+def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int = 0) -> ipywidgets.VBox:
+    """Dashboards on demand: type a feature's number. Draws what `feature_figure` draws."""
+    box = ipywidgets.BoundedIntText(feature, 0, len(firings) - 1, description="feature")
+    image, message = ipywidgets.Image(format="png"), ipywidgets.HTML()
+
+    def show(_change=None) -> None:
+        try:
+            figure = feature_figure(lm, sae, found, firings, box.value)
+        except ConceptLabError as error:
+            message.value = str(error)
+            return
+        message.value, image.value = "", png(figure)
+
+    box.observe(show, "value")
+    show()
+    return ipywidgets.VBox([box, message, image])
+
+
+def label_widget(records: Sequence[FeatureLabel], words: str = "river, water") -> ipywidgets.VBox:
+    """A search box over labels: type words, separated by commas. Shows what `hit_lines` prints."""
+    box = ipywidgets.Text(words, description="words", continuous_update=False)
+    only = ipywidgets.Checkbox(False, description="explained only")
+    shown = ipywidgets.HTML()
+
+    def show(_change=None) -> None:
+        try:
+            hits = search_labels(box.value.split(","), records, explained_only=only.value)
+            text = hit_lines(hits) if hits else "No label has to do with these words."
+        except ConceptLabError as error:
+            text = str(error)
+        shown.value = f"<pre>{html.escape(text)}</pre>"
+
+    box.observe(show, "value")
+    only.observe(show, "value")
+    show()
+    return ipywidgets.VBox([ipywidgets.HBox([box, only]), shown])
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG; it is closed afterwards, so that a notebook does not show it a second time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,63 @@
+"""Text, questions, concepts, token rows, selections, leak checks, activations on disk."""
+
+from .activations import Harvest, harvest, shuffled_batches
+from .concepts import Concept, general_questions, list_concepts, load_concept
+from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles
+from .fiction import Fiction, load_fiction
+from .leaks import check_no_answers, leaked, other_facts
+from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
+from .rows import TokenRows, row_batches, text_rows, token_rows
+from .selections import (
+    COURSE_CONCEPTS,
+    MIXTURE,
+    evidence_texts,
+    held_out_passages,
+    label_texts,
+    mixture,
+    other_texts,
+    unrelated_texts,
+)
+from .subjects import Subject, attack_data, subject_of, translatable, translated
+
+__all__ = [
+    "Article",
+    "COURSE_CONCEPTS",
+    "Concept",
+    "ENWIK8",
+    "EVALS",
+    "FEW_SHOT",
+    "Fiction",
+    "Harvest",
+    "MIXTURE",
+    "Question",
+    "Subject",
+    "TokenRows",
+    "VITAL",
+    "attack_data",
+    "check_no_answers",
+    "evidence_texts",
+    "fact_texts",
+    "few_shot_prompt",
+    "general_questions",
+    "harvest",
+    "held_out_passages",
+    "label_texts",
+    "leaked",
+    "list_concepts",
+    "load_concept",
+    "load_fiction",
+    "mixture",
+    "mmlu_items",
+    "other_facts",
+    "other_texts",
+    "question_stem",
+    "row_batches",
+    "shuffled_batches",
+    "subject_of",
+    "text_rows",
+    "token_rows",
+    "translatable",
+    "translated",
+    "unrelated_texts",
+    "vital_articles",
+]

@@ -1,0 +1,151 @@
+"""Numbers per question of every cell, kept on disk, and what they say over all concepts together.
+
+An interval over the twenty questions of one concept is wide. The numbers of several concepts are put together (each
+question counts once), the same questions for every method, so that methods can be compared question by question.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..attacks import MEASURES, AttackResult, Cost, Hits, Setting, floor_of, per_question
+from ..core import Interval, atomic_path, bootstrap, paired_bootstrap, recovered_share, share_difference
+from ..evaluation import QuestionScores
+
+DIRECT = "direct"  # the attack that asks plainly
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one cell found, per question; the lists run over strengths, inside over questions."""
+
+    labels: list[str]
+    values: list[list[float]]
+    floors: list[list[float]] = field(default_factory=list)  # guessing, where the numbers are no margins
+    asked: list[int] | None = None  # which of the concept's questions; None: all
+
+    def ceiling(self) -> AttackResult:
+        """As the result of an attack, for `summarise`."""
+        values = tuple(Hits(torch.tensor(row)) for row in self.values)
+        return AttackResult(tuple(range(len(values))), values, (), Cost(0, 0, 0.0))
+
+
+class Records:
+    """Records by (concept, method, attack) of one seed, in a JSON file that is written after every cell.
+
+    Those of other seeds in the file are kept. `resume=False`: what the file holds belongs to a finished run.
+    """
+
+    def __init__(self, path: Path, seed: int = 0, resume: bool = True):
+        self.path, self.seed, self.found = path, str(seed), {}
+        if resume and path.exists():
+            raw = json.loads(path.read_text())
+            self.found = {tuple(key.split("|")): Record(**record) for key, record in raw.items()}
+
+    def get(self, concept: str, method: str, attack: str) -> Record | None:
+        return self.found.get((concept, method, attack, self.seed))
+
+    def add(self, concept: str, method: str, attack: str, record: Record) -> None:
+        self.found[concept, method, attack, self.seed] = record
+        rows = ",\n".join(json.dumps({"|".join(k): asdict(r)})[1:-1] for k, r in self.found.items())
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("{" + rows + "}\n")
+
+
+def record_of(name: str, result: AttackResult, setting: Setting) -> Record:
+    """The numbers of one attack's result, to four decimals."""
+    measure = MEASURES.get(name, "margin")
+    floors = [floor_of(name, result, i) for i in range(len(result.values))]
+    values = [_rounded(per_question(value, measure)) for value in result.values]
+    asked = None
+    if len(values[0]) != len(setting.questions):
+        ids = {e.id for e in result.transcript}
+        asked = [i for i, q in enumerate(setting.questions) if q.id in ids]
+    labels = [*result.labels] if result.labels else [str(step) for step in result.steps]
+    return Record(labels, values, [_rounded(x) for x in floors if x is not None], asked)
+
+
+def direct_record(scores: QuestionScores) -> Record:
+    """Margins and right answers (1 or 0) of the questions asked plainly."""
+    return Record(["margin", "correct"], [_rounded(scores.margin), _rounded(scores.correct.float())])
+
+
+def _rounded(values: Tensor) -> list[float]:
+    return [round(float(x), 4) for x in values]
+
+
+# ---- over all concepts ------------------------------------------------------------------------------------
+def pooled(
+    records: Records, concepts: Sequence[str], method: str, attack: str, against: str = "pisces", guess: float = 0.25
+) -> dict[str, dict[str, Interval]]:
+    """label -> metric -> number, over the questions of those concepts that have the cell (and the method's direct one).
+
+    `share`, `kept` or `below_ceiling` as in `summarise`; `minus_<against>`: share or kept minus that of another method,
+    on the same questions; `n_concepts`. Of the attack "direct": the accuracy `kept` above guessing, the `margin_kept`,
+    and the margin `lost`, in nats.
+    """
+    rows = [_columns(records, c, method, attack, guess) for c in concepts]
+    others = [_columns(records, c, against, attack, guess) for c in concepts]
+    found = {}
+    for label in dict.fromkeys(key for row in rows for key in row):
+        chosen = [i for i, row in enumerate(rows) if label in row]
+        mine = _joined(rows[i][label] for i in chosen)
+        counted = attack == DIRECT or bool(records.get(concepts[chosen[0]], method, attack).floors)
+        name = "margin_kept" if label == "margin" else "kept" if counted else "share"
+        found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))} | _numbers(name, mine)
+        if attack != DIRECT and method != "original" and not counted:
+            tops = [records.get(concepts[i], "original", attack) for i in chosen]
+            if all(top is not None and label in top.labels for top in tops):
+                ceiling = torch.cat([torch.tensor(top.values[top.labels.index(label)]) for top in tops])
+                found[label]["below_ceiling"] = paired_bootstrap(ceiling, mine[2])
+        both = [i for i in chosen if label in others[i]]
+        if method not in (against, "original") and both and name in found[label]:
+            pair = [_joined(source[i][label] for i in both) for source in (rows, others)]
+            difference = share_difference(*pair)
+            if difference is not None:
+                found[label][f"minus_{against}"] = difference
+    return found
+
+
+def _columns(records: Records, concept: str, method: str, attack: str, guess: float) -> dict[str, tuple]:
+    """label -> (top, bottom, value) per question of one concept."""
+    mine, top = records.get(concept, method, attack), records.get(concept, "original", attack)
+    before, after = (records.get(concept, m, DIRECT) for m in ("original", method))
+    if mine is None or before is None or after is None:
+        return {}
+    if attack == DIRECT:
+        original, now = (torch.tensor(r.values) for r in (before, mine))
+        bottoms = torch.zeros_like(now[0]), torch.full_like(now[1], guess)
+        return dict(zip(mine.labels, zip(original, bottoms, now, strict=True), strict=True))
+    found = {}
+    for i, (label, values) in enumerate(zip(mine.labels, mine.values, strict=True)):
+        if mine.floors:
+            if top is not None and label in top.labels:
+                columns = (top.values[top.labels.index(label)], mine.floors[i], values)
+                found[label] = tuple(torch.tensor(x) for x in columns)
+            continue
+        asked = range(len(values)) if mine.asked is None else mine.asked
+        found[label] = tuple(torch.tensor([r[j] for j in asked]) for r in (before.values[0], after.values[0]))
+        found[label] += (torch.tensor(values),)
+    return found
+
+
+def _joined(rows: Iterable[tuple]) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+
+
+def _numbers(name: str, columns: tuple[Tensor, Tensor, Tensor]) -> dict[str, Interval]:
+    """The value, and its place between bottom and top under the name `share`, `kept` or `margin_kept`."""
+    top, bottom, value = columns
+    found = {"value": bootstrap(value)}
+    if name == "margin_kept":
+        found["lost"] = paired_bootstrap(top, value)
+    if float((top - bottom).mean()) > 0:
+        found[name] = recovered_share(top, bottom, value)
+    return found

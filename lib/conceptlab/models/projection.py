@@ -1,0 +1,103 @@
+"""Vocabulary projection: which tokens does a direction of the residual stream promote, and which does it suppress?
+
+A direction `v` adds `v @ (gain * W_U).T` to the logits, up to the positive scale of the final norm (the logit lens;
+Geva et al. 2022 for value vectors). Both ends are kept: a gated neuron may be negative, and then writes `-v`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..core import ConceptLabError, atomic_path, cache_dir, largest
+from .language_model import LanguageModel
+
+_CHUNK = 256  # vectors per matrix product: 50 MB of logits for SmolLM2, 270 MB for Gemma
+
+
+@dataclass(frozen=True)
+class TopTokens:
+    """The `k` most promoted and most suppressed tokens of each vector, strongest first."""
+
+    top_ids: Int[Tensor, "n k"]
+    top_values: Float[Tensor, "n k"]  # logit contributions per unit of the vector
+    bottom_ids: Int[Tensor, "n k"]
+    bottom_values: Float[Tensor, "n k"]
+
+    def __getitem__(self, index) -> TopTokens:
+        return TopTokens(*(getattr(self, f)[index] for f in self.__dataclass_fields__))
+
+    def signed_ids(self) -> Int[Tensor, "n 2 k"]:
+        """Ids of both ends: index 0 what `+v` promotes, index 1 what `-v` promotes."""
+        return torch.stack([self.top_ids, self.bottom_ids], dim=1)
+
+
+@torch.no_grad()
+def project(
+    lm: LanguageModel,
+    vectors: Float[Tensor, "n d_model"],
+    k: int = 50,
+    vocab_ids: Int[Tensor, " m"] | None = None,
+    cache: bool = True,
+) -> TopTokens:
+    """Top and bottom `k` tokens of every vector.
+
+    `vocab_ids` restricts the projection to some tokens (say so where you show it). Results of more than 1,000
+    vectors are kept on disk under a hash of vectors, unembedding, subset and k. Extra memory: one chunk of logits.
+    Raises ConceptLabError when k exceeds the vocabulary or a token id is out of range.
+    """
+    rows, folded = lm.unembedding_rows(), vectors.to(lm.device) * lm.final_gain()
+    if vocab_ids is not None:
+        if not len(vocab_ids):
+            raise ConceptLabError("vocab_ids is empty; give at least one token to project on.")
+        if int(vocab_ids.min()) < 0 or int(vocab_ids.max()) >= lm.d_vocab:
+            raise ConceptLabError(f"vocab_ids must lie in 0 to {lm.d_vocab - 1} for {lm.name}.")
+        rows = rows[vocab_ids.to(rows.device)]
+    if not 1 <= k <= len(rows):
+        raise ConceptLabError(f"k must lie in 1 to {len(rows)}, the number of tokens that are projected on; got {k}.")
+    path = _cache_path(folded, rows, k) if cache and len(vectors) > 1000 else None
+    if path is not None and path.exists():
+        found = load_file(path)
+    else:
+        found = _project(folded, rows, k)
+        if path is not None:
+            with atomic_path(path) as temporary:
+                save_file(found, temporary)
+    result = TopTokens(**{name: found[name] for name in TopTokens.__dataclass_fields__})
+    if vocab_ids is None:
+        return result
+    names = vocab_ids.cpu()
+    return TopTokens(names[result.top_ids], result.top_values, names[result.bottom_ids], result.bottom_values)
+
+
+def _project(folded: Tensor, rows: Tensor, k: int) -> dict[str, Tensor]:
+    n, parts = len(folded), {name: [] for name in TopTokens.__dataclass_fields__}
+    buffer = torch.empty(min(n, _CHUNK), len(rows), device=rows.device, dtype=rows.dtype)  # reused: no page faults
+    for i in range(0, n, _CHUNK):
+        chunk = folded[i : i + _CHUNK].to(rows.dtype)
+        logits = torch.mm(chunk, rows.T, out=buffer[: len(chunk)])
+        for end in ("top", "bottom"):
+            values, ids = largest(logits, k, smallest=end == "bottom")
+            order = values.argsort(dim=1, descending=end == "top")
+            parts[f"{end}_ids"].append(ids.gather(1, order).cpu())
+            parts[f"{end}_values"].append(values.gather(1, order).cpu())
+    return {name: torch.cat(found).contiguous() for name, found in parts.items()}
+
+
+def _cache_path(folded: Tensor, rows: Tensor, k: int):
+    digest = hashlib.sha256(f"projection 1 {k} {tuple(folded.shape)} {tuple(rows.shape)} {rows.dtype}".encode())
+    for tensor in (folded, rows):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return cache_dir() / "projection" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def logit_effect(
+    lm: LanguageModel, vectors: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " m"]
+) -> Float[Tensor, "n m"]:
+    """Logit contribution of each vector to each of a few tokens, without touching the rest of the vocabulary."""
+    return (vectors * lm.final_gain()) @ lm.unembedding_rows()[token_ids.to(lm.device)].T

@@ -1,0 +1,1 @@
+"""Files of dictionaries: formats in and out."""

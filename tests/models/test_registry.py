@@ -1,0 +1,121 @@
+"""The one-off conversion of a packaged GGUF file: complete, or not there at all."""
+
+import json
+import zipfile
+
+import pytest
+
+from conceptlab.core import ConceptLabError, Package, cache_dir
+from conceptlab.core import files as cache
+from conceptlab.models import PACKAGED, packaged_checkpoint
+from conceptlab.models import registry as checkpoints
+from conceptlab.models.registry import PackagedModel, known_models
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """A "GGUF file" split over two packages that already lie in an empty cache; the conversion is replaced."""
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
+    folder = cache_dir() / "packages"
+    folder.mkdir()
+    packages = []
+    for i, part in enumerate((b"first half, ", b"second half")):
+        path = folder / f"part{i}-1.0-py3-none-any.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data/model.gguf", part)
+        packages.append(Package(f"part{i}==1.0", path.name, cache.sha256(path), path.stat().st_size))
+    whole = tmp_path / "whole"
+    whole.write_bytes(b"first half, second half")
+    model = PackagedModel(tuple(packages), ("data/model.gguf",) * 2, cache.sha256(whole), 1000, "a test")
+    monkeypatch.setitem(PACKAGED, "fake-model", model)
+    monkeypatch.setattr(checkpoints, "_convert", _write_weights)
+    return model
+
+
+def _write_weights(gguf, folder):
+    (folder / "model.safetensors").write_bytes(gguf.read_bytes())
+
+
+def models_left():
+    folder = cache_dir() / "models"
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_parts_are_joined_in_order_and_provenance_is_kept(fake):
+    folder = packaged_checkpoint("fake-model")
+    assert (folder / "model.safetensors").read_bytes() == b"first half, second half"
+    assert json.loads((folder / "conceptlab.json").read_text()) == {
+        "name": "fake-model", "base": "a test", "packages": ["part0==1.0", "part1==1.0"], "gguf_sha256": fake.sha256,
+    }  # fmt: skip
+    assert models_left() == ["fake-model"]  # the joined GGUF file is gone
+
+
+def test_the_second_call_converts_nothing(fake, monkeypatch):
+    first = packaged_checkpoint("fake-model")
+    monkeypatch.setattr(checkpoints, "_convert", lambda *_: pytest.fail("converted again"))
+    assert packaged_checkpoint("fake-model") == first
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_conversion_leaves_nothing_and_the_next_call_works(fake, monkeypatch, stop):
+    def half(gguf, folder):
+        _write_weights(gguf, folder)
+        raise stop
+
+    monkeypatch.setattr(checkpoints, "_convert", half)
+    with pytest.raises(stop):
+        packaged_checkpoint("fake-model")
+    assert models_left() == []
+    monkeypatch.setattr(checkpoints, "_convert", _write_weights)
+    assert (packaged_checkpoint("fake-model") / "conceptlab.json").exists()
+
+
+def test_a_folder_without_its_provenance_is_converted_again(fake):
+    folder = packaged_checkpoint("fake-model")
+    (folder / "conceptlab.json").unlink()  # as if an older version had been interrupted
+    (folder / "model.safetensors").write_bytes(b"half")
+    assert (packaged_checkpoint("fake-model") / "model.safetensors").read_bytes() == b"first half, second half"
+
+
+def test_a_joined_file_with_the_wrong_checksum(fake, monkeypatch):
+    wrong = PackagedModel(fake.packages, fake.members, "0" * 64, 1000, "a test")
+    monkeypatch.setitem(PACKAGED, "fake-model", wrong)
+    with pytest.raises(ConceptLabError, match="fake-model.gguf has the checksum .*, expected 000000000000"):
+        packaged_checkpoint("fake-model")
+    assert models_left() == []
+
+
+def test_no_space_for_the_conversion(fake, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: cache.shutil._ntuple_diskusage(0, 0, 500))
+    with pytest.raises(ConceptLabError, match="Converting fake-model needs"):
+        packaged_checkpoint("fake-model")
+    assert models_left() == []
+
+
+def test_a_disk_that_fills_up_during_the_conversion(fake, monkeypatch):
+    def full(gguf, folder):
+        _write_weights(gguf, folder)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_convert", full)
+    with pytest.raises(ConceptLabError, match="No space left on the disk"):
+        packaged_checkpoint("fake-model")
+    assert models_left() == []
+
+
+def test_registry():
+    assert known_models()[:2] == ["smollm2-135m", "gemma3-270m"]
+    for model in PACKAGED.values():
+        assert len(model.packages) == len(model.members)
+        assert all(len(digest) == 64 for digest in (model.sha256, *(p.sha256 for p in model.packages)))
+        assert all("==" in p.requirement for p in model.packages)
+
+
+def test_quiet_transformers_puts_everything_back():
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with pytest.raises(ValueError), checkpoints.quiet_transformers():
+        assert not logging.is_progress_bar_enabled()
+        raise ValueError
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

@@ -1,0 +1,76 @@
+"""The rooms of the library: nothing points upward, rooms talk through their `__init__`, one room knows transformers."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+LIBRARY = Path(__file__).resolve().parents[1] / "lib" / "conceptlab"
+# Rooms of one floor do not import each other.
+FLOORS = (
+    {"core"}, {"models"}, {"data"}, {"edits"}, {"evaluation"}, {"concept_vectors", "sae", "autointerp"}, {"erasure"},
+    {"attacks", "dissection", "specialisation", "directions", "early_exit"}, {"experiments", "course"}, {"cli"},
+)  # fmt: skip
+FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
+SAME_FLOOR = {("autointerp", "sae")}  # labels are given to features of a dictionary
+MODULES = sorted(LIBRARY.rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[int, str, list[str]]]:
+    """(line, absolute module, names) of every import of the library in a module, lazy ones included."""
+    here = ["conceptlab", *path.relative_to(LIBRARY).with_suffix("").parts]
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            if module.split(".")[0] == "conceptlab":
+                found.append((node.lineno, module, [alias.name for alias in node.names]))
+        elif isinstance(node, ast.Import):
+            found += [(node.lineno, a.name, []) for a in node.names if a.name.split(".")[0] == "conceptlab"]
+    return found
+
+
+def crossings(path: Path):
+    """(line, own room, other room, whether through its `__init__`) of the imports that leave the room."""
+    own = path.relative_to(LIBRARY).parts[0].removesuffix(".py")
+    for line, module, names in imports(path):
+        parts = module.split(".")
+        for other in [parts[1]] if len(parts) > 1 else names:
+            if other != own:
+                yield line, own, other, len(parts) == 2
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(LIBRARY)))
+def test_imports_go_down_and_through_the_door(path):
+    if path.parent == LIBRARY:
+        assert path.name == "__init__.py" and not imports(path)
+        return
+    wrong = []
+    for line, own, other, door in crossings(path):
+        if FLOOR[other] >= FLOOR[own] and (own, other) not in SAME_FLOOR:
+            wrong.append(f"line {line}: {own} imports {other}, which is not below it")
+        if not door:
+            wrong.append(f"line {line}: import from conceptlab.{other}, not from a module inside it")
+    assert not wrong, "; ".join(wrong)
+
+
+def test_every_room_has_a_floor():
+    rooms = {p.name for p in LIBRARY.iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert rooms <= FLOOR.keys()
+
+
+def test_only_models_touches_transformers():
+    for path in MODULES:
+        if path.relative_to(LIBRARY).parts[0] != "models":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"^\s*(from|import) (transformers|transformer_lens)", text, re.M), path
+            assert not re.search(r"\blm\.hf\b|\.lm\.hf\b", text), path
+
+
+def test_no_test_imports_a_test():
+    for path in Path(__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                assert not node.module.split(".")[-1].startswith("test_"), path
