@@ -2,7 +2,7 @@
 
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, general_questions, list_concepts, load_concept
-from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles
+from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
 from .fiction import Fiction, load_fiction
 from .leaks import check_no_answers, leaked, other_facts
 from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
@@ -10,7 +10,9 @@ from .rows import TokenRows, row_batches, text_rows, token_rows
 from .selections import (
     COURSE_CONCEPTS,
     MIXTURE,
+    course_texts,
     evidence_texts,
+    held_out_leads,
     held_out_passages,
     label_texts,
     mixture,
@@ -35,11 +37,13 @@ __all__ = [
     "VITAL",
     "attack_data",
     "check_no_answers",
+    "course_texts",
     "evidence_texts",
     "fact_texts",
     "few_shot_prompt",
     "general_questions",
     "harvest",
+    "held_out_leads",
     "held_out_passages",
     "label_texts",
     "leaked",
@@ -60,4 +64,5 @@ __all__ = [
     "translated",
     "unrelated_texts",
     "vital_articles",
+    "web_passages",
 ]

@@ -1,7 +1,7 @@
 """Erasing a concept from the weights."""
 
 from .controls import random_decoder_edit, random_feature_edit
-from .embedding import embedding_edit
+from .embedding import EmberConfig, embedding_edit
 from .finetuning.eraser import EraserConfig, finetuned_eraser, forget_and_keep, npo_loss
 from .pisces.attribution import Cost, attribute
 from .pisces.candidates import candidates
@@ -28,6 +28,7 @@ from .zeroed import needle_edit, needle_vectors
 __all__ = [
     "Cost",
     "Dictionaries",
+    "EmberConfig",
     "EraserConfig",
     "Erasure",
     "ErasureConfig",

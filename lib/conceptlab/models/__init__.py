@@ -1,5 +1,6 @@
 """Language models: loading, sites, options, generation, projection, losses. The only room that knows transformers."""
 
+from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
 from .language_model import LanguageModel, load_model
 from .losses import next_token_loss, sequence_logprobs
@@ -18,6 +19,7 @@ __all__ = [
     "branch_states",
     "chat_rows",
     "encoder_from_folder",
+    "fingerprint",
     "greedy",
     "load_model",
     "logit_effect",

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import ConceptLabError
+from .fingerprint import fingerprint
 from .registry import HUB, PACKAGED, from_folder_or_hub, known_models, packaged_checkpoint, quiet_transformers
 from .sites import Hooked, as_long, norm_gain
 
@@ -31,6 +32,7 @@ class LanguageModel(Hooked):
     def __init__(self, name: str, hf: nn.Module, tokenizer, path: str):
         self.name, self.hf, self.tokenizer, self.path = name, hf.eval(), tokenizer, path
         self._decoder = hf.get_decoder()
+        self._printed: tuple | None = None  # the state of the weights at the last fingerprint, and what it was
         self._blocks = getattr(self._decoder, "layers", None)
         if not self._blocks or not hasattr(getattr(self._blocks[0], "mlp", None), "down_proj"):
             raise ConceptLabError(
@@ -103,6 +105,20 @@ class LanguageModel(Hooked):
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by its name in transformers; shared ones (tied embeddings) once, under the embedding's."""
         return dict(self.hf.named_parameters())
+
+    def fingerprint(self) -> str:
+        """Which weights these are now: 16 hexadecimal digits, others inside an edit, the same again after it.
+
+        Keys every cache, harvest, edit and table; no name or path enters. Computed once per state of the weights
+        (0.1 s for 135 M of them on a CPU), known again by the version counters that torch keeps.
+        """
+        weights = {name: p for name, p in self.parameters().items()}
+        if not self.is_tied:
+            weights["unembedding"] = self.hf.get_output_embeddings().weight
+        state = tuple((p.data_ptr(), p._version) for p in weights.values())
+        if self._printed is None or self._printed[0] != state:
+            self._printed = state, fingerprint(weights)
+        return self._printed[1]
 
     def linear(self, name: str) -> nn.Module:
         """The module whose weight has this name."""
