@@ -1,6 +1,6 @@
 """Foundations without a model: errors, files, packages, statistics, ranking, shares, selection."""
 
-from .errors import ConceptLabError
+from .errors import ConceptLabError, NotPossible
 from .files import atomic_path, cache_dir, data_dir, require_space, sha256
 from .packages import Package, package_path, read_member
 from .ranking import (
@@ -25,6 +25,7 @@ __all__ = [
     "ConceptLabError",
     "Confusion",
     "Interval",
+    "NotPossible",
     "Package",
     "atomic_path",
     "auroc",

@@ -1,7 +1,12 @@
 """The errors of the library."""
 
-from __future__ import annotations
-
 
 class ConceptLabError(RuntimeError):
-    """An error a reader can act on: one sentence, what was wrong and what to do."""
+    """An error with a message that says what was wrong and what to do."""
+
+
+class NotPossible(ConceptLabError):
+    """A result, not a fault: what was asked for cannot be done here (no feature fires on the concept, no translation).
+
+    The only error that a long experiment writes into its table; every other one stops it.
+    """
