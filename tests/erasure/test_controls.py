@@ -6,8 +6,8 @@ import torch
 from conceptlab.core import ConceptLabError
 from conceptlab.data import load_concept
 from conceptlab.edits import random_direction_edit, random_norm_edit
-from conceptlab.erasure import Feature, needle_edit, needle_vectors, pisces_edit, random_features
-from conceptlab.erasure.controls import random_decoder_edit, random_feature_edit
+from conceptlab.erasure import Feature, pisces_edit, promoting_vectors, random_features, zeroed_edit
+from conceptlab.erasure.controls import other_features_edit, random_features_edit
 from dictionaries import make_sae
 
 
@@ -17,11 +17,11 @@ def lm(tiny_llama):
 
 
 def test_needle_zeroes_the_first_vectors_and_no_others(lm):
-    vectors = needle_vectors(lm, load_concept("golf"), 12)
+    vectors = promoting_vectors(lm, load_concept("golf"), 12)
     places = [(v.layer, v.neuron) for v in vectors]
     assert len(set(places)) == len(places) == 12
     before = {layer: lm.value_vectors(layer).clone() for layer in (0, 1)}
-    edit = needle_edit(lm, vectors, 5)
+    edit = zeroed_edit(lm, vectors, 5)
     with edit.applied(lm):
         for layer, old in before.items():
             now = lm.value_vectors(layer)
@@ -31,14 +31,14 @@ def test_needle_zeroes_the_first_vectors_and_no_others(lm):
             assert torch.equal(now[rest], old[rest])
     assert edit.info["n"] == 5 and edit.info["method"] == "needle"
     with pytest.raises(ConceptLabError, match="was asked for 13 of 12"):
-        needle_edit(lm, vectors, 13)
+        zeroed_edit(lm, vectors, 13)
     with pytest.raises(ConceptLabError, match='"zero" or adds "noise"'):
-        needle_edit(lm, vectors, 3, "shuffle")
+        zeroed_edit(lm, vectors, 3, "shuffle")
 
 
 def test_noise_has_the_length_it_says_and_a_seed(lm):
-    vectors = needle_vectors(lm, load_concept("golf"), 3)
-    one, same, other = (needle_edit(lm, vectors, 3, "noise", 2.0, seed) for seed in (0, 0, 1))
+    vectors = promoting_vectors(lm, load_concept("golf"), 3)
+    one, same, other = (zeroed_edit(lm, vectors, 3, "noise", 2.0, seed) for seed in (0, 0, 1))
     name = next(iter(one.changes))
     assert torch.equal(one.changes[name].dense(), same.changes[name].dense())
     assert not torch.equal(one.changes[name].dense(), other.changes[name].dense())
@@ -54,18 +54,18 @@ def test_controls_have_the_norm_of_the_edit_in_every_layer(lm):
     features = [Feature(0, 3), Feature(0, 7), Feature(1, 5)]
     edit = pisces_edit(lm, saes, features, 0.3, 2.0)
     controls = random_norm_edit(edit, 1), random_direction_edit(edit, 1)
-    for control in (random_feature_edit(lm, saes, features, edit, 1), *controls):
+    for control in (random_features_edit(lm, saes, features, edit, 1), *controls):
         assert control.changes.keys() == edit.changes.keys()
         for name, change in control.changes.items():
             assert float(change.dense().norm()) == pytest.approx(float(edit.changes[name].dense().norm()), rel=1e-4)
-    drawn = random_feature_edit(lm, saes, features, edit, 1).info["features"]
+    drawn = random_features_edit(lm, saes, features, edit, 1).info["features"]
     assert not {tuple(f[:2]) for f in drawn} & {(f.layer, f.index) for f in features}
     span = saes[0].W_dec[[f[1] for f in drawn if f[0] == 0]]
-    change = random_feature_edit(lm, saes, features, edit, 1).changes[lm.down_proj_name(0)].dense()
+    change = random_features_edit(lm, saes, features, edit, 1).changes[lm.down_proj_name(0)].dense()
     outside = torch.linalg.svd(span)[2][len(span) :]
     assert float((outside @ change).norm()) < 1e-4 * float(change.norm())  # it writes along its features alone
     used = {n: c.dense().abs().amax(0) > 0 for n, c in edit.changes.items()}
-    other = random_decoder_edit(lm, saes, features, edit, 1)
+    other = other_features_edit(lm, saes, features, edit, 1)
     assert other.changes.keys() == edit.changes.keys()
     for name, change in other.changes.items():
         assert torch.equal(change.right, edit.changes[name].right) and not torch.equal(

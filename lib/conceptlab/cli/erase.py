@@ -1,4 +1,4 @@
-"""Erase a concept, or export an edited model."""
+"""`conceptlab erase`: erase a concept with any method; save the edit, or export the edited model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import argparse
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core import ConceptLabError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -19,9 +15,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("erase", help="erase a concept; the strength is chosen on dev questions")
     verb.add_argument("concept", help="name in data/concepts, or a YAML file of your own")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
-    verb.add_argument(
-        "--method", default="pisces", help="pisces, pisces_words, words, needle, ...; a wrong name lists them all"
-    )
+    verb.add_argument("--method", default="pisces", help="`conceptlab methods` lists them")
     where = verb.add_mutually_exclusive_group()
     where.add_argument(
         "--features", nargs="+", metavar="LAYER:INDEX[:SIGN]",
@@ -42,38 +36,58 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Erase a concept with a method whose strength is chosen on dev questions; save the edit, or the edited model."""
     from ..data import load_concept
-    from ..erasure import WITHOUT_FEATURES, Erasure, ErasureConfig, hand_picked, shipped_dictionaries
-    from ..evaluation import compare, scorecard
+    from ..edits import WeightEdit
+    from ..erasure import (
+        Shared,
+        SharedConfig,
+        choose,
+        get_method,
+        hand_picked,
+        needs_dictionaries,
+        shipped_dictionaries,
+    )
     from ..models import load_model
 
     if arguments.out is None and arguments.export is None and not arguments.card:
         raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
-    places = [_feature_place(name) for name in arguments.features or ()]
-    if (places or arguments.layers or arguments.finding) and arguments.method in WITHOUT_FEATURES:
-        raise ConceptLabError(f"{arguments.method} needs no dictionary; leave out --features, --layers and --finding.")
+    method, places = get_method(arguments.method), [_feature_place(name) for name in arguments.features or ()]
+    with_features = needs_dictionaries(method.name)
+    if (places or arguments.layers or arguments.finding) and not with_features:
+        raise ConceptLabError(f"{method.name} needs no dictionary; leave out --features, --layers and --finding.")
     if places and arguments.finding:
         raise ConceptLabError("Features were given with --features, so there are none to find; leave out --finding.")
-    cfg = replace(ErasureConfig(), finding=arguments.finding or "reach")
-    layers = sorted({place[0] for place in places}) or arguments.layers
+    concept = load_concept(arguments.concept)
     lm = load_model(arguments.model)
-    saes = {} if arguments.method in WITHOUT_FEATURES else shipped_dictionaries(lm, layers)
+    layers = sorted({place[0] for place in places}) or arguments.layers
+    saes = shipped_dictionaries(lm, layers) if with_features else {}
     features = hand_picked(lm, saes, places) if places else None
-    work = Erasure(lm, saes, load_concept(arguments.concept), cfg, arguments.seed, features=features)
-    if arguments.finding and work.picked is not None:
+    cfg = replace(SharedConfig(), finding=arguments.finding or "reach")
+    shared = Shared(lm, concept, saes, cfg, arguments.seed, features=features)
+    if arguments.finding and shared.picked is not None:
         raise ConceptLabError(f"The features published for {arguments.concept} are used here; leave out --finding.")
-    edit = work.edit(arguments.method)
-    print(f"{arguments.method}: {work.settings.get(arguments.method, {})} {edit.report(lm)}", flush=True)
+    fitted = choose(method, lm, concept, shared)
+    edit = fitted.intervention
+    if not isinstance(edit, WeightEdit) and (arguments.out is not None or arguments.export is not None):
+        raise ConceptLabError(f"{method.name} works at run time and leaves no edit to save; use --card.")
+    said = edit.report(lm) if isinstance(edit, WeightEdit) else ""
+    print(f"{method.name}: {fitted.setting | {'passed_gates': float(fitted.passed)}} {said}", flush=True)
     if arguments.out is not None:
         edit.save(arguments.out)
     if arguments.export is not None:
         edit.export(lm, arguments.export)
     if arguments.card:
-        before = scorecard(lm, work.concept, "test", writing=True)
-        with edit.applied(lm):
-            after = scorecard(lm, work.concept, "test", writing=True)
-        found = compare(before, after)
-        for axis in ("efficacy", "specificity", "coherence", "overall"):
-            print(f"{axis} {getattr(found, axis)}", flush=True)
+        _print_card(lm, concept, edit)
+
+
+def _print_card(lm, concept, edit) -> None:
+    from ..evaluation import compare, scorecard
+
+    before = scorecard(lm, concept, "test", writing=True)
+    with edit.applied(lm):
+        after = scorecard(lm, concept, "test", writing=True)
+    found = compare(before, after)
+    for axis in ("efficacy", "specificity", "coherence", "overall"):
+        print(f"{axis} {getattr(found, axis)}", flush=True)
 
 
 def _feature_place(name: str) -> tuple[int, ...]:

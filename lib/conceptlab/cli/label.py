@@ -52,17 +52,25 @@ def run(arguments: argparse.Namespace) -> None:
 def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: dict[int, list[int]]) -> list[str]:
     """Add what PISCES may use for the concepts to the listed features; the texts that make these fire."""
     from ..autointerp import labels_path
+    from ..core import NotPossible
     from ..data import label_texts, list_concepts, load_concept
-    from ..erasure import Erasure, ErasureConfig, candidates
+    from ..erasure import Shared, SharedConfig, candidates
     from ..sae import load_shipped, shipped_layers
 
     concepts = [load_concept(name) for name in arguments.concepts or list_concepts()]
     saes = {layer: load_shipped(lm, layer, arguments.saes) for layer in shipped_layers(lm.name, arguments.saes)}
     path = labels_path(lm.name, 0, arguments.out).with_name("candidates.json")
-    cfg = ErasureConfig()
+    cfg = SharedConfig()
     names = ("finding", "n_candidates", "n_evidence", "n_asked", "reach_tau", "min_share")
     settings = {key: getattr(cfg, key) for key in names}
-    found = candidates(lm, saes, concepts, path, lambda concept: Erasure(lm, saes, concept, cfg).candidates, settings)
+
+    def find(concept):
+        try:
+            return Shared(lm, concept, saes, cfg).candidates
+        except NotPossible:
+            return []  # no feature fires on it: nothing to label
+
+    found = candidates(lm, saes, concepts, path, find, settings)
     wanted = set(saes if arguments.layers is None else map(lm.check_layer, arguments.layers))
     for layer, feature in (place for places in found.values() for place in places):
         if layer in wanted:

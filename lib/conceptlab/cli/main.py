@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `train-sae`, `label`, `erase`, `attack`, `reproduce`, `merge`."""
+"""The command line: `conceptlab fetch`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import argparse
 import sys
 
 from ..core import ConceptLabError
-from . import attack, erase, fetch, label, merge, reproduce, train_sae
+from . import attack, erase, fetch, label, merge, methods, reproduce, train_sae
 
-VERBS = (fetch, train_sae, label, erase, attack, reproduce, merge)  # each adds itself, and has `run(arguments)`
+VERBS = (
+    fetch,
+    train_sae,
+    label,
+    methods,
+    erase,
+    attack,
+    reproduce,
+    merge,
+)  # each has `add` and `run`
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,9 +1,14 @@
-"""Erasing a concept from the weights."""
+"""Erasing a concept: one file per method, one interface (`method.py`), one registry (`methods()`).
 
-from .controls import random_decoder_edit, random_feature_edit
-from .embedding import EmberConfig, embedding_edit
-from .finetuning.eraser import EraserConfig, finetuned_eraser, forget_and_keep, npo_loss
-from .pisces.attribution import Cost, attribute
+`shared = Shared(lm, concept)`, then `choose("pisces", lm, concept, shared)` is the edit at the strength chosen on dev.
+"""
+
+from .combined import PISCES_EMBEDDING, PISCES_WORDS, PISCES_WORDS_BOTH
+from .controls import OTHER_FEATURES, other_features_edit, random_features_edit
+from .embedding import EMBEDDING, EmberConfig, embedding_edit
+from .finetuning import GRADIENT_DIFFERENCE, NPO, EraserConfig, finetuned_eraser, npo_loss
+from .method import KINDS, SETTINGS, Fitted, Method, choose, get_method, grid, methods, needs_dictionaries, register
+from .pisces.attribution import FeatureEffect, attribute
 from .pisces.candidates import candidates
 from .pisces.edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, rows_for, signed_edit
 from .pisces.features import (
@@ -20,34 +25,52 @@ from .pisces.features import (
 )
 from .pisces.filters import Filtered, ability_filter, activation_filter, causal_filter, filter_features, word_filter
 from .pisces.find import activation_means, concept_token_counts, find_features
+from .pisces.method import DIRECTIONAL, PISCES, PiscesConfig
 from .pisces.reach import Evidence, Reach, edit_reach, gather_evidence, reaching_features
-from .words import word_atoms
-from .workshop import METHODS, WITHOUT_FEATURES, Erasure, ErasureConfig, shipped_dictionaries
-from .zeroed import needle_edit, needle_vectors
+from .shared import Shared, SharedConfig, shipped_dictionaries
+from .words import WORDS, WORDS_BOTH, word_atoms
+from .zeroed import ZEROED, ZEROED_MATCHED, promoting_vectors, zeroed_edit
 
 __all__ = [
-    "Cost",
+    "DIRECTIONAL",
     "Dictionaries",
+    "EMBEDDING",
     "EmberConfig",
     "EraserConfig",
-    "Erasure",
-    "ErasureConfig",
     "Evidence",
     "Feature",
+    "FeatureEffect",
     "Filtered",
-    "METHODS",
+    "Fitted",
+    "GRADIENT_DIFFERENCE",
+    "KINDS",
+    "Method",
+    "NPO",
+    "OTHER_FEATURES",
+    "PISCES",
+    "PISCES_EMBEDDING",
+    "PISCES_WORDS",
+    "PISCES_WORDS_BOTH",
     "PUBLIC",
     "PUBLISHED",
+    "PiscesConfig",
     "PublicDictionaries",
     "PublishedEdit",
     "Reach",
-    "WITHOUT_FEATURES",
+    "SETTINGS",
+    "Shared",
+    "SharedConfig",
+    "WORDS",
+    "WORDS_BOTH",
+    "ZEROED",
+    "ZEROED_MATCHED",
     "ability_filter",
     "activation_filter",
     "activation_means",
     "attribute",
     "candidates",
     "causal_filter",
+    "choose",
     "concept_token_counts",
     "directional_edit",
     "edit_reach",
@@ -55,24 +78,28 @@ __all__ = [
     "filter_features",
     "find_features",
     "finetuned_eraser",
-    "forget_and_keep",
     "gather_evidence",
+    "get_method",
+    "grid",
     "hand_picked",
-    "needle_edit",
-    "needle_vectors",
+    "methods",
+    "needs_dictionaries",
     "neuron_signs",
     "npo_loss",
+    "other_features_edit",
     "pisces_edit",
     "pisces_rows",
+    "promoting_vectors",
     "public_dictionaries",
     "published_edit",
-    "random_decoder_edit",
-    "random_feature_edit",
     "random_features",
+    "random_features_edit",
     "reaching_features",
+    "register",
     "rows_for",
     "shipped_dictionaries",
     "signed_edit",
     "word_atoms",
     "word_filter",
+    "zeroed_edit",
 ]

@@ -23,15 +23,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, NotPossible
 from ..data import Concept, other_texts
 from ..edits import INPUT, Rows, WeightEdit
 from ..models import LanguageModel
+from .method import Method
+
+if TYPE_CHECKING:
+    from .shared import Shared
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class ConceptAtoms:
 def concept_atoms(lm: LanguageModel, concept: Concept, cfg: EmberConfig = EmberConfig()) -> ConceptAtoms:
     """Factorise the embeddings of the tokens in the concept's and in other texts, and choose the concept's atoms.
 
-    Raises ConceptLabError when no atom is the concept's: then there is nothing to take out.
+    Raises NotPossible when no atom is the concept's: then there is nothing to take out.
     """
     near = concept.neighbour.texts() if concept.neighbour else []
     others = [*near, *other_texts(concept, cfg.n_texts, cfg.seed)]
@@ -83,7 +88,7 @@ def concept_atoms(lm: LanguageModel, concept: Concept, cfg: EmberConfig = EmberC
     chosen = ((ratio >= cfg.mass_ratio) & (share >= cfg.min_share) & (share > 0)).nonzero()[:, 0]
     edited = is_concept & (G[:, chosen] != 0).any(1)
     if not len(chosen) or not bool(edited.any()):
-        raise ConceptLabError(
+        raise NotPossible(
             f"No atom of the embeddings belongs to {concept.name}: at most {float(share.max()):.0%} of the mass of one "
             f"lies on its tokens, needed {cfg.min_share:.0%}; use more atoms or a smaller min_share."
         )
@@ -208,3 +213,30 @@ def _strongest(G: Float[Tensor, "n atoms"], kept: int) -> Float[Tensor, "n atoms
     """Each column with all but its `kept` largest entries by size set to 0."""
     mask: Bool[Tensor, "n atoms"] = torch.zeros_like(G, dtype=torch.bool)
     return G * mask.scatter_(0, G.abs().topk(kept, dim=0).indices, True)
+
+
+# ---- method -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class EmbeddingConfig:
+    """Strength of the edit, and how the atoms are made."""
+
+    delta: float = 20.0
+    ember: EmberConfig = EmberConfig()
+
+
+def fit_embedding(lm: LanguageModel, concept: Concept, config: EmbeddingConfig, shared: Shared) -> WeightEdit:
+    """The atoms of the concept are taken out of its tokens' input embeddings."""
+    atoms = shared.made(("atoms", config.ember), lambda: concept_atoms(lm, concept, config.ember))
+    return embedding_edit(lm, atoms, config.delta)
+
+
+STRENGTHS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0)
+EMBEDDING = Method(
+    "embedding",
+    "words",
+    "EMBER (arXiv 2606.03695), the embedding edit alone, from its description",
+    EmbeddingConfig(),
+    fit_embedding,
+    {"delta": STRENGTHS},
+    cost="20 s of factorising",
+)

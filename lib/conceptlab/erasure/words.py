@@ -13,13 +13,20 @@ The edit does not reach what the MLPs hold. A question that describes the concep
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..core import ConceptLabError
+from ..core import NotPossible
 from ..data import Concept, other_texts
+from ..edits import WeightEdit
 from ..models import LanguageModel
-from .embedding import ConceptAtoms, single_tokens, token_counts
+from .embedding import ConceptAtoms, embedding_edit, single_tokens, token_counts
+from .method import Method
+
+if TYPE_CHECKING:
+    from .shared import Shared
 
 N_TEXTS = 1000  # leads of other articles that the concept's texts are compared with
 
@@ -31,14 +38,14 @@ def word_atoms(
 
     `n_typical`: further words, whole ones of three letters or more, at least `min_count` times in the concept's texts
     and `rate_ratio` times as frequent there as in the neighbour's and in other texts; those with the largest
-    count x log ratio. Look-alike words are left alone. Raises ConceptLabError when no word is one token.
+    count x log ratio. Look-alike words are left alone. Raises NotPossible when no word is one token.
     """
     spared = single_tokens(lm, concept.lookalikes)
     named = sorted(single_tokens(lm, concept.words) - spared)
     typical = [i for i in _typical(lm, concept, rate_ratio, min_count) if i not in {*named, *spared}]
     ids = named + typical[:n_typical]
     if not ids:
-        raise ConceptLabError(f"No word of {concept.name} is a single token of {lm.name}; add words to its file.")
+        raise NotPossible(f"No word of {concept.name} is a single token of {lm.name}; add words to its file.")
     info = {"method": "words", "concept": concept.name, "tokens": len(ids), "named": len(named)}
     return _atoms(lm, ids, info)
 
@@ -82,3 +89,26 @@ def _typical(lm: LanguageModel, concept: Concept, rate_ratio: float, min_count: 
         if own[i] / n >= rate_ratio * elsewhere:
             score[i] = own[i] * math.log(own[i] / n / elsewhere)
     return sorted(score, key=score.__getitem__, reverse=True)
+
+
+# ---- methods ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class WordsConfig:
+    """Strength and side of the edit."""
+
+    delta: float = 1.0  # 1 takes the words' meaning, 2 turns it round
+    side: str = "input"  # or "both": in the unembedding too, where a model shares the two
+
+
+def fit_words(lm: LanguageModel, concept: Concept, config: WordsConfig, shared: Shared) -> WeightEdit:
+    """The embeddings of the concept's words lose what sets them apart from the mean."""
+    return embedding_edit(lm, shared.word_atoms, config.delta, config.side)
+
+
+DELTAS = tuple(0.25 * i for i in range(1, 13))
+SOURCE = "ours: EMBER's edit (arXiv 2606.03695) with every word as an atom of its own"
+WORDS = Method("words", "words", SOURCE, WordsConfig(), fit_words, {"delta": DELTAS}, ("word_atoms",), "3 s")
+WORDS_BOTH = Method(
+        "words_both", "words", SOURCE + ", input and output side", WordsConfig(side="both"), fit_words,
+        {"delta": DELTAS}, ("word_atoms",), "3 s",
+    )  # fmt: skip

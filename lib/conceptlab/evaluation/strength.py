@@ -1,12 +1,12 @@
-"""Choosing the strength of an edit on dev questions, by the gates and the objective of PISCES.
+"""Choosing the strength of an intervention on dev questions, by the gates and the objective of PISCES.
 
-Any family of edits with a few knobs can be searched: each knob's values are listed from weak to strong. As published
-(`find_hps` of the authors' code), cells are pruned monotonically: a cell that spoils general ability or fluency rules
-out every stronger one, a cell that leaves the target alone every weaker one. The authors visit cells in random order;
-here the next cell is the one that can rule out most either way. The objective is the harmonic mean of efficacy,
-specificity and coherence. The authors' gates are absolute numbers of their models; ours are shares of what the original
-model does, corrected for chance: accuracies with the values that EMBER uses, and for fluency the share of the full
-grade that the authors ask for (1.7 of 2).
+Any family of interventions with a few knobs can be searched: each knob's values are listed from weak to strong. As
+published (`find_hps` of the authors' code), cells are pruned monotonically: a cell that spoils general ability or
+fluency rules out every stronger one, a cell that leaves the target alone every weaker one. The authors visit cells in
+random order; here the next cell is the one that can rule out most either way. The objective is the harmonic mean of
+efficacy, specificity and coherence. The authors' gates are absolute numbers of their models; ours are shares of what
+the original model does, corrected for chance: accuracies with the values that EMBER uses, and for fluency the share of
+the full grade that the authors ask for (1.7 of 2).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..core import ConceptLabError, atomic_path
+from ..core import ConceptLabError, NotPossible, atomic_path
 from ..data import Concept, Question, held_out_passages
-from ..edits import WeightEdit
+from ..edits import Intervention
 from ..models import LanguageModel
 from .fluency import fluency
 from .forms import has_form, score_form
@@ -31,23 +31,23 @@ from .scorecard import SETS, Comparison, Scorecard, compare, concept_questions, 
 
 
 def closest(
-    lost: Callable[[WeightEdit], float], edits: Iterable[WeightEdit], wanted: float, rising: bool = False
-) -> WeightEdit:
-    """The edit whose `lost(edit)` is nearest to `wanted`; the first of equals.
+    lost: Callable[[Intervention], float], interventions: Iterable[Intervention], wanted: float, rising: bool = False
+) -> tuple[Intervention, int]:
+    """The intervention whose `lost(intervention)` is nearest to `wanted`, the first of equals; and its place.
 
     `rising`: they come from weak to strong, and none is tried after the first that costs `wanted`. Raises
-    ConceptLabError for no edit.
+    NotPossible where there is none.
     """
-    best: tuple[float, WeightEdit] | None = None
-    for edit in edits:
-        cost = lost(edit)
+    best: tuple[float, Intervention, int] | None = None
+    for place, intervention in enumerate(interventions):
+        cost = lost(intervention)
         if best is None or abs(cost - wanted) < best[0]:
-            best = abs(cost - wanted), edit
+            best = abs(cost - wanted), intervention, place
         if rising and cost >= wanted:
             break
     if best is None:
-        raise ConceptLabError("There is no edit to choose from; give at least one strength.")
-    return best[1]
+        raise NotPossible("There is no edit to choose from; give at least one strength.")
+    return best[1:]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def search_settings(
     lm: LanguageModel,
     concept: Concept,
     axes: Mapping[str, Sequence[float | int]],
-    make: Callable[..., WeightEdit],
+    make: Callable[..., Intervention],
     cfg: SearchConfig = SearchConfig(),
     path: Path | None = None,
     progress: bool = False,
@@ -116,7 +116,12 @@ def search_settings(
     cells = list(itertools.product(*(range(len(values)) for values in axes.values())))
     if not cells:
         raise ConceptLabError("The grid is empty; give at least one value for every knob.")
-    key = {"model": lm.name, "concept": concept.name, "axes": {k: list(v) for k, v in axes.items()}, **asdict(cfg)}
+    key = {
+        "weights": lm.fingerprint(),
+        "concept": concept.name,
+        "axes": {k: list(v) for k, v in axes.items()},
+        **asdict(cfg),
+    }
     found = _read(path, key)
     with tqdm(total=len(cells), initial=len(found), unit="cell", disable=not progress) as bar:
         while (cell := _next(cells, found, cfg)) is not None:
@@ -168,7 +173,7 @@ class Judge:
         both = QuestionScores(torch.cat([p.logprobs for p in parts]), torch.cat([p.answers for p in parts]))
         return replace(card, scores=card.scores | {"target": both})
 
-    def __call__(self, edit: WeightEdit, setting: dict[str, float]) -> Cell:
+    def __call__(self, edit: Intervention, setting: dict[str, float]) -> Cell:
         with edit.applied(self.lm):
             after = score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
             after = self._with_clues(after)

@@ -19,8 +19,8 @@ from ..erasure import (
     ErasureConfig,
     finetuned_eraser,
     forget_and_keep,
-    needle_edit,
-    needle_vectors,
+    zeroed_edit,
+    promoting_vectors,
     shipped_dictionaries,
 )
 from ..evaluation import QuestionScores, closest, score_questions
@@ -78,8 +78,8 @@ class Edits:
             return self.work.edit("random_norm")
         if method == "needle":
             counts = sorted({*self.cfg.needle_n, *self.cfg.matched_n})
-            vectors = needle_vectors(self.lm, self.concept, counts[-1])
-            edits = (needle_edit(self.lm, vectors, n, seed=self.seed) for n in counts if n <= len(vectors))
+            vectors = promoting_vectors(self.lm, self.concept, counts[-1])
+            edits = (zeroed_edit(self.lm, vectors, n, seed=self.seed) for n in counts if n <= len(vectors))
             return closest(self.lost, edits, self.wanted, rising=True)
         if method in ERASERS:
             forget, keep = forget_and_keep(self.concept, seed=self.seed, held_out=self.dev)

@@ -17,7 +17,7 @@ from .features import Feature
 
 
 @dataclass(frozen=True)
-class Cost:
+class FeatureEffect:
     """One part of an edit. Both rows: change in nats per token on target, neighbour and general dev questions."""
 
     part: str  # the feature or the layer
@@ -34,7 +34,7 @@ def attribute(
     by: str = "feature",
     n_questions: int = 16,
     progress: bool = False,
-) -> list[Cost]:
+) -> list[FeatureEffect]:
     """Costs of the parts of `make(features)`, by "feature" or by "layer", in the order of the list.
 
     Where a part costs less within the edit than alone, others of its layer do the same work. With PISCES the scale of
@@ -54,6 +54,6 @@ def attribute(
     effects = edit_effects(lm, [whole, *alone, *without], concept, n_questions, progress=progress)
     n = len(groups)
     return [
-        Cost(name, effects[1 + i], effects[0] - effects[1 + n + i], alone[i].report(lm)["norm"])
+        FeatureEffect(name, effects[1 + i], effects[0] - effects[1 + n + i], alone[i].report(lm)["norm"])
         for i, name in enumerate(groups)
     ]

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...core import ConceptLabError
+from ...core import ConceptLabError, NotPossible
 from ...data import Concept, Question, general_questions
 from ...edits import WeightEdit
 from ...evaluation import score_questions
@@ -94,7 +94,7 @@ def word_filter(
     """
     lists = {name: list(lm.single_tokens(words).values()) for name, words in _word_lists(concept).items()}
     if not lists["concept"]:
-        raise ConceptLabError(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
+        raise NotPossible(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
     asked = concept.dev[:n_prompts] + (concept.neighbour.dev[:n_prompts] if concept.neighbour else ())
     ids, mask = lm.tokens([f"Question: {q.q}\nAnswer: {q.gold}" for q in asked])
     wanted = [torch.tensor(sorted(found), dtype=torch.long) for found in lists.values()]

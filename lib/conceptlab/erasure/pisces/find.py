@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ...core import ConceptLabError, auroc
+from ...core import NotPossible, auroc
 from ...data import Concept, evidence_texts
 from ...models import LanguageModel, project
 from ...sae import SAE, sae_site
@@ -100,6 +100,6 @@ def concept_token_counts(
     """
     wanted = torch.tensor(sorted(lm.single_tokens(concept.words).values()), dtype=torch.long)
     if not len(wanted):
-        raise ConceptLabError(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
+        raise NotPossible(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
     ids = project(lm, sae.residual_directions(lm), k).signed_ids()
     return torch.isin(ids, wanted).sum(-1), ids

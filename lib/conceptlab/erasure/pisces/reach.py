@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...core import ConceptLabError
+from ...core import ConceptLabError, NotPossible
 from ...data import Concept, Question, evidence_texts, general_questions
 from ...models import LanguageModel
 from ...sae import SAE, sae_site
@@ -142,7 +142,7 @@ def reaching_features(
 
     A feature fires on the concept when its mean activation on each of the concept's groups is `min_share` times that
     on every other group. Their sign is +1: where an activation is positive, it is `+d` that is written.
-    Raises ConceptLabError when no feature does.
+    Raises NotPossible when no feature does.
     """
     check_saes(lm, saes)
     found = []
@@ -161,5 +161,5 @@ def reaching_features(
             near, far = (float(other[g, i]) for g in (0, 1))
             found.append(Feature(layer, i, 1, 0.5, float(own[i]), near, far, reach=ratio))
     if not found:
-        raise ConceptLabError("No feature fires on the concept and hardly elsewhere; lower min_share or add texts.")
+        raise NotPossible("No feature fires on the concept and hardly elsewhere; lower min_share or add texts.")
     return sorted(found, key=lambda f: -f.reach)[:n]

@@ -1,0 +1,38 @@
+"""Every method of the library, one line each; other packages add theirs by `register` or an entry point."""
+
+from .combined import PISCES_EMBEDDING, PISCES_WORDS, PISCES_WORDS_BOTH
+from .controls import (
+    OTHER_FEATURES,
+    RANDOM_DIRECTION,
+    RANDOM_FEATURES,
+    RANDOM_NORM,
+    RANDOM_WORDS,
+    RANDOM_WORDS_BOTH,
+)
+from .embedding import EMBEDDING
+from .finetuning import GRADIENT_DIFFERENCE, NPO
+from .method import Method
+from .pisces.method import DIRECTIONAL, PISCES
+from .words import WORDS, WORDS_BOTH
+from .zeroed import ZEROED, ZEROED_MATCHED
+
+METHODS: tuple[Method, ...] = (
+    PISCES,
+    DIRECTIONAL,
+    WORDS,
+    WORDS_BOTH,
+    EMBEDDING,
+    PISCES_WORDS,
+    PISCES_WORDS_BOTH,
+    PISCES_EMBEDDING,
+    ZEROED,
+    ZEROED_MATCHED,
+    GRADIENT_DIFFERENCE,
+    NPO,
+    OTHER_FEATURES,
+    RANDOM_FEATURES,
+    RANDOM_DIRECTION,
+    RANDOM_NORM,
+    RANDOM_WORDS,
+    RANDOM_WORDS_BOTH,
+)

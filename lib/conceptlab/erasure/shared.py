@@ -1,0 +1,266 @@
+"""What several methods of erasure need for one concept of one model, each part made once, on the original weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ..concept_vectors import ConceptVector
+from ..core import ConceptLabError, NotPossible
+from ..data import Concept, evidence_texts, fact_texts
+from ..edits import Intervention, WeightEdit
+from ..evaluation import Asked, Judge, SearchConfig, edit_effects
+from ..models import LanguageModel
+from ..sae import load_sae, load_shipped, shipped_layers
+from .method import Axes, Fitted, choose, get_method, lost_on_dev
+from .pisces.edit import pisces_edit
+from .pisces.features import (
+    Dictionaries,
+    Feature,
+    PublishedEdit,
+    hand_picked,
+    public_dictionaries,
+    published_edit,
+)
+from .pisces.filters import causal_filter, filter_features
+from .pisces.find import find_features
+from .pisces.reach import Evidence, edit_reach, gather_evidence, reaching_features
+from .words import ConceptAtoms, word_atoms
+from .zeroed import promoting_vectors
+
+
+@dataclass(frozen=True)
+class SharedConfig:
+    """How the parts are made, and how strengths are judged."""
+
+    n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
+    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones (of a
+    # file with less than 56 some serve both)
+    finding: str = "reach"  # or "evidence": by what features read and write (`find_features`), with the paper's filters
+    reach_tau: float = 0.5  # tau at which the features' reach is compared
+    min_share: float = 2.0  # for "reach": a feature fires on the concept so many times as strongly as elsewhere
+    n_candidates: int = 12  # features with the most selective edits; the filter tries them one by one
+    probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
+    n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
+    n_texts: int = 60  # texts each to forget and to keep, for methods that train
+    search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
+    grids: Mapping[str, Axes] = field(default_factory=dict)  # method -> knobs in place of its own
+
+    def __post_init__(self) -> None:
+        if self.finding not in ("reach", "evidence"):
+            raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
+
+
+def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
+    """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
+
+    Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
+    files as they did: by default of the layers that are named there. Raises ConceptLabError when there are neither, for
+    a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
+    """
+    shipped = shipped_layers(lm.name)
+    public = None if shipped else public_dictionaries(lm.name)
+    if public is not None:
+        wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
+        return {layer: load_sae(public.repository, layer, public.names[layer], lm=lm) for layer in wanted}
+    if not shipped:
+        raise ConceptLabError(
+            f"No dictionary of {lm.name} is shipped; train one per layer with "
+            f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
+        )
+    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else map(lm.check_layer, layers))}
+
+
+class Shared:
+    """`Shared(lm, concept)`: parts that methods of erasure ask for; each is made when it is first needed, and kept.
+
+    Everything is made on the weights that the model has now: asking for a part inside an edit raises ConceptLabError.
+    `dictionaries`: the shipped ones unless given. `features`: a list by hand, all of which are edited. Without one, the
+    features that the authors published for this model and concept, where there are such and the dictionaries have their
+    layers; else those found. `general`: general dev questions as the original answers them, where they are at hand.
+    Raises ConceptLabError for an empty list, a feature named twice, or one that no dictionary has.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        concept: Concept,
+        dictionaries: Dictionaries | None = None,
+        cfg: SharedConfig | None = None,
+        seed: int = 0,
+        *,
+        general: Asked | None = None,
+        features: Sequence[Feature] | None = None,
+    ):
+        self.lm, self.concept, self.cfg, self.seed, self.general = lm, concept, cfg or SharedConfig(), seed, general
+        self.weights = lm.fingerprint()
+        self._given, self._made, self._chosen = dictionaries, {}, {}
+        if features is not None:
+            hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
+        self._by_hand = None if features is None else list(features)
+
+    def check(self, lm: LanguageModel, concept: Concept) -> None:
+        """Raise where a method is fitted to something else than the parts are of."""
+        if lm is not self.lm or concept.name != self.concept.name:
+            raise ConceptLabError(
+                f"These parts are of {self.concept.name} and {self.lm.name}; make Shared(lm, concept) for another."
+            )
+        self._on_original()
+
+    def _on_original(self) -> None:
+        if self.lm.fingerprint() != self.weights:
+            raise ConceptLabError(
+                f"{self.lm.name} is changed at this moment; what methods share is made on the original, so ask for it "
+                "outside `applied`."
+            )
+
+    def made(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once per key on the original weights."""
+        if key not in self._made:
+            self._on_original()
+            self._made[key] = make()
+        return self._made[key]
+
+    # ---- dictionaries and features --------------------------------------------------------------------------
+    @cached_property
+    def dictionaries(self) -> Dictionaries:
+        """Layer -> dictionary."""
+        return shipped_dictionaries(self.lm) if self._given is None else self._given
+
+    @cached_property
+    def published(self) -> PublishedEdit | None:
+        """What the authors give for this concept and model."""
+        return published_edit(self.lm, self.dictionaries, self.concept.name)
+
+    @property
+    def picked(self) -> list[Feature] | None:
+        """Features that were not found but given: by hand, or by the authors."""
+        if self._by_hand is not None:
+            return self._by_hand
+        found = self.published
+        whole = found is not None and {f.layer for f in found.features} <= set(self.dictionaries)
+        return list(found.features) if found is not None and whole else None
+
+    @property
+    def evidence(self) -> Evidence:
+        """Activations at tokens of the concept, the neighbour and elsewhere."""
+        cfg, layers = self.cfg, sorted(self.dictionaries)
+        return self.made(
+            "evidence",
+            lambda: gather_evidence(self.lm, layers, self.concept, cfg.n_evidence, cfg.n_asked, seed=self.seed),
+        )
+
+    @property
+    def signs(self) -> dict:
+        """Layer -> sign of each neuron's activation on the concept."""
+        return self.evidence.signs
+
+    @property
+    def candidates(self) -> list[Feature]:
+        """The features with the most selective edits, before the causal filter.
+
+        Those picked by hand or published are all there is, in their order. Raises NotPossible where none is found.
+        """
+        return self.made("candidates", self._candidates)
+
+    def _candidates(self) -> list[Feature]:
+        lm, cfg = self.lm, self.cfg
+        if self.picked is not None:
+            return self._with_reach(self.picked)
+        if not self.dictionaries:
+            raise NotPossible("No features were given, and there are no dictionaries to find any in.")
+        if cfg.finding == "evidence":
+            found = find_features(
+                lm, self.dictionaries, self.concept, cfg.n_candidates, n_texts=cfg.n_evidence, seed=self.seed
+            )
+            if not found:
+                raise NotPossible(f"No feature of {lm.name}'s dictionaries reads or writes {self.concept.title}.")
+            return self._with_reach(found)
+        return reaching_features(
+            lm, self.dictionaries, self.evidence, cfg.n_candidates, cfg.reach_tau, min_share=cfg.min_share
+        )
+
+    def _with_reach(self, features: Sequence[Feature]) -> list[Feature]:
+        """The same features with their reach, which nobody has measured yet."""
+        found = {}
+        for layer in {f.layer for f in features}:
+            index = [f.index for f in features if f.layer == layer]
+            sae = self.dictionaries[layer]
+            reach = edit_reach(self.lm, sae, self.evidence, self.cfg.reach_tau, torch.tensor(index))
+            found |= {(layer, i): ratio for i, ratio in zip(index, reach.ratio.tolist(), strict=True)}
+        return [replace(f, reach=found[f.layer, f.index]) for f in features]
+
+    @property
+    def features(self) -> list[Feature]:
+        """The candidates that pass the causal filter, those with the strongest effect first; found by "evidence", those
+        that pass the three filters of the paper. Where none does, three: those with the strongest effect, or the best
+        evidence. Picked ones all stay. Raises NotPossible where there is no candidate.
+        """
+        return self.made("features", self._filtered)
+
+    def _filtered(self) -> list[Feature]:
+        cfg, candidates = self.cfg, self.candidates
+        if not cfg.n_questions or self.picked is not None:
+            return candidates
+
+        def alone(f: Feature) -> WeightEdit:
+            return pisces_edit(self.lm, self.dictionaries, [f], *cfg.probe, self.signs)
+
+        if cfg.finding == "evidence":
+            kept = filter_features(
+                self.lm, self.dictionaries, candidates, self.concept, alone, cfg.n_asked, cfg.n_asked
+            ).kept
+            return list(kept) or candidates[:3]
+        effects = edit_effects(self.lm, [alone(f) for f in candidates], self.concept, cfg.n_questions)
+        return causal_filter(candidates, effects) or [candidates[i] for i in effects[:, 0].argsort().tolist()[:3]]
+
+    @property
+    def edited(self) -> list[Feature]:
+        """Those that the chosen PISCES edit changes."""
+        return self.features[: self.chosen("pisces").config.n]
+
+    # ---- words, vectors, texts ------------------------------------------------------------------------------
+    @property
+    def word_atoms(self) -> ConceptAtoms:
+        """The concept's words and what their embeddings have beyond the mean."""
+        return self.made("word_atoms", lambda: word_atoms(self.lm, self.concept))
+
+    def vectors(self, n: int) -> list[ConceptVector]:
+        """The `n` value vectors (at most) that promote the concept's words most."""
+        size = max(n, 200)
+        return self.made(("vectors", size), lambda: promoting_vectors(self.lm, self.concept, size))[:n]
+
+    @property
+    def forget(self) -> list[str]:
+        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on."""
+        shown = [q for q in self.concept.dev if q not in self.judge.questions["target"]]
+        return self._texts[0] + fact_texts(shown)
+
+    @property
+    def keep(self) -> list[str]:
+        """Texts to keep: leads on the neighbour and on neither."""
+        return self._texts[1] + self._texts[2]
+
+    @property
+    def _texts(self) -> tuple[list[str], list[str], list[str]]:
+        return self.made("texts", lambda: evidence_texts(self.concept, self.cfg.n_texts, self.seed))
+
+    # ---- judging --------------------------------------------------------------------------------------------
+    @property
+    def judge(self) -> Judge:
+        """Scores an intervention on dev questions that the original answers rightly."""
+        return self.made("judge", lambda: Judge(self.lm, self.concept, self.cfg.search, self.general))
+
+    def lost(self, intervention: Intervention) -> float:
+        """Nats of margin that known dev questions on the concept lose."""
+        return lost_on_dev(self.lm, self, intervention)
+
+    def chosen(self, name: str) -> Fitted:
+        """A method at the strength chosen on dev, chosen once; what combinations and controls start from."""
+        if name not in self._chosen:
+            self._chosen[name] = choose(get_method(name), self.lm, self.concept, self)
+        return self._chosen[name]
