@@ -1,8 +1,11 @@
-"""Foundations without a model: errors, files, packages, statistics, ranking, shares, selection."""
+"""Foundations without a model: errors, files, packages, results, statistics, ranking, shares, selection."""
 
+from .console import say
 from .errors import ConceptLabError, NotPossible
-from .files import atomic_path, cache_dir, data_dir, require_space, sha256
+from .files import allocate, atomic_path, cache_dir, check_output, data_dir, require_space, sha256
+from .merging import merge
 from .packages import Package, package_path, read_member
+from .provenance import commit, versions
 from .ranking import (
     Confusion,
     auroc,
@@ -20,13 +23,21 @@ from .ranking import (
 from .selection import largest
 from .shares import recovered_share, share_difference
 from .statistics import Interval, bootstrap, paired_bootstrap
+from .store import Store
+from .tables import COLUMNS, POOLED, Cell, Contents, contents, read_table, results, table_path
 
 __all__ = [
+    "COLUMNS",
+    "POOLED",
+    "Cell",
     "ConceptLabError",
     "Confusion",
+    "Contents",
     "Interval",
     "NotPossible",
     "Package",
+    "Store",
+    "allocate",
     "atomic_path",
     "auroc",
     "auroc_draws",
@@ -37,17 +48,26 @@ __all__ = [
     "best_threshold",
     "bootstrap",
     "cache_dir",
+    "check_output",
+    "commit",
     "confusion",
+    "contents",
     "correlation_interval",
     "data_dir",
     "draws_interval",
     "f1_interval",
     "largest",
+    "merge",
     "package_path",
     "paired_bootstrap",
     "read_member",
+    "read_table",
     "recovered_share",
     "require_space",
+    "results",
+    "say",
     "sha256",
     "share_difference",
+    "table_path",
+    "versions",
 ]

@@ -7,21 +7,27 @@ import glob
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .errors import ConceptLabError
+from .rename import put_in_place
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def cache_dir() -> Path:
     """The cache folder: `CONCEPTLAB_CACHE`, else `conceptlab` in the user's cache folder. Made if absent."""
-    path = os.environ.get("CONCEPTLAB_CACHE")
-    if path is None:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "conceptlab"
-    path = Path(path).expanduser().resolve()
+    named = os.environ.get("CONCEPTLAB_CACHE", "").strip()  # set to nothing is not set: it is not the current folder
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "conceptlab"
+    path = Path(named or usual).expanduser().resolve()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,44 +59,145 @@ def require_space(folder: Path, n_bytes: int, what: str) -> None:
         )
 
 
+def check_output(path: Path | str, folder: bool = False) -> Path:
+    """The path, where a file (or a `folder`) can be written there; call it before the work starts.
+
+    Raises ConceptLabError for a folder where a file is wanted and the other way round, for a device, a pipe or a link
+    (which would be replaced), and where the first folder above that exists cannot be written to. Nothing is made.
+    """
+    path = Path(path).expanduser()
+    if not path.name:
+        raise ConceptLabError(f"{str(path)!r} is no name of a {'folder' if folder else 'file'} that can be written.")
+    _refuse_odd(path)
+    if path.exists() and path.is_dir() != folder:
+        kinds = ("a folder; give the name of a file in it", "a file; give the name of a folder")
+        raise ConceptLabError(f"{path} is {kinds[folder]}.")
+    above = path if folder and path.is_dir() else path.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise ConceptLabError(f"{path} cannot be written ({error.strerror}: {above}); choose another place.") from None
+    return path
+
+
+def allocate(path: Path, n_bytes: int) -> None:
+    """Make a file of zeros whose blocks are there, for a memory map; a hole would end in SIGBUS on a full disk.
+
+    Raises ConceptLabError, and leaves no file, where the disk has no room for it.
+    """
+    try:
+        with open(path, "wb") as file:
+            if hasattr(os, "posix_fallocate") and n_bytes:
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            else:
+                for start in range(0, n_bytes, 1 << 24):
+                    file.write(bytes(min(1 << 24, n_bytes - start)))
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        if error.errno not in (*_FULL, errno.EFBIG):
+            raise
+        raise ConceptLabError(
+            f"{path.name} needs {n_bytes / 1e9:.2f} GB and there is no room for it in {path.parent}; "
+            "make room, or set CONCEPTLAB_CACHE to a folder on a larger disk."
+        ) from None
+
+
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `target` (write a file or make a folder there); move it into place on success.
 
-    After an exception or an interrupt `target` is as it was and the temporary is gone. A disk that fills up inside
-    the block raises ConceptLabError.
+    The old or the new `target` is there whole at every moment, also after an exception, Ctrl-C or SIGKILL; of two
+    writers the later one stays. What a killed process left beside it is removed by the next call. Files get the mode
+    of the umask. A disk that is full or read-only, and a target that is a device or a link, raise ConceptLabError.
     """
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    _refuse_odd(target)
+    with _sentences(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, glob.escape(target.name))
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    held = FileLock(holder / "lock")
     try:
+        with _sentences(target):
+            held.acquire(blocking=False)
+            (holder / "held").touch()  # from here on a free lock means that its holder is dead
         temporary = holder / target.name
-        yield temporary
-        if temporary.is_dir() and target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except Exception as error:
-        if not _is_full_disk(error):
-            raise
-        raise ConceptLabError(
-            f"No space left on the disk of {target.parent} while writing {target.name}; "
-            "make room, or set CONCEPTLAB_CACHE to a folder on a larger disk."
-        ) from None
+        with _sentences(target, _FULL):
+            yield temporary
+        with _sentences(target):
+            _as_umask(temporary, holder / "held")
+            put_in_place(temporary, target, holder)
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
-
-
-def _sweep(target: Path, hours: float = 6.0) -> None:
-    """Remove what a killed process left beside `target`: temporaries that nobody has touched for hours."""
-    for holder in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        if holder.is_dir() and time.time() - holder.stat().st_mtime > 3_600 * hours:
+        try:
             shutil.rmtree(holder, ignore_errors=True)
+        except BaseException:  # Ctrl-C inside it
+            shutil.rmtree(holder, ignore_errors=True)
+            raise
+        finally:
+            held.release()
 
 
-def _is_full_disk(error: Exception) -> bool:
-    """Whether an error says that the disk is full; safetensors wraps the system's message in its own type."""
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+@contextmanager
+def _sentences(target: Path, numbers: tuple[int, ...] = (*_FULL, *_UNWRITABLE)) -> Iterator[None]:
+    """One sentence for a disk that cannot take more."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors wraps the system's message in its own type
+        full = getattr(error, "errno", None) in _FULL or "No space left on device" in str(error)
+        if full:
+            raise ConceptLabError(
+                f"No space left on the disk of {target.parent} while writing {target.name}; "
+                "make room, or set CONCEPTLAB_CACHE to a folder on a larger disk."
+            ) from None
+        if getattr(error, "errno", None) in numbers:
+            raise ConceptLabError(
+                f"{target} cannot be written ({error.strerror}); "  # type: ignore[attr-defined]
+                "choose a place that you can write to (for the cache: CONCEPTLAB_CACHE)."
+            ) from None
+        raise
+
+
+def _refuse_odd(target: Path) -> None:
+    """Raise for what a rename would replace by a plain file: a device, a pipe, a socket, a link."""
+    try:
+        mode = os.lstat(target).st_mode
+    except OSError:
+        return
+    if stat.S_ISLNK(mode):
+        raise ConceptLabError(f"{target} is a link to {os.readlink(target)}; give the place that it points to.")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ConceptLabError(f"{target} is no plain file (a device, a pipe or a socket); give another name.")
+
+
+def _as_umask(made: Path, sample: Path) -> None:
+    """Give `made` at least the rights that new files have here; safetensors and tempfile make them private."""
+    rights = stat.S_IMODE(sample.stat().st_mode)
+    for path in [made, *(made.rglob("*") if made.is_dir() else ())]:
+        if not path.is_symlink():
+            more = rights | (rights & 0o444) >> 2 if path.is_dir() else rights
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | more)
+
+
+def sweep(folder: Path, name: str = "*", hours: float = 6.0) -> None:
+    """Remove the temporaries of `atomic_path` that killed processes left in a folder, for targets like `name` (a glob).
+
+    A free lock says that the process is dead; where there is none yet, hours without a change do.
+    """
+    for holder in folder.glob(f".{name}.*"):
+        with suppress(OSError, Timeout):
+            if not holder.is_dir() or holder.is_symlink():
+                continue
+            if (holder / "held").exists():
+                with FileLock(holder / "lock", blocking=False):
+                    shutil.rmtree(holder, ignore_errors=True)
+            elif name != "*" and time.time() - holder.stat().st_mtime > 3_600 * hours:
+                shutil.rmtree(holder, ignore_errors=True)
 
 
 def sha256(path: Path) -> str:
