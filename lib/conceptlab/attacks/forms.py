@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, NotPossible
 from ..data import Question
 from ..edits import Intervention, applied
 from ..evaluation import QuestionScores, has_form, score_form
@@ -45,7 +45,7 @@ def ask_forms(
     """
     asked = with_forms(questions, cfg.forms)
     if not asked or not cfg.forms:
-        raise ConceptLabError(f"No question can be asked as {', '.join(cfg.forms)}; give claims and clues, or a form.")
+        raise NotPossible(f"No question can be asked as {', '.join(cfg.forms)}; give claims and clues, or a form.")
     start, values = time.perf_counter(), []
     with torch.no_grad(), applied(intervention, lm):
         for form in cfg.forms:

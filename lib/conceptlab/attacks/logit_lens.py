@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, NotPossible
 from ..data import FEW_SHOT, Question, question_stem
 from ..edits import Intervention, applied
 from ..models import LanguageModel, branch_states
@@ -105,4 +105,4 @@ def _other(answers: Sequence[int], i: int) -> int:
     for j in range(1, len(answers)):
         if answers[(i + j) % len(answers)] != answers[i]:
             return answers[(i + j) % len(answers)]
-    raise ConceptLabError("Candidate sets need at least two questions whose answers begin with different tokens.")
+    raise NotPossible("Candidate sets need at least two questions whose answers begin with different tokens.")

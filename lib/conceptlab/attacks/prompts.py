@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, NotPossible
 from ..data import (
     FEW_SHOT,
     Question,
@@ -156,7 +156,7 @@ def _material(kind: str, subject: Subject, strength: int) -> list[str]:
         "priming": few_shot_prompt((f.q, f.gold) for f in subject.facts[:strength]),
     }.get(kind)
     if text == "" or (kind == "priming" and len(subject.facts) < strength):
-        raise ConceptLabError(f"The attack {kind!r} needs more about {subject.title} than there is; leave it out.")
+        raise NotPossible(f"The attack {kind!r} needs more about {subject.title} than there is; leave it out.")
     return [] if text is None else [text]
 
 

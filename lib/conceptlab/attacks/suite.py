@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import ConceptLabError, Interval, bootstrap, paired_bootstrap, recovered_share
+from ..core import ConceptLabError, Interval, NotPossible, bootstrap, paired_bootstrap, recovered_share
 from ..data import (
     Concept,
     Fiction,
@@ -105,7 +105,7 @@ def known_questions(
         if len(known) >= n:
             break
     if len(known) < at_least:
-        raise ConceptLabError(
+        raise NotPossible(
             f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed. "
             "Choose another concept or a larger model."
         )
@@ -128,7 +128,7 @@ def setting_for(
         wanted = source.test if questions is None else questions
         asked = tuple(q for q in wanted if not leaked([source.title], [q]))
         if wanted and not asked:
-            raise ConceptLabError(f"Every question gives its answer away by the title {source.title!r}; ask others.")
+            raise NotPossible(f"Every question gives its answer away by the title {source.title!r}; ask others.")
         subject, far = subject_of(source, asked), source
         facts = subject.facts
     if not asked:
@@ -158,11 +158,11 @@ def _prompt(kind: str) -> Attack:
         known = len(s.subject.facts)
         strengths = tuple(k for k in s.budget.at(kind, STRENGTHS[kind]) if kind != "priming" or k <= known)
         if not strengths:
-            raise ConceptLabError(f"There are {known} other facts about {s.subject.title}, too few for {kind!r}.")
+            raise NotPossible(f"There are {known} other facts about {s.subject.title}, too few for {kind!r}.")
         cfg = PromptConfig(kind, strengths, s.budget.thoughts)
         questions = translatable(s.questions) if kind == "language" else s.questions
         if not questions:
-            raise ConceptLabError(f"No question about {s.subject.title} has a translation; leave out 'language'.")
+            raise NotPossible(f"No question about {s.subject.title} has a translation; leave out 'language'.")
         plain = kind in ("paraphrase", "language", "step_by_step") or not s.budget.controls
         return prompt_attack(lm, intervention, questions, s.subject, cfg, control=None if plain else s.control)
 

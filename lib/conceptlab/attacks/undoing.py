@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, NotPossible
 from ..edits import Intervention, LowRank, WeightEdit
 from ..models import LanguageModel
 from .base import AttackResult, Cost
@@ -45,7 +45,7 @@ def undo(
     weight edits or that change no matrix of a block, for unknown ways and for no directions.
     """
     if not isinstance(edit, WeightEdit) or not edit.changes:
-        raise ConceptLabError("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
+        raise NotPossible("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
     if cfg.way not in WAYS:
         raise ConceptLabError(f"Unknown way {cfg.way!r}; choose one of {', '.join(WAYS)}.")
     if not cfg.directions or min(cfg.directions) < 1:
@@ -56,7 +56,7 @@ def undo(
     changed = {name: change for name, change in edit.changes.items() if not name.startswith(embedding)}
     named = {name: change for name, change in changed.items() if len(change.shape) == 2}
     if not named:
-        raise ConceptLabError("The edit changes no matrix of a block, so it writes along no direction to undo.")
+        raise NotPossible("The edit changes no matrix of a block, so it writes along no direction to undo.")
     spans = {name: leading_directions(change.dense(), max(cfg.directions)) for name, change in named.items()}
     random = {name: torch.linalg.qr(torch.randn(U.shape, generator=generator))[0].to(U) for name, U in spans.items()}
     seconds = time.perf_counter() - start

@@ -259,6 +259,10 @@ class Shared:
         """Nats of margin that known dev questions on the concept lose."""
         return lost_on_dev(self.lm, self, intervention)
 
+    def keep_chosen(self, fitted: Fitted) -> None:
+        """Take a strength that was chosen in an earlier run, so that it is not chosen again."""
+        self._chosen[fitted.method] = fitted
+
     def chosen(self, name: str) -> Fitted:
         """A method at the strength chosen on dev, chosen once; what combinations and controls start from."""
         if name not in self._chosen:

@@ -1,26 +1,30 @@
 """Long experiments: `conceptlab reproduce NAME --model M` fills data/results/NAME_<model>.csv, resumable."""
 
-from .attacks import BUDGET, attacks, shipped_edit
+from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
-from .erasure import erasure
+from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit
 from .layers import layers
-from .merge import merge_tables
-from .table import COLUMNS, ResultTable, read_table, results, table_path
+from .pooled import DIRECT, Record, pooled
+from .scoring import FinalConfig, General, Scoring
 
-EXPERIMENTS = {"attacks": attacks, "autointerp": autointerp, "erasure": erasure, "layers": layers}
+# name -> experiment(lm, path of the table, seed=, ...), which returns the path
+EXPERIMENTS = {"autointerp": autointerp, "lab": lab, "layers": layers}
 
 __all__ = [
+    "ATTACKED",
     "BUDGET",
-    "COLUMNS",
+    "DIRECT",
     "EXPERIMENTS",
-    "ResultTable",
-    "attacks",
+    "FinalConfig",
+    "General",
+    "LabConfig",
+    "Record",
+    "Scoring",
     "autointerp",
-    "erasure",
+    "budget_for",
+    "edit_size",
+    "lab",
     "layers",
-    "merge_tables",
-    "read_table",
-    "results",
+    "pooled",
     "shipped_edit",
-    "table_path",
 ]

@@ -1,4 +1,4 @@
-"""Numbers per question of every cell, kept on disk, and what they say over all concepts together.
+"""Numbers per question of the attacks' cells, and what they say over all concepts together.
 
 An interval over the twenty questions of one concept is wide. The numbers of several concepts are put together (each
 question counts once), the same questions for every method, so that methods can be compared question by question.
@@ -6,18 +6,17 @@ question counts once), the same questions for every method, so that methods can 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ..attacks import MEASURES, AttackResult, Cost, Hits, Setting, floor_of, per_question
-from ..core import Interval, atomic_path, bootstrap, paired_bootstrap, recovered_share, share_difference
+from ..core import Cell, Interval, bootstrap, paired_bootstrap, recovered_share, share_difference
 from ..evaluation import QuestionScores
 
+Read = Callable[[Cell], dict | None]  # the record of a cell, as `Store.record` returns it
 DIRECT = "direct"  # the attack that asks plainly
 
 
@@ -30,32 +29,19 @@ class Record:
     floors: list[list[float]] = field(default_factory=list)  # guessing, where the numbers are no margins
     asked: list[int] | None = None  # which of the concept's questions; None: all
 
+    @classmethod
+    def read(cls, raw: dict | None) -> Record | None:
+        """What the store kept with a cell, where it is a record."""
+        return cls(**raw) if raw and "values" in raw else None
+
     def ceiling(self) -> AttackResult:
         """As the result of an attack, for `summarise`."""
         values = tuple(Hits(torch.tensor(row)) for row in self.values)
         return AttackResult(tuple(range(len(values))), values, (), Cost(0, 0, 0.0))
 
 
-class Records:
-    """Records by (concept, method, attack) of one seed, in a JSON file that is written after every cell.
-
-    Those of other seeds in the file are kept. `resume=False`: what the file holds belongs to a finished run.
-    """
-
-    def __init__(self, path: Path, seed: int = 0, resume: bool = True):
-        self.path, self.seed, self.found = path, str(seed), {}
-        if resume and path.exists():
-            raw = json.loads(path.read_text())
-            self.found = {tuple(key.split("|")): Record(**record) for key, record in raw.items()}
-
-    def get(self, concept: str, method: str, attack: str) -> Record | None:
-        return self.found.get((concept, method, attack, self.seed))
-
-    def add(self, concept: str, method: str, attack: str, record: Record) -> None:
-        self.found[concept, method, attack, self.seed] = record
-        rows = ",\n".join(json.dumps({"|".join(k): asdict(r)})[1:-1] for k, r in self.found.items())
-        with atomic_path(self.path) as temporary:
-            temporary.write_text("{" + rows + "}\n")
+def _record(records: Read, concept: str, method: str, attack: str) -> Record | None:
+    return Record.read(records(Cell(concept, method, attack, "cost")))
 
 
 def record_of(name: str, result: AttackResult, setting: Setting) -> Record:
@@ -82,7 +68,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 # ---- over all concepts ------------------------------------------------------------------------------------
 def pooled(
-    records: Records, concepts: Sequence[str], method: str, attack: str, against: str = "pisces", guess: float = 0.25
+    records: Read, concepts: Sequence[str], method: str, attack: str, against: str = "pisces", guess: float = 0.25
 ) -> dict[str, dict[str, Interval]]:
     """label -> metric -> number, over the questions of those concepts that have the cell (and the method's direct one).
 
@@ -96,11 +82,11 @@ def pooled(
     for label in dict.fromkeys(key for row in rows for key in row):
         chosen = [i for i, row in enumerate(rows) if label in row]
         mine = _joined(rows[i][label] for i in chosen)
-        counted = attack == DIRECT or bool(records.get(concepts[chosen[0]], method, attack).floors)
+        counted = attack == DIRECT or bool(_record(records, concepts[chosen[0]], method, attack).floors)
         name = "margin_kept" if label == "margin" else "kept" if counted else "share"
         found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))} | _numbers(name, mine)
         if attack != DIRECT and method != "original" and not counted:
-            tops = [records.get(concepts[i], "original", attack) for i in chosen]
+            tops = [_record(records, concepts[i], "original", attack) for i in chosen]
             if all(top is not None and label in top.labels for top in tops):
                 ceiling = torch.cat([torch.tensor(top.values[top.labels.index(label)]) for top in tops])
                 found[label]["below_ceiling"] = paired_bootstrap(ceiling, mine[2])
@@ -113,10 +99,10 @@ def pooled(
     return found
 
 
-def _columns(records: Records, concept: str, method: str, attack: str, guess: float) -> dict[str, tuple]:
+def _columns(records: Read, concept: str, method: str, attack: str, guess: float) -> dict[str, tuple]:
     """label -> (top, bottom, value) per question of one concept."""
-    mine, top = records.get(concept, method, attack), records.get(concept, "original", attack)
-    before, after = (records.get(concept, m, DIRECT) for m in ("original", method))
+    mine, top = _record(records, concept, method, attack), _record(records, concept, "original", attack)
+    before, after = (_record(records, concept, m, DIRECT) for m in ("original", method))
     if mine is None or before is None or after is None:
         return {}
     if attack == DIRECT:

@@ -1,0 +1,199 @@
+"""The lab: every method of erasure on every concept, fitted, scored and attacked, in one table.
+
+For each concept and method one pass: *fit* (strength chosen on dev, the edit saved), *score* (once on test), *attack*
+(that very edit). `data/results/lab_<model>.csv`: the attack "fit" holds what was chosen, no attack the scores on test,
+every other attack the numbers under it at each strength. Records hold numbers per question; small edits lie in the
+table's folder, large ones (of fine-tuning) are fitted again from the recorded setting when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..attacks import Budget
+from ..core import Cell, ConceptLabError, Interval, NotPossible, Store, say, table_path
+from ..data import Concept, list_concepts, load_concept
+from ..edits import Intervention, WeightEdit
+from ..erasure import (
+    Dictionaries,
+    Fitted,
+    Shared,
+    SharedConfig,
+    get_method,
+    methods,
+    needs_dictionaries,
+    shipped_dictionaries,
+)
+from ..models import LanguageModel, fingerprint
+from .attacking import ATTACKS, BUDGET, Attacking, budget_for
+from .pooled import DIRECT, pooled
+from .scoring import FinalConfig, General, Scoring, number
+
+STAGES = ("fit", "score", "attack")
+FIT = "fit"  # the attack of the cells that say what was chosen
+ORIGINAL = "original"  # the method of the cells that say what the model knows, and does under attack, before any edit
+LARGEST = 400_000  # numbers in an edit that is kept beside the table
+# What is attacked: twenty minutes a concept and six methods on one core of a laptop
+ATTACKED = (
+    ORIGINAL, "pisces", "pisces+words_both", "words_both", "zeroed_vectors_matched", "gradient_difference", "npo",
+    "random_norm",
+)  # fmt: skip
+ATTACKED_CONCEPTS = ("japan", "chemical_elements", "ancient_rome", "astronomy", "world_war_ii", "greek_culture")
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """Everything that the numbers depend on, besides weights, dictionaries and questions."""
+
+    shared: SharedConfig = SharedConfig()
+    test: FinalConfig = FinalConfig()
+    budget: Budget = BUDGET
+    attacks: tuple[str, ...] = ATTACKS
+    n_attacked: int = 14  # known test questions that judge the attacks
+    attacked: tuple[str, ...] = ATTACKED
+    split: str = "test"
+
+
+def lab(
+    lm: LanguageModel,
+    path: Path | None = None,
+    concepts: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    stages: Sequence[str] = STAGES,
+    cfg: LabConfig | None = None,
+    saes: Dictionaries | None = None,
+    seed: int = 0,
+    replace: bool = False,
+) -> Path:
+    """Method x concept, one pass; cells that are there are not computed again.
+
+    `methods`: default all; `stages`: of STAGES, in order (what a later one needs of an earlier one is made in any
+    case). Concepts are all unless given; attacked are those of ATTACKED_CONCEPTS, or those given. Only NotPossible is
+    written as a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that
+    was made otherwise.
+    """
+    cfg = cfg or LabConfig(budget=budget_for(lm, BUDGET))
+    given, names = concepts is not None, _names(methods)
+    concepts = list_concepts() if concepts is None else list(concepts)
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise ConceptLabError(f"Unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}.")
+    loaded = [load_concept(name) for name in concepts]
+    if saes is None:
+        saes = shipped_dictionaries(lm) if any(map(needs_dictionaries, names)) else {}
+    with Store(
+        path or table_path("lab", lm.name), experiment="lab", model=lm.name, fingerprint=lm.fingerprint(),
+        settings=asdict(cfg), fingerprints={f"layer {k}": fingerprint(dict(sae.state_dict())) for k, sae in sorted(saes.items())},
+        seed=seed, device=str(lm.device), replace=replace,
+    ) as store:  # fmt: skip
+        general = General(lm, cfg.shared, cfg.test)
+        for concept in loaded:
+            attacked = "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS)
+            bench = Bench(lm, concept, store, cfg, saes, general)
+            bench.run(names, stages, attacked)
+        if "attack" in stages:
+            Attacking(lm, store, cfg.budget, cfg.attacks).fiction()
+            _pool(store, cfg)
+        return store.finish()
+
+
+def _names(wanted: Sequence[str] | None) -> list[str]:
+    return list(methods()) if wanted is None else [get_method(name).name for name in wanted]
+
+
+class Bench:
+    """One concept on the bench: its methods fitted, scored and attacked, one after the other."""
+
+    def __init__(
+        self, lm: LanguageModel, concept: Concept, store: Store, cfg: LabConfig, saes: Dictionaries, general: General
+    ):
+        self.lm, self.concept, self.store, self.cfg, self.general = lm, concept, store, cfg, general
+        self.shared = Shared(lm, concept, saes, cfg.shared, store.seed, general=general.dev)
+        self.scoring = Scoring(lm, concept, self.shared, cfg.test, general)
+        self.attacking = Attacking(lm, store, cfg.budget, cfg.attacks, concept, cfg.n_attacked, cfg.split)
+
+    def run(self, names: Sequence[str], stages: Sequence[str], attacked: bool) -> None:
+        """All stages of all methods."""
+        name = self.concept.name
+        if "score" in stages:
+            self._cell(Cell(name, ORIGINAL), self.scoring.known)
+        if attacked and ORIGINAL in self.cfg.attacked:
+            self.attacking.method(ORIGINAL, lambda: None)
+        for method in names:
+            if "score" in stages or FIT in stages:
+                self._cell(Cell(name, method, FIT), lambda m=method: self._chosen(m))
+            if "score" in stages:
+                self._cell(Cell(name, method), lambda m=method: self.scoring.measure(m, self.edit(m)))
+            if attacked and method in self.cfg.attacked:
+                self.attacking.method(method, lambda m=method: self.edit(m))
+
+    def _cell(self, cell: Cell, make: Callable[[], dict[str, Interval]]) -> None:
+        if not self.store.missing(cell):
+            return
+        try:
+            found = make()
+        except NotPossible as reason:
+            say(f"{cell.concept} {cell.method}: {reason}")
+            return self.store.add(cell, {"possible": number(0.0)}, record={"not possible": str(reason)})
+        record = found.pop("record", None)
+        self.store.add(cell, found, record=record)
+        axes = (f"{k}_known" for k in ("efficacy", "specificity", "coherence"))
+        say(f"{cell.concept} {cell.method} {cell.attack}: " + ", ".join(f"{k} {found[k]}" for k in axes if k in found))
+
+    # ---- fitting --------------------------------------------------------------------------------------------
+    def _chosen(self, method: str) -> dict:
+        """Choose the strength, keep the edit, and say what was chosen."""
+        fitted = self.shared.chosen(method)
+        edit = fitted.intervention
+        found = {"possible": number(1.0), "passed_gates": number(float(fitted.passed)), "tried": number(fitted.tried)}
+        found |= {f"setting_{k}": number(v) for k, v in fitted.setting.items()}
+        if isinstance(edit, WeightEdit):
+            found |= {name: number(value) for name, value in edit.report(self.lm).items()}
+            if edit_size(edit) <= LARGEST:
+                edit.save(self._file(method))
+        found["record"] = {"setting": fitted.setting, "config": asdict(fitted.config)}
+        return found
+
+    def edit(self, method: str) -> Intervention:
+        """The edit of the fit cell: saved, or fitted again at the recorded setting."""
+        cell = Cell(self.concept.name, method, FIT)
+        self._cell(cell, lambda: self._chosen(method))
+        record = self.store.record(cell)
+        if "not possible" in record:
+            raise NotPossible(record["not possible"])
+        if self._file(method).exists():
+            return WeightEdit.load(self._file(method))
+        if method not in self.shared._chosen:
+            known = get_method(method)
+            config = known.at(record["setting"])
+            edit = known.fit(self.lm, self.concept, config, self.shared)
+            self.shared.keep_chosen(Fitted(method, config, edit, record["setting"]))
+        return self.shared.chosen(method).intervention
+
+    def _file(self, method: str) -> Path:
+        return self.store.folder / f"{self.concept.name}_{method}.safetensors"
+
+
+def _pool(store: Store, cfg: LabConfig) -> None:
+    """Rows over all attacked concepts together (concept "all")."""
+    concepts = sorted({row["concept"] for row in store.rows if row["attack"] == DIRECT and row["concept"] != "all"})
+    for method in cfg.attacked:
+        for attack in (DIRECT, *cfg.attacks):
+            found = pooled(store.record, concepts, method, attack)
+            if found:
+                store.add_all({Cell("all", method, attack, label): metrics for label, metrics in found.items()})
+
+
+def edit_size(edit: WeightEdit) -> int:
+    """Numbers that describe an edit."""
+    return sum(x.numel() for change in edit.changes.values() for x in vars(change).values())
+
+
+def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") -> WeightEdit:
+    """The edit of the lab's table in data/results; fitted here, in minutes, where none is kept."""
+    path = table_path("lab", lm.name).with_suffix("") / f"{concept.name}_{method}.safetensors"
+    if path.exists():
+        return WeightEdit.load(path)
+    return Shared(lm, concept).chosen(method).intervention
+
