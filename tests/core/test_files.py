@@ -2,19 +2,14 @@
 
 import errno
 import os
-import subprocess
-import zipfile
 
 import pytest
 
 from conceptlab.core import (
     ConceptLabError,
-    Package,
     atomic_path,
     cache_dir,
     files,
-    package_path,
-    packages,
     require_space,
 )
 
@@ -24,34 +19,6 @@ def home(tmp_path, monkeypatch):
     """An empty cache folder."""
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     return cache_dir()
-
-
-@pytest.fixture
-def wheel(tmp_path):
-    """A tiny archive and the Package that describes it."""
-    path = tmp_path / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny/data.txt", "hello")
-    return path, Package("tiny==1.0", path.name, files.sha256(path), path.stat().st_size)
-
-
-@pytest.fixture
-def pip(monkeypatch):
-    """Replace pip; set `.body` to what it does with its target folder. Calls are counted."""
-
-    class Pip:
-        calls = 0
-        body = staticmethod(lambda folder: "")
-
-        def run(self, command, **_):
-            Pip.calls += 1
-            folder = command[command.index("-d") + 1]
-            error = Pip.body(packages.Path(folder))
-            return subprocess.CompletedProcess(command, bool(error), "", error)
-
-    fake = Pip()
-    monkeypatch.setattr(packages.subprocess, "run", fake.run)
-    return Pip
 
 
 def left(folder):
@@ -137,77 +104,6 @@ def test_a_disk_that_fills_up_while_writing(tmp_path, full):
 def test_another_os_error_is_not_called_a_full_disk(tmp_path):
     with pytest.raises(PermissionError), atomic_path(tmp_path / "x") as _:
         raise PermissionError(errno.EACCES, "no")
-
-
-# ---- packages -----------------------------------------------------------------------------------------------
-def test_a_package_is_downloaded_once_and_hashed_once(home, wheel, pip, monkeypatch):
-    path, package = wheel
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    assert packages.read_member(package, "tiny/data.txt") == b"hello"
-    assert pip.calls == 1 and left(home) == [package.filename, package.filename + ".verified"]
-    monkeypatch.setattr(packages, "sha256", lambda _: pytest.fail("hashed again"))
-    assert package_path(package).parent == home / "packages" and pip.calls == 1
-
-
-def test_a_file_that_changed_after_it_was_verified_is_hashed_again(home, wheel, pip):
-    path, package = wheel
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    package_path(package).write_bytes(b"truncated")
-    with pytest.raises(ConceptLabError, match="the file was removed, download it again: python -m pip download"):
-        package_path(package)
-    assert left(home) == []
-    assert package_path(package).read_bytes() == path.read_bytes() and pip.calls == 2  # the next call works
-
-
-def test_a_wrong_checksum_after_the_download(home, wheel, pip):
-    _, package = wheel
-    pip.body = lambda folder: (folder / package.filename).write_bytes(b"something else") and ""
-    with pytest.raises(ConceptLabError, match=f"{package.filename} has the checksum .*, expected ") as error:
-        package_path(package)
-    one_sentence(error)
-    assert left(home) == []
-
-
-@pytest.mark.parametrize(
-    ("stderr", "shown"),
-    [
-        ("WARNING: retry\nERROR: No matching distribution found for tiny==1.0", "No matching distribution"),
-        ("/usr/bin/python: No module named pip", "No module named pip"),
-        ("", "no such file"),
-    ],
-)
-def test_a_package_that_pip_cannot_download(home, wheel, pip, stderr, shown):
-    _, package = wheel
-    pip.body = lambda _: stderr
-    with pytest.raises(ConceptLabError, match="is missing and could not be downloaded") as error:
-        package_path(package)
-    text = one_sentence(error)
-    assert shown in text and text.endswith(package.pip_line)
-    assert package.pip_line == f"python -m pip download --no-deps -d {home / 'packages'} tiny==1.0"
-    assert left(home) == []
-
-
-def test_no_space_for_a_download(home, wheel, pip, monkeypatch):
-    _, package = wheel
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: files.shutil._ntuple_diskusage(0, 0, 0))
-    with pytest.raises(ConceptLabError, match="Downloading tiny==1.0 needs"):
-        package_path(package)
-    assert pip.calls == 0 and left(home) == []
-
-
-def test_an_interrupted_download_leaves_nothing(home, wheel, pip):
-    path, package = wheel
-
-    def interrupted(folder):
-        (folder / package.filename).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    pip.body = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        package_path(package)
-    assert left(home) == []
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    assert package_path(package).exists()
 
 
 def test_leftovers_of_a_killed_process_are_swept_after_hours(tmp_path):

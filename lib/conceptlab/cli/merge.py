@@ -20,7 +20,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Add the rows of finished tables to a table."""
-    from ..experiments import merge_tables, read_table
+    from ..core import read_table
+    from ..experiments import merge_tables
 
     path = merge_tables(arguments.table, arguments.parts)
     print(f"{path.name}: {len(read_table(path))} rows", flush=True)

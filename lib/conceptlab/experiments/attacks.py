@@ -33,14 +33,14 @@ from ..attacks import (
     summarise,
     teach,
 )
-from ..core import ConceptLabError, Interval, atomic_path, bootstrap
+from ..core import ConceptLabError, Interval, atomic_path, bootstrap, table_path
 from ..data import Concept, load_concept, load_fiction
 from ..edits import WeightEdit, applied
 from ..erasure import ErasureConfig
 from ..models import LanguageModel
 from .matched import ERASER, ERASERS, FICTION_ERASER, Edits, erase_fiction
 from .pooled import DIRECT, Records, direct_record, pooled, record_of
-from .table import ResultTable, table_path
+from .table import ResultTable
 
 CONCEPTS = {
     "smollm2-135m": ("chemical_elements", "japan", "ancient_rome", "astronomy", "world_war_ii", "greek_culture"),

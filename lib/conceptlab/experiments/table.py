@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from ..core import ConceptLabError, Interval, atomic_path, data_dir
+from ..core import COLUMNS, KEY, ConceptLabError, Interval, atomic_path, commit, read_table, table_path, versions
 from ..models import LanguageModel
-
-COLUMNS = (
-    "experiment", "model", "concept", "method", "attack", "budget", "metric", "value", "low", "high", "n", "seed",
-)  # fmt: skip
-
-
-KEY = ("concept", "method", "attack", "budget", "seed")  # what names a cell of the grid
 
 
 class ResultTable:
@@ -104,9 +94,9 @@ class ResultTable:
     def close(self, **settings) -> Path:
         """Finish: move the table to its place and write its provenance."""
         provenance = {
-            "experiment": self.experiment, "model": self.model, "commit": _commit(), "seed": self.seed,
+            "experiment": self.experiment, "model": self.model, "commit": commit(), "seed": self.seed,
             "device": self.device, "minutes": round(self.minutes, 1),
-            "versions": {"python": platform.python_version()} | {p: version(p) for p in ("torch", "transformers")},
+            "versions": versions(),
             "settings": settings,
         }  # fmt: skip
         with atomic_path(self.path.with_suffix(".json")) as temporary:
@@ -115,34 +105,6 @@ class ResultTable:
         for left in (self.partial, self._note):
             left.unlink(missing_ok=True)
         return self.path
-
-
-def table_path(experiment: str, *models: str) -> Path:
-    """Where the table of the first of these models lies in data/results that has one; else where the first's would."""
-    places = [data_dir() / "results" / f"{experiment}_{model.replace('/', '_')}.csv" for model in models]
-    return next((place for place in places if place.exists()), places[0])
-
-
-def read_table(path: Path | str) -> list[dict[str, str]]:
-    """Rows of a table; raises ConceptLabError when it is missing or has other columns."""
-    path = Path(path)
-    if not path.exists():
-        raise ConceptLabError(f"There is no table {path.name}; make it with `conceptlab reproduce`.")
-    with open(path, newline="") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ConceptLabError(f"{path.name} has not the columns {', '.join(COLUMNS)}; make the table again.")
-        return list(reader)
-
-
-def results(experiment: str, model: str) -> list[dict[str, str]]:
-    """Rows of a table of data/results, unfinished or not; none, and a note on how to make it, where there is none."""
-    path = table_path(experiment, model)
-    for place in (path, path.with_suffix(".partial.csv")):
-        if place.exists():
-            return read_table(place)
-    print(f"There is no table of {experiment} for {model} yet: `conceptlab reproduce {experiment} --model {model}`.")
-    return []
 
 
 def write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -154,8 +116,3 @@ def write_table(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 def _plain(rows: Iterable[dict[str, str]]) -> Iterable[dict[str, str]]:
     return ({c: row[c] for c in COLUMNS} for row in rows)
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=data_dir())
-    return done.stdout.strip() or "unknown"
