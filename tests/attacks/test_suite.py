@@ -152,7 +152,7 @@ def test_what_is_kept_lies_between_guessing_and_the_original(lm, edit):
 
 def test_the_shipped_edit_is_read_or_else_made(lm, tmp_path, monkeypatch):
     module = sys.modules[attacks.__module__]
-    monkeypatch.setattr(sys.modules[ResultTable.__module__], "data_dir", lambda: tmp_path)
+    monkeypatch.setattr(sys.modules["conceptlab.core.tables"], "data_dir", lambda: tmp_path)
     monkeypatch.setattr(module, "Edits", lambda lm, concept, **_: lambda method: constant(lm, 0.5))
     japan = load_concept("japan")
     assert module.shipped_edit(lm, japan).info == {"x": 0.5}  # nothing is kept

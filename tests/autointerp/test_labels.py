@@ -1,5 +1,6 @@
 """Label files, the search in them, controls at equal rates, and the commands that fill them, on a tiny dictionary."""
 
+import dataclasses
 import gzip
 import json
 import sys
@@ -240,7 +241,7 @@ def test_the_command_line_passes_on_what_it_was_told(monkeypatch, tmp_path, caps
 
 
 def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
-    from conceptlab.experiments import ResultTable, autointerp, read_table
+    from conceptlab.experiments import autointerp, read_table
 
     experiment = sys.modules["conceptlab.experiments.autointerp"]
 
@@ -249,6 +250,7 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
 
     monkeypatch.setattr(experiment, "load_encoder", absent)
     lm, root, texts, cfg = tiny
+    path = tmp_path / "autointerp_tiny.csv"
     sizes = {"n": 4, "n_dear": 3, "contexts_dear": 3, "saes": root, "texts": texts, "cfg": cfg}
     cell, done = experiment._Layer.cell, []
 
@@ -260,13 +262,12 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
 
     monkeypatch.setattr(experiment._Layer, "cell", stops)
     with pytest.raises(KeyboardInterrupt):
-        autointerp(lm, ResultTable("autointerp", lm, tmp_path), **sizes)
+        autointerp(lm, path, **sizes)
     first = list(done)
     monkeypatch.setattr(experiment._Layer, "cell", lambda *a: done.append((a[1], a[2].name)) or cell(*a))
-    table = ResultTable("autointerp", lm, tmp_path)
-    autointerp(lm, table, **sizes)
+    autointerp(lm, path, **sizes)
     assert done[:5] == first and len(done) == len(set(done)) == 11
-    rows = read_table(table.path)
+    rows = read_table(path)
     assert {(r["method"], r["attack"]) for r in rows} == set(done) and {r["budget"] for r in rows} == {"1", "all"}
     layer, pooled = ([(r["metric"], r["value"], r["n"]) for r in rows if r["budget"] == b] for b in ("1", "all"))
     assert sorted(layer) == sorted(pooled), "one layer: pooled or not is the same"
@@ -278,9 +279,17 @@ def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, m
     assert {"detection_auroc", "balanced_accuracy", "f1", "fuzzing_auroc", "simulation_r", "output_auroc"} <= metrics
     assert all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in rows)
     monkeypatch.setattr(experiment, "harvest", lambda *a, **k: 1 / 0)
-    table.partial.write_bytes(table.path.read_bytes())
-    table._keep_note()  # as an interrupted run leaves it
-    autointerp(lm, ResultTable("autointerp", lm, tmp_path), **sizes)  # nothing is missing: nothing is computed
+    before = path.read_bytes()
+    autointerp(lm, path, **sizes)  # nothing is missing: nothing is computed
+    assert path.read_bytes() == before
+    for changed in (
+        {"n_dear": 2},
+        {"texts": texts[1:]},
+        {"cfg": dataclasses.replace(cfg, n_score=cfg.n_score + 1)},
+        {"seed": 1},
+    ):
+        with pytest.raises(ConceptLabError, match="is a finished table that was made otherwise"):
+            autointerp(lm, path, **sizes | changed)
 
 
 def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path):

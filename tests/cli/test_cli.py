@@ -4,7 +4,7 @@ import pytest
 
 from conceptlab.cli import fetch
 from conceptlab.cli import main as run
-from conceptlab.core import ConceptLabError, Interval
+from conceptlab.core import Cell, ConceptLabError, Interval, Store
 
 
 @pytest.fixture
@@ -56,10 +56,11 @@ def test_reproduce_writes_tables_of_some_concepts_and_merge_puts_them_together(
     import conceptlab.experiments as package
     import conceptlab.models
 
-    def layers(lm, table, concepts=("japan",)):
-        for name in concepts:
-            table.add({"accuracy": Interval(0.5, 0.4, 0.6, 9)}, name)
-        table.close(concepts=list(concepts))
+    def layers(lm, path, concepts=("japan",), seed=0):
+        with Store(path, experiment="layers", model=lm.name, seed=seed) as store:
+            for name in concepts:
+                store.add(Cell(name), {"accuracy": Interval(0.5, 0.4, 0.6, 9)})
+            store.finish()
 
     lm = tiny_llama()
     monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)

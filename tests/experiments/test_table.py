@@ -1,6 +1,7 @@
 """Result tables that survive an interruption, and the sweep over layers on a tiny model."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -76,14 +77,6 @@ def test_another_seed_is_another_cell(lm, tmp_path):
     assert ResultTable("demo", lm, tmp_path, seed=1).missing("japan")
 
 
-def test_tables_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConceptLabError, match="make it with `conceptlab reproduce`"):
-        read_table(tmp_path / "none.csv")
-    (tmp_path / "wrong.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ConceptLabError, match="has not the columns experiment"):
-        read_table(tmp_path / "wrong.csv")
-
-
 def test_turning_directions_reflects_what_a_layer_writes(lm):
     Q = torch.linalg.qr(torch.randn(lm.d_model, 3, generator=torch.Generator().manual_seed(0)))[0]
     rows = lm.down_proj(1).clone()
@@ -95,12 +88,32 @@ def test_turning_directions_reflects_what_a_layer_writes(lm):
     assert torch.equal(lm.down_proj(1), rows)
 
 
-def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path):
-    table = ResultTable("layers", lm, tmp_path)
-    layers(lm, table, ["japan"], k=2, n_questions=2, n_texts=6)
-    rows = read_table(table.path)
+def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path, monkeypatch, capsys):
+    path, sizes = tmp_path / "layers_tiny.csv", {"k": 2, "n_questions": 2, "n_texts": 6}
+    experiment, change = sys.modules["conceptlab.experiments.layers"], []
+
+    def counted(*arguments):
+        change.append(arguments[1])
+        if len(change) == 3:
+            raise KeyboardInterrupt
+        return turned(*arguments)
+
+    monkeypatch.setattr(experiment, "turned", counted)
+    with pytest.raises(KeyboardInterrupt):
+        layers(lm, path, ["japan"], **sizes)
+    assert not path.exists() and len(read_table(path)) == 6
+    assert layers(lm, path, ["japan"], **sizes) == path and len(change) == 5
+    assert "layers: 4 of 4 cells" in capsys.readouterr().out
+    rows = read_table(path)
     assert {(r["method"], r["budget"]) for r in rows} == {(m, str(i)) for m in ("contrast", "random") for i in (0, 1)}
     assert {r["metric"] for r in rows} == {"target", "neighbour", "general"}
+    layers(lm, path, ["golf"], **sizes)  # another concept is added to the finished table
+    assert len(change) == 9 and {r["concept"] for r in read_table(path)} == {"japan", "golf"}
+    lm.down_proj(1).data += 1
+    with pytest.raises(ConceptLabError, match=r"layers_tiny.csv is a finished table .* \(fingerprint\)"):
+        layers(lm, path, ["japan"], **sizes)
+    layers(lm, path, ["japan"], **sizes, replace=True)
+    assert {r["concept"] for r in read_table(path)} == {"japan"}
     directions = contrast_directions(lm, load_concept("japan"), 2, n_texts=6)
     for Q in (*directions["contrast"], *directions["random"]):
         assert torch.allclose(Q.T @ Q, torch.eye(2), atol=1e-5)
@@ -131,7 +144,7 @@ def test_tables_that_do_not_fit_are_refused_and_nothing_is_written(lm, tmp_path)
     whole = _part(lm, tmp_path, {"japan": 0.5})
     texts = [path.read_text() for path in (whole, whole.with_suffix(".json"))]
     wrong = {
-        "differ in layers": _part(lm, tmp_path / "a", {"golf": 0.5}, layers=[2]),
+        "differ in settings: layers": _part(lm, tmp_path / "a", {"golf": 0.5}, layers=[2]),
         "other numbers for japan, pisces": _part(lm, tmp_path / "b", {"japan": 0.6}),
         "no finished table": tmp_path / "missing.csv",
     }

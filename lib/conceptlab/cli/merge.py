@@ -1,13 +1,9 @@
-"""One table from several."""
+"""`conceptlab merge`: one table from several."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -20,7 +16,10 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Add the rows of finished tables to a table."""
-    from ..experiments import merge_tables, read_table
+    from ..core import contents, merge, read_table, say
+    from ..experiments import SUMMARIES
 
-    path = merge_tables(arguments.table, arguments.parts)
-    print(f"{path.name}: {len(read_table(path))} rows", flush=True)
+    parts = [part for part in arguments.parts if part.exists()]  # one that is not is named by `merge`
+    experiment = contents(parts[0]).note["experiment"] if parts else ""
+    path = merge(arguments.table, arguments.parts, SUMMARIES.get(experiment))
+    say(f"{path.name}: {len(read_table(path))} rows")

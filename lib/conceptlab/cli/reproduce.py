@@ -1,46 +1,57 @@
-"""Long experiments."""
+"""`conceptlab reproduce`: run a long experiment, or go on with it."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ..core import ConceptLabError
-
-if TYPE_CHECKING:
-    pass
+from ..core import ConceptLabError, check_output, read_table, say, table_path
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
     """The verb and its options."""
     verb = verbs.add_parser("reproduce", help="run a long experiment into data/results; it can be interrupted")
-    verb.add_argument("experiment", help="attacks, autointerp, erasure or layers")
+    verb.add_argument("experiment", help="lab, autointerp, layers, ...; a wrong name lists them all")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--concepts", nargs="+", help="names in data/concepts; default: all")
+    verb.add_argument("--methods", nargs="+", help="lab: of `conceptlab methods`; default: all")
+    verb.add_argument("--stages", help="lab: of fit,score,attack; default: all three")
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
+    verb.add_argument("--replace", action="store_true", help="replace a finished table that was made otherwise")
     verb.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run a long experiment into data/results, or go on with it."""
     from ..data import list_concepts
-    from ..experiments import EXPERIMENTS, ResultTable
+    from ..experiments import EXPERIMENTS
     from ..models import load_model
 
     if arguments.experiment not in EXPERIMENTS:
         raise ConceptLabError(f"Unknown experiment {arguments.experiment!r}; known are {', '.join(EXPERIMENTS)}.")
-    lm = load_model(arguments.model)
     experiment, chosen = EXPERIMENTS[arguments.experiment], {}
+    takes = inspect.signature(experiment).parameters
     if arguments.concepts:
-        if "concepts" not in inspect.signature(experiment).parameters:
+        if "concepts" not in takes:
             raise ConceptLabError(f"{arguments.experiment} is not divided into concepts; leave --concepts out.")
         there = list_concepts()
         if unknown := [name for name in arguments.concepts if name not in there]:
             raise ConceptLabError(f"No concept {unknown[0]!r} in data/concepts; there are {', '.join(there)}.")
         chosen["concepts"] = arguments.concepts
-    table = ResultTable(arguments.experiment, lm, arguments.out, arguments.seed)
-    experiment(lm, table, **chosen)
-    print(f"{table.path.name}: {len(table.rows)} rows", flush=True)
+    for option in ("methods", "stages"):
+        value = getattr(arguments, option)
+        if value is not None and option not in takes:
+            raise ConceptLabError(f"{arguments.experiment} has no {option}; leave --{option} out.")
+        if value is not None:
+            chosen[option] = value.split(",") if isinstance(value, str) else value
+    if arguments.replace and "replace" in takes:
+        chosen["replace"] = True
+    if arguments.out is not None:
+        check_output(arguments.out, folder=True)
+    lm = load_model(arguments.model)
+    usual = table_path(arguments.experiment, lm.name)
+    path = check_output((arguments.out or usual.parent) / usual.name)
+    experiment(lm, path, seed=arguments.seed, **chosen)
+    say(f"{path.name}: {len(read_table(path))} rows")

@@ -24,10 +24,11 @@ from .selection import largest
 from .shares import recovered_share, share_difference
 from .statistics import Interval, bootstrap, paired_bootstrap
 from .store import Store
-from .tables import COLUMNS, POOLED, Cell, Contents, contents, read_table, results, table_path
+from .tables import COLUMNS, KEY, POOLED, Cell, Contents, contents, read_table, results, table_path
 
 __all__ = [
     "COLUMNS",
+    "KEY",
     "POOLED",
     "Cell",
     "ConceptLabError",

@@ -132,8 +132,7 @@ def _gather(parts: Sequence[Contents], folder: Path) -> None:
 
 def _identity(note: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: note.get(k) for k in ("experiment", "model", "fingerprint", "fingerprints")}
-    older = {} if "seeds" in note else {"seed": note.get("seed")}
-    return kept | {"settings": {k: v for k, v in note["settings"].items() if k not in LISTED} | older}
+    return kept | {"settings": {k: v for k, v in note["settings"].items() if k not in LISTED}}
 
 
 def _union(notes: Sequence[Mapping[str, Any]], setting: str) -> list:

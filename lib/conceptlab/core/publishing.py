@@ -42,7 +42,7 @@ def differing(note: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
     """In what a table and a run differ, for a reader; "" where they belong together."""
     changed = [k for k in IDENTITY if k not in ("settings", "fingerprints") and note.get(k) != identity[k]]
     for group in ("settings", "fingerprints"):
-        a, b = note.get(group) or {}, identity[group]
+        a, b = note.get(group) or {}, identity[group] or {}
         changed += [f"{group}: {k}" for k in sorted({*a, *b}) if a.get(k) != b.get(k) or (k in a) != (k in b)]
     return ", ".join(changed)
 

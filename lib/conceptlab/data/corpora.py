@@ -39,7 +39,6 @@ ENWIK8 = Package(
     "mingru_pytorch-0.2.1.tar.gz",
     "fc9b278b4e04db930a5cd4cdab36e2713b1d6e14084269b161d4f133819e758d",
     36_600_000,
-    flags=("--no-binary", "mingru-pytorch"),
 )
 
 

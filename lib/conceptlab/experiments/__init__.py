@@ -2,13 +2,16 @@
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
-from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit
+from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS = {"autointerp": autointerp, "lab": lab, "layers": layers}
+
+# name -> what makes the rows over all concepts of a merged table
+SUMMARIES = {"lab": summarise}
 
 __all__ = [
     "ATTACKED",
@@ -19,6 +22,7 @@ __all__ = [
     "General",
     "LabConfig",
     "Record",
+    "SUMMARIES",
     "Scoring",
     "autointerp",
     "budget_for",
@@ -27,4 +31,5 @@ __all__ = [
     "layers",
     "pooled",
     "shipped_edit",
+    "summarise",
 ]

@@ -11,9 +11,10 @@ pushed as hard. Dear judges, and the labels that a language model writes, have t
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -41,11 +42,10 @@ from ..autointerp import (
     output_tables,
     score_label,
 )
-from ..core import ConceptLabError, atomic_path, bootstrap
+from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, say, table_path
 from ..data import Article, Harvest, harvest, label_texts, token_rows
-from ..models import LanguageModel
+from ..models import LanguageModel, fingerprint
 from ..sae import N_CTX, SAE, load_shipped, shipped_layers
-from .table import ResultTable
 
 OWN = ("rule_based", "output_side", "ensemble", "shuffled")
 
@@ -61,7 +61,7 @@ Values = dict[str, list[float]]  # metric -> one number per unit
 
 def autointerp(
     lm: LanguageModel,
-    table: ResultTable,
+    path: Path | None = None,
     layers: Sequence[int] | None = None,
     n: int = 24,
     n_dear: int = 24,
@@ -70,91 +70,85 @@ def autointerp(
     texts: Sequence[str] | None = None,
     cfg: LabelConfig | None = None,
     dear: LanguageModel | None = None,
-) -> None:
-    """Fill the table, cell by cell; a run that was interrupted goes on with what is missing.
+    seed: int = 0,
+    replace: bool = False,
+) -> Path:
+    """Fill the table at `path` (default: its place in data/results), cell by cell; see `Store` for interruptions.
 
     `n` features per layer, chosen by rate. A language model (`dear`, by default `lm` itself) explains and judges the
     first `n_dear` of the middle layer, on `contexts_dear` contexts of each side; so does the embedding judge, whose
-    model (84 MB) is downloaded once.
+    model (84 MB) is downloaded once. Every cell keeps its numbers of single units, which the pooled rows are made of.
     """
-    cfg = replace(cfg or LabelConfig(), n=n, seed=table.seed)
+    cfg = dataclasses.replace(cfg or LabelConfig(), n=n, seed=seed)
     layers = [lm.check_layer(x) for x in (shipped_layers(lm.name, saes) if layers is None else layers)]
     if not layers:
         raise ConceptLabError(
             f"There is no dictionary of {lm.name}; train some with `train-sae --out data/saes/<model>`."
         )
-    table.begin(layers=layers, n=n, n_dear=n_dear, contexts_dear=contexts_dear, labels=asdict(cfg))
-    judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear or lm)]
-    grids = {layer: _grid(judges, layer == layers[len(layers) // 2]) for layer in layers}
-    kept = _Kept(table.partial.with_suffix(".json"))
-    missing = {x: [c for c in grids[x] if table.missing("", *c, budget=x) or not kept.has(x, *c)] for x in layers}
-    cells = list(dict.fromkeys(cell for grid in grids.values() for cell in grid))
-    if all(not table.missing("", *cell, budget=POOLED) for cell in cells):
-        missing = {}
-    if any(missing.values()):
-        chosen = label_texts() if texts is None else list(texts)
-        data, articles = harvest(lm, token_rows(lm, chosen, n_ctx=N_CTX), layers), as_articles(chosen)
-        keep_neurons(lm, data, dict.fromkeys(layers, control_neurons(lm, n, table.seed)))
-    for layer in missing:
-        if missing[layer]:
-            run = _Layer(lm, load_shipped(lm, layer, saes), data, articles, cfg, dear or lm, n_dear, contexts_dear)
-            for method, judge in missing[layer]:
-                values = run.cell(method, next(j for j in judges if j.name == judge))
-                kept.add(values, layer, method, judge)
-                _add(table, values, method, judge, layer)
-    for method, judge in cells:
-        if table.missing("", method, judge, budget=POOLED):
-            _add(table, kept.pooled(layers, method, judge), method, judge, POOLED)
-    table.close(layers=layers, n=n, n_dear=n_dear, contexts_dear=contexts_dear, judges=[j.name for j in judges])
-    kept.path.unlink(missing_ok=True)
+    chosen, dear = label_texts() if texts is None else list(texts), dear or lm
+    judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear)]
+    settings = {"layers": layers, "n": n, "n_dear": n_dear, "contexts_dear": contexts_dear, "labels": asdict(cfg)}
+    with Store(
+        path or table_path("autointerp", lm.name), experiment="autointerp", model=lm.name, fingerprint=lm.fingerprint(),
+        settings=settings, fingerprints=_fingerprints(lm, dear, layers, saes, chosen), seed=seed,
+        device=str(lm.device), replace=replace,
+    ) as store:  # fmt: skip
+        grid = {x: _grid(judges, x, x == layers[len(layers) // 2]) for x in layers}
+        pooled = list(dict.fromkeys(c._replace(budget=POOLED) for cells in grid.values() for c in cells))
+        store.progress([*(cell for cells in grid.values() for cell in cells), *pooled])
+        missing = {x: found for x, cells in grid.items() if (found := list(filter(store.missing, cells)))}
+        if missing:
+            data, articles = harvest(lm, token_rows(lm, chosen, n_ctx=N_CTX), layers), as_articles(chosen)
+            keep_neurons(lm, data, dict.fromkeys(layers, control_neurons(lm, n, seed)))
+        for layer, cells in missing.items():
+            run = _Layer(lm, load_shipped(lm, layer, saes), data, articles, cfg, dear, n_dear, contexts_dear)
+            for cell in cells:
+                _add(store, cell, run.cell(cell.method, next(j for j in judges if j.name == cell.attack)))
+        for cell in filter(store.missing, pooled):
+            _add(store, cell, _pooled(store, cell, layers))
+        return store.finish()
 
 
-def _add(table: ResultTable, values: Values, method: str, judge: str, budget: int | str) -> None:
-    found = {metric: bootstrap(numbers, seed=table.seed) for metric, numbers in values.items() if numbers}
-    if table.missing("", method, judge, budget=budget):
-        table.add(found, method=method, attack=judge, budget=budget)
+def _fingerprints(
+    lm: LanguageModel, dear: LanguageModel, layers: Sequence[int], saes: Path | None, texts: Sequence[str]
+) -> dict[str, str]:
+    """What the numbers depend on beside the model: dictionaries, the dear model, texts."""
+    found = {f"layer {x}": fingerprint(dict(load_shipped(lm, x, saes).named_parameters())) for x in layers}
+    words = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    return found | {"dear": dear.fingerprint(), "texts": words}
+
+
+def _add(store: Store, cell: Cell, values: Values) -> None:
+    found = {metric: bootstrap(numbers, seed=store.seed) for metric, numbers in values.items() if numbers}
+    store.add(cell, found or {"possible": Interval(0.0, 0.0, 0.0, 1)}, record=values)
     summary = ", ".join(f"{k} {v.value:.2f}" for k, v in found.items())
-    print(f"layer {budget} {method}, {judge} judge: {summary}", flush=True)
+    say(f"layer {cell.budget} {cell.method}, {cell.attack} judge: {summary}")
 
 
-class _Kept:
-    """The numbers of single units, on disk while the experiment runs: pooled rows need them after an interruption."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._values: dict[str, Values] = json.loads(path.read_text()) if path.exists() else {}
-
-    def has(self, *cell: int | str) -> bool:
-        return " ".join(map(str, cell)) in self._values
-
-    def add(self, values: Values, *cell: int | str) -> None:
-        self._values[" ".join(map(str, cell))] = values
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(self._values))
-
-    def pooled(self, layers: Sequence[int], method: str, judge: str) -> Values:
-        """All units of the layers that have this cell."""
-        found: Values = {}
-        for layer in layers:
-            for metric, numbers in self._values.get(f"{layer} {method} {judge}", {}).items():
-                found.setdefault(metric, []).extend(numbers)
-        return found
+def _pooled(store: Store, cell: Cell, layers: Sequence[int]) -> Values:
+    """All units of the layers that have this cell."""
+    found: Values = {}
+    for layer in layers:
+        for metric, numbers in (store.record(cell._replace(budget=layer)) or {}).items():
+            found.setdefault(metric, []).extend(numbers)
+    return found
 
 
 def _embedding() -> list[EmbeddingJudge]:
     try:
         return [EmbeddingJudge(load_encoder())]
     except ConceptLabError as error:
-        print(f"Without the embedding judge: {error}", flush=True)
+        say(f"Without the embedding judge: {error}")
         return []
 
 
-def _grid(judges: Sequence[Judge], middle: bool) -> list[tuple[str, str]]:
-    """(method, judge) of every cell of a layer: the rules judge all, the others the labels that are lines of text."""
-    cells = [(method, "evidence") for method in (*OWN, *CONTROLS)]
+def _grid(judges: Sequence[Judge], layer: int, middle: bool) -> list[Cell]:
+    """Every cell of a layer: the rules judge all, the others the labels that are lines of text."""
+    cells = [Cell(method=method, attack="evidence", budget=layer) for method in (*OWN, *CONTROLS)]
     if middle:
-        cells += [("local_llm", "evidence")]
-        cells += [(method, j.name) for j in judges[1:] for method in ("ensemble", "shuffled", "local_llm")]
+        cells += [Cell(method="local_llm", attack="evidence", budget=layer)]
+        lines = ("ensemble", "shuffled", "local_llm")
+        cells += [Cell(method=method, attack=j.name, budget=layer) for j in judges[1:] for method in lines]
     return cells
 
 

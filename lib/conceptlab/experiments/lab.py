@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..attacks import Budget
-from ..core import Cell, ConceptLabError, Interval, NotPossible, Store, say, table_path
+from ..core import POOLED, Cell, ConceptLabError, Contents, Interval, NotPossible, Store, say, table_path
 from ..data import Concept, list_concepts, load_concept
 from ..edits import Intervention, WeightEdit
 from ..erasure import (
@@ -94,7 +94,8 @@ def lab(
             bench.run(names, stages, attacked)
         if "attack" in stages:
             Attacking(lm, store, cfg.budget, cfg.attacks).fiction()
-            _pool(store, cfg)
+            if pool := over_concepts(store.record, store.rows, cfg):
+                store.add_all(pool)
         return store.finish()
 
 
@@ -175,14 +176,28 @@ class Bench:
         return self.store.folder / f"{self.concept.name}_{method}.safetensors"
 
 
-def _pool(store: Store, cfg: LabConfig) -> None:
-    """Rows over all attacked concepts together (concept "all")."""
-    concepts = sorted({row["concept"] for row in store.rows if row["attack"] == DIRECT and row["concept"] != "all"})
+def over_concepts(
+    record: Callable[[Cell], dict | None], rows: Sequence[dict[str, str]], cfg: LabConfig | None = None
+) -> dict[Cell, dict[str, Interval]]:
+    """Cells over all attacked concepts together (concept "all")."""
+    cfg = cfg or LabConfig()
+    concepts = sorted({row["concept"] for row in rows if row["attack"] == DIRECT and row["concept"] != POOLED})
+    found = {}
     for method in cfg.attacked:
         for attack in (DIRECT, *cfg.attacks):
-            found = pooled(store.record, concepts, method, attack)
-            if found:
-                store.add_all({Cell("all", method, attack, label): metrics for label, metrics in found.items()})
+            for label, metrics in pooled(record, concepts, method, attack).items():
+                found[Cell(POOLED, method, attack, label)] = metrics
+    return found
+
+
+def summarise(merged: Contents) -> dict[Cell, dict[str, Interval]]:
+    """`over_concepts` of a table that was put together from several."""
+    seed = next((row["seed"] for row in merged.rows), "0")
+
+    def record(cell: Cell) -> dict | None:
+        return merged.records.get((cell.concept, cell.method, cell.attack, str(cell.budget), seed))
+
+    return over_concepts(record, merged.rows)
 
 
 def edit_size(edit: WeightEdit) -> int:

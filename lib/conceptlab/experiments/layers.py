@@ -10,51 +10,71 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import bootstrap
+from ..core import Cell, Store, bootstrap, say, table_path
 from ..data import Concept, evidence_texts, list_concepts, load_concept
 from ..edits import LowRank, WeightEdit
 from ..evaluation import SETS, concept_questions, gold_logprobs
 from ..models import LanguageModel
-from .table import ResultTable
+
+METHODS = ("contrast", "random")
 
 
 def layers(
     lm: LanguageModel,
-    table: ResultTable,
+    path: Path | None = None,
     concepts: Sequence[str] | None = None,
     k: int = 5,
     strength: float = 2.0,
     n_questions: int = 40,
     n_texts: int = 60,
-) -> None:
-    """One cell per concept, layer and method (`contrast` directions, `random` ones); `budget` is the layer."""
+    seed: int = 0,
+    replace: bool = False,
+) -> Path:
+    """One cell per concept, layer and method (`contrast` directions, `random` ones); `budget` is the layer.
+
+    The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
+    """
     concepts = list_concepts() if concepts is None else list(concepts)
-    table.begin(concepts=concepts, k=k, strength=strength, n_questions=n_questions, n_texts=n_texts)
-    for name in concepts:
-        concept = load_concept(name)
-        grid = [(layer, m) for layer in range(lm.n_layers) for m in ("contrast", "random")]
-        if not any(table.missing(name, method, budget=layer) for layer, method in grid):
-            continue
-        sets = concept_questions(concept, "dev")
-        questions = [q for s in SETS for q in sets[s][:n_questions]]
-        sizes = [len(sets[s][:n_questions]) for s in SETS]
-        before = gold_logprobs(lm, questions)
-        directions = contrast_directions(lm, concept, k, table.seed, n_texts)
-        for layer, method in grid:
-            if table.missing(name, method, budget=layer):
-                with turned(lm, layer, directions[method][layer], strength).applied(lm):
-                    change = (gold_logprobs(lm, questions) - before).split(sizes)
-                table.add({s: bootstrap(c) for s, c in zip(SETS, change, strict=True)}, name, method, budget=layer)
-                print(
-                    f"{name} layer {layer} {method}: " + ", ".join(f"{float(c.mean()):+.2f}" for c in change),
-                    flush=True,
-                )
-    table.close(concepts=concepts, k=k, strength=strength, n_questions=n_questions, n_texts=n_texts)
+    settings = {"k": k, "strength": strength, "n_questions": n_questions, "n_texts": n_texts}
+    cells = {name: [Cell(name, m, budget=i) for i in range(lm.n_layers) for m in METHODS] for name in concepts}
+    with Store(
+        path or table_path("layers", lm.name), experiment="layers", model=lm.name, fingerprint=lm.fingerprint(),
+        settings=settings, seed=seed, device=str(lm.device), replace=replace,
+    ) as store:  # fmt: skip
+        store.progress([cell for grid in cells.values() for cell in grid])
+        for name, grid in cells.items():
+            if any(map(store.missing, grid)):
+                _concept(lm, store, load_concept(name), grid, **settings)
+        return store.finish()
+
+
+def _concept(
+    lm: LanguageModel,
+    store: Store,
+    concept: Concept,
+    grid: Sequence[Cell],
+    k: int,
+    strength: float,
+    n_questions: int,
+    n_texts: int,
+) -> None:
+    sets = concept_questions(concept, "dev")
+    questions = [q for s in SETS for q in sets[s][:n_questions]]
+    sizes = [len(sets[s][:n_questions]) for s in SETS]
+    before = gold_logprobs(lm, questions)
+    directions = contrast_directions(lm, concept, k, store.seed, n_texts)
+    for cell in filter(store.missing, grid):
+        layer = int(cell.budget)
+        with turned(lm, layer, directions[cell.method][layer], strength).applied(lm):
+            change = (gold_logprobs(lm, questions) - before).split(sizes)
+        store.add(cell, {s: bootstrap(c) for s, c in zip(SETS, change, strict=True)})
+        say(f"{concept.name} layer {layer} {cell.method}: " + ", ".join(f"{float(c.mean()):+.2f}" for c in change))
 
 
 def turned(lm: LanguageModel, layer: int, Q: Float[Tensor, "d_model k"], strength: float) -> WeightEdit:
