@@ -13,7 +13,7 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab bench saes crosscheck student commit lint clean fetch
+.PHONY: help run test unit notebooks lab bench saes crosscheck student commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -21,10 +21,17 @@ help: ## list the targets
 run: fetch ## execute every notebook and write the site to build/ (ONLY=01 for some)
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
 
-test: fetch ## unit tests, then every notebook
-	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(PY) -m pytest tests notebooks \
+test: unit notebooks ## unit tests, then every notebook
+
+# Two processes with one thread each: tiny models gain nothing from threads, and a model is loaded once a process.
+unit: fetch ## unit tests alone
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile -p no:cacheprovider -q -rs --durations=15
+
+# No cell dies of a time limit on a busy machine: an hour is a hundred times what the longest needs alone.
+notebooks: fetch ## every notebook, cell by cell
+	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(PY) -m pytest notebooks \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg \
-		--nbval-cell-timeout=600 -p no:cacheprovider -q --durations=15
+		--nbval-cell-timeout=3600 -p no:cacheprovider -q -rs --durations=10
 
 lab: fetch ## open JupyterLab on the notebooks
 	@$(PY) -m jupyterlab notebooks
@@ -47,9 +54,10 @@ student: $(VENV)/.installed ## copies of the notebooks without solutions, in bui
 commit: fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
 
-lint: $(VENV)/.installed ## ruff over code and notebooks
+lint: $(VENV)/.installed ## ruff over code and notebooks, mypy over the library
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check lib tests
+	@$(PY) -m mypy
 
 clean: ## remove build/ and caches (keeps .venv and the models)
 	@rm -rf build .pytest_cache .ruff_cache

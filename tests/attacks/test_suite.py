@@ -1,9 +1,6 @@
 """The suite on a tiny model: every attack runs, none leaks, none leaves a trace; the table, and the command line."""
 
-import contextlib
 import dataclasses
-import json
-import sys
 
 import pytest
 import torch
@@ -20,20 +17,18 @@ from conceptlab.attacks import (
     floor_of,
     known_questions,
     per_question,
+    register_attack,
     run_attack,
     setting_for,
     share,
+    suite,
     summarise,
 )
 from conceptlab.core import ConceptLabError, share_difference
 from conceptlab.data import Question, leaked, load_concept, load_fiction, translatable
-from conceptlab.edits import WeightEdit
+from conceptlab.edits import WeightEdit, applied
 from conceptlab.edits.weight_edit import Dense
-from conceptlab.erasure import EraserConfig
 from conceptlab.evaluation import QuestionScores, closest, score_questions
-from conceptlab.experiments import ResultTable, attacks, matched, read_table
-from conceptlab.experiments.attacks import edit_path
-from conceptlab.experiments.pooled import Record, Records, pooled
 
 SMALL = Budget(
     steps=2, layers=(1,), read_layers=(1,), thoughts=2, gcg_steps=1, gcg_facts=2, width=2, soft_steps=1, rank=2,
@@ -150,115 +145,8 @@ def test_what_is_kept_lies_between_guessing_and_the_original(lm, edit):
     assert float(floor_of("forms", result, 0).mean()) == 0.25 and floor_of("relearning", result, 0) is None
 
 
-def test_the_shipped_edit_is_read_or_else_made(lm, tmp_path, monkeypatch):
-    module = sys.modules[attacks.__module__]
-    monkeypatch.setattr(sys.modules["conceptlab.core.tables"], "data_dir", lambda: tmp_path)
-    monkeypatch.setattr(module, "Edits", lambda lm, concept, **_: lambda method: constant(lm, 0.5))
-    japan = load_concept("japan")
-    assert module.shipped_edit(lm, japan).info == {"x": 0.5}  # nothing is kept
-    path = edit_path(tmp_path / "results" / f"attacks_{lm.name}.csv", "japan", "pisces")
-    path.parent.mkdir(parents=True)
-    constant(lm, 0.1).save(path)
-    assert module.shipped_edit(lm, japan).info == {"x": 0.1}
-
-
-# ---- the table --------------------------------------------------------------------------------------------
 def constant(model, x):
     return WeightEdit(model.name, {model.down_proj_name(1): Dense(torch.full((32, 64), x))}, {"x": x})
-
-
-def test_the_experiment_fills_its_cells_and_goes_on_where_it_stopped(lm, tmp_path, monkeypatch):
-    module = sys.modules[attacks.__module__]  # the package has a function of the same name
-    made = []
-
-    def maker(model, concept):
-        def make(method):
-            made.append(method)
-            if method == "needle":
-                raise ConceptLabError("no needle.")
-            return constant(model, 0.1)
-
-        return make
-
-    monkeypatch.setattr(module, "teach", lambda model, lessons, cfg: constant(model, 0.2))
-    monkeypatch.setattr(module, "erase_fiction", lambda model, **_: constant(model, -0.1))
-    names = ("quantisation", "definition", "logit_lens", "undoing")
-    methods = ("original", "pisces", "random", "npo", "needle")
-    run = dict(concepts=["japan"], methods=methods, n_questions=4, budget=SMALL, maker=maker, names=names)
-    stop = ResultTable("attacks", lm, tmp_path)
-    real = stop.add
-
-    def add(found, concept, method, attack, strength):
-        real(found, concept, method, attack, strength)
-        if (method, attack) == ("random", "logit_lens"):  # after the first of its strengths
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(stop, "add", add)
-    shipped = edit_path(stop.path, "japan", "pisces")
-    shipped.parent.mkdir()
-    constant(lm, 9.0).save(shipped)
-    with contextlib.suppress(KeyboardInterrupt):
-        attacks(lm, stop, **run)
-    assert WeightEdit.load(shipped).info == {"x": 9.0}  # edits change together with the table
-    done = {(r["method"], r["attack"]) for r in stop.rows}
-    complete = {(r["method"], r["attack"]) for r in stop.rows if r["budget"] == "cost"}
-    assert done - complete == {("random", "logit_lens")} and not stop.path.exists()
-    again = ResultTable("attacks", lm, tmp_path)
-    kept = len(again.rows)
-    attacks(lm, again, **run)
-    assert WeightEdit.load(shipped).info == {"x": 0.1} and not edit_path(again.partial, "", "").parent.exists()
-    rows = read_table(again.path)
-    keys = [tuple(r[c] for c in ("concept", "method", "attack", "budget", "metric")) for r in rows]
-    assert len(rows) > kept and len(keys) == len(set(keys))  # the half-written cell was done again, once
-    assert all(r in rows for r in stop.rows if (r["method"], r["attack"]) in complete)
-    cells = {(r["method"], r["attack"]) for r in rows if r["concept"] == "japan"}
-    tried = {(m, a) for m in methods if m != "needle" for a in ("direct", *names)}
-    assert cells == tried - {("original", "undoing")}
-    fiction = [r for r in rows if r["method"] == "never_taught"]
-    assert {r["attack"] for r in fiction} == {"quantisation", "definition"}
-    copies = {"taught", "erased", "never", "attacked", "never_attacked"}
-    assert {r["metric"] for r in fiction} == copies | {"above_control", "steps", "tokens"}
-    assert made.count("npo") == 1 and made.count("pisces") == 1
-    settings = json.loads(again.path.with_suffix(".json").read_text())["settings"]
-    assert settings["skipped"] == ["japan needle: no needle."] and settings["edits"]["japan npo"] == {"x": 0.1}
-    assert "japan pisces" in settings["edits"]  # although the resumed run had nothing left to do with it
-    everywhere = [r for r in rows if r["concept"] == "all" and r["method"] == "pisces"]
-    alone = [r for r in rows if r["concept"] == "japan" and r["method"] == "pisces"]
-    assert not list(tmp_path.glob("*.edits.json"))  # only while a run goes on
-    values = {(r["attack"], r["budget"]): r["value"] for r in alone if r["metric"] == "value"}
-    pooled_values = {(r["attack"], r["budget"]): r["value"] for r in everywhere if r["metric"] == "value"}
-    assert pooled_values and all(
-        float(values[k]) == pytest.approx(float(v), abs=1e-3) for k, v in pooled_values.items()
-    )
-
-
-def test_the_seed_of_the_table_is_that_of_edits_and_attacks(lm, tmp_path):
-    module = sys.modules[attacks.__module__]
-    assert module.edit_maker(lm, 3)(lm, load_concept("japan")).seed == 3
-    found = {}
-    for seed in (0, 1):
-        table = ResultTable("attacks", lm, tmp_path, seed)
-        attacks(lm, table, ["japan"], ("original",), ("relearning",), n_questions=4, budget=SMALL)
-        rows = read_table(table.path)
-        found[seed] = [r["value"] for r in rows if (r["attack"], r["metric"]) == ("relearning", "value")]
-        assert found[seed] and {r["seed"] for r in rows} == {str(seed)}
-    assert found[0] != found[1]
-    kept = Records(tmp_path / f"attacks_{lm.name}.questions.json", seed=1)
-    assert kept.get("japan", "original", "relearning") is not None
-
-
-def test_records_of_a_finished_run_are_not_taken(tmp_path):
-    path = records(tmp_path).path
-    assert Records(path).get("a", "npo", "direct") is not None
-    assert Records(path, seed=1).get("a", "npo", "direct") is None
-    assert Records(path, resume=False).found == {}
-
-
-def test_an_attack_that_cannot_be_run_is_named_in_the_provenance(lm, tmp_path):
-    table = ResultTable("attacks", lm, tmp_path)
-    attacks(lm, table, ["golf"], ("original",), ("language",), n_questions=5, budget=SMALL)
-    (reason,) = json.loads(table.path.with_suffix(".json").read_text())["settings"]["skipped"]
-    assert reason.startswith("golf original language: No question about Golf has a translation")
 
 
 def test_the_edit_closest_to_the_wanted_loss_is_taken(lm):
@@ -267,7 +155,7 @@ def test_the_edit_closest_to_the_wanted_loss_is_taken(lm):
     def lost(edit):
         return 2 * edit.info["x"]
 
-    assert closest(lost, ladder, 0.7) is ladder[1] and closest(lost, ladder, 50.0) is ladder[2]
+    assert closest(lost, ladder, 0.7) == (ladder[1], 1) and closest(lost, ladder, 50.0)[0] is ladder[2]
     with pytest.raises(ConceptLabError, match="no edit to choose from"):
         closest(lost, [], 0.5)
 
@@ -282,58 +170,6 @@ def test_known_questions_are_answered_rightly_and_begin_with_translated_ones(lm)
         known_questions(lm, concept, 1000, at_least=1000)
     with pytest.raises(ConceptLabError, match="At least 4 questions"):
         known_questions(lm, concept, 0)
-
-
-def test_methods_follow_pisces_on_dev(lm, monkeypatch):
-    """Erasers stop once they have taken as much dev margin as the PISCES edit, here a small noise."""
-    monkeypatch.setattr(matched, "shipped_dictionaries", lambda model: {})
-    edits = matched.Edits(lm, load_concept("japan"), eraser=EraserConfig(steps=30, every=1, lr=3e-3, batch_size=2))
-    noise = torch.randn(32, 64, generator=torch.Generator().manual_seed(1))
-    edits.work._edits["pisces"] = WeightEdit(lm.name, {lm.down_proj_name(0): Dense(0.05 * noise)})
-    least = matched.LEAST * float(edits.before.margin.mean())
-    assert edits.wanted >= least - 1e-6
-    for method in ("gradient_ascent", "npo"):
-        edit = edits(method)
-        assert edit.info["method"] == method
-        assert edit.info["factor"] in matched.FACTORS and edit.info["steps"] <= 30
-    assert sorted(edits("random").changes) == sorted(edits("pisces").changes)
-
-
-# ---- over all concepts ------------------------------------------------------------------------------------
-def records(tmp_path):
-    """Two concepts of two questions; under pisces half the gap comes back, under npo all of it."""
-    found = Records(tmp_path / "x.json")
-    for concept in ("a", "b"):
-        for method, margins, attacked in (
-            ("original", [2.0, 4.0], [2.0, 4.0]), ("pisces", [0.0, 1.0], [1.0, 2.5]), ("npo", [1.0, 1.0], [2.0, 4.0]),
-        ):  # fmt: skip
-            right = [float(x > 0) for x in margins]
-            found.add(concept, method, "direct", Record(["margin", "correct"], [margins, right]))
-            found.add(concept, method, "relearning", Record(["5"], [attacked]))
-            found.add(concept, method, "probe", Record(["3"], [right], [[0.25, 0.25]]))
-    found.add("a", "pisces", "language", Record(["de"], [[3.0]], asked=[1]))
-    return Records(found.path)  # read again
-
-
-def test_shares_over_all_concepts_by_hand(tmp_path):
-    found = records(tmp_path)
-    pisces, npo = (pooled(found, ["a", "b"], m, "relearning")["5"] for m in ("pisces", "npo"))
-    assert pisces["share"].value == pytest.approx(0.5) and pisces["share"].n == 4
-    assert npo["share"].value == pytest.approx(1.0) and npo["minus_pisces"].value == pytest.approx(0.5)
-    assert npo["minus_pisces"].low == pytest.approx(0.5) and "minus_pisces" not in pisces
-    direct = pooled(found, ["a", "b"], "pisces", "direct")
-    assert direct["correct"]["kept"].value == pytest.approx((0.5 - 0.25) / 0.75)
-    assert direct["margin"]["lost"].value == pytest.approx(2.5)
-    assert direct["margin"]["margin_kept"].value == pytest.approx(0.5 / 3)
-    assert pooled(found, ["a", "b"], "pisces", "probe")["3"]["kept"].value == pytest.approx(0.25 / 0.75)
-    language = pooled(found, ["a", "b"], "pisces", "language")["de"]
-    assert language["n_concepts"].value == 1 and language["share"].value == pytest.approx(2 / 3)
-    assert pooled(found, ["a"], "pisces", "gcg") == {}
-    found.add("a", "original", "relearning", Record(["5"], [[2.5, 4.5]]))
-    found.add("b", "original", "relearning", Record(["5"], [[2.5, 4.5]]))
-    below = pooled(found, ["a", "b"], "pisces", "relearning")["5"]["below_ceiling"]
-    assert below.value == pytest.approx(3.5 - 1.75) and below.n == 4
-    assert "below_ceiling" not in pooled(found, ["a", "b"], "original", "relearning")["5"]
 
 
 def test_shares_of_different_questions_are_not_compared():
@@ -355,3 +191,31 @@ def test_the_verb_attack_prints_each_strength(lm, edit, tmp_path, monkeypatch, c
     assert "4 questions, margin" in out and "quantisation 4-bit: value" in out and "definition 1: value" in out
     assert cli.main([*line, "--attacks", "bribery"]) == 1
     assert "Unknown attack 'bribery'" in capsys.readouterr().err
+
+
+# ---- docs/adding_an_attack.md -----------------------------------------------------------------------------
+def ask_twice(lm, intervention, setting):
+    """The same questions again: an attack that cannot work, as an example."""
+    with torch.no_grad(), applied(intervention, lm):
+        scores = setting.score(lm)
+    return AttackResult(steps=(1,), values=(scores,), losses=(), cost=Cost(0, 0, 0.0))
+
+
+@pytest.mark.parametrize("way", ["register", "entry point"])
+def test_an_attack_from_outside_the_package(lm, edit, monkeypatch, way):
+    monkeypatch.setattr(suite, "SUITE", dict(suite.SUITE))
+    if way == "register":
+        register_attack("ask_twice", ask_twice)
+    else:
+        entry = type("Entry", (), {"name": "ask_twice", "load": lambda self: ask_twice})()
+        monkeypatch.setattr(suite, "entry_points", lambda group: [entry] if group == suite.GROUP else [])
+    concept = load_concept("japan")
+    setting = setting_for(concept, known_questions(lm, concept, 4), SMALL)
+    result = run_attack("ask_twice", lm, edit, setting)
+    with applied(edit, lm):
+        erased = setting.score(lm)
+    assert torch.equal(result.last.margin, erased.margin)
+    (found,) = summarise("ask_twice", result, setting.score(lm), erased, setting).values()
+    assert found["gain"].value == 0
+    with pytest.raises(ConceptLabError, match="There is an attack 'relearning' already"):
+        register_attack("relearning", ask_twice)

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 
 from conceptlab import cli
-from conceptlab.core import ConceptLabError
+from conceptlab.core import ConceptLabError, read_table
 from conceptlab.data import load_concept
 from conceptlab.edits import WeightEdit
 from conceptlab.erasure import (
     PUBLIC,
     PUBLISHED,
-    Erasure,
-    ErasureConfig,
     Feature,
+    Shared,
+    SharedConfig,
     gather_evidence,
     hand_picked,
     pisces_edit,
@@ -29,13 +29,14 @@ from conceptlab.erasure import (
     reaching_features,
     shipped_dictionaries,
 )
-from conceptlab.erasure import workshop as module
+from conceptlab.erasure import method as interface
+from conceptlab.erasure import shared as module
 from conceptlab.evaluation import SearchConfig, fluency
-from conceptlab.experiments import ResultTable, erasure, read_table
+from conceptlab.experiments import FinalConfig, LabConfig, lab
 from conceptlab.sae import load_sae, sae_site
 from conceptlab.sae.files.formats import layer_in
 from dictionaries import encode_edit_decode
-from sizes import FINAL, SMALL
+from sizes import SMALL
 
 GEMMA, LLAMA = "gemma-2-2b-it", "llama-3.1-8b-instruct"
 HARRY_POTTER = PUBLISHED[GEMMA, "harry_potter"]
@@ -45,7 +46,7 @@ QUICK = dataclasses.replace(SMALL, search=SearchConfig(n_questions=2, n_asked=4,
 @pytest.fixture(autouse=True)
 def kept(monkeypatch, tmp_path):
     """Finished searches go to a folder of the test's own."""
-    monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(interface, "cache_dir", lambda: tmp_path / "cache")
 
 
 @pytest.fixture
@@ -146,20 +147,24 @@ def llama(tiny_llama):
 
 def usual(work):
     """The grid of QUICK for features that were found."""
-    counts = [n for n in QUICK.counts if n < len(work.features)] + [min(max(QUICK.counts), len(work.features))]
+    counts = [n for n in (1, 2) if n < len(work.features)] + [min(2, len(work.features))]
     return {"n": counts, "tau": [0.4, 0.1], "mu": [1.0, 4.0]}
+
+
+def as_lists(axes):
+    return {knob: list(values) for knob, values in axes.items()}
 
 
 @pytest.fixture
 def axes(monkeypatch):
     """method -> the grid that was searched."""
-    seen, real = {}, Erasure.chosen
+    seen, real = {}, interface.grid
 
-    def spy(self, method, grid, make):
-        seen[method] = {knob: list(values) for knob, values in grid.items()}, make
-        return real(self, method, grid, make)
+    def spy(method, shared):
+        seen[method.name] = as_lists(real(method, shared))
+        return real(method, shared)
 
-    monkeypatch.setattr(Erasure, "chosen", spy)
+    monkeypatch.setattr(interface, "grid", spy)
     return seen
 
 
@@ -208,8 +213,8 @@ def test_the_published_edit_of_gemma_end_to_end(hub, gemma, axes, dtype):
     add_gemma_scope(hub, gemma, (1, 4, 20))
     gemma.hf.to(dtype)
     before = {name: p.clone() for name, p in gemma.hf.named_parameters()}
-    work = Erasure(gemma, shipped_dictionaries(gemma), load_concept("harry_potter"), QUICK)
-    edit = work.edit("pisces")
+    work = Shared(gemma, load_concept("harry_potter"), shipped_dictionaries(gemma), QUICK)
+    edit = work.chosen("pisces").intervention
     assert all(torch.equal(p, before[name]) for name, p in gemma.hf.named_parameters())
     assert [(f.layer, f.index, f.sign) for f in work.features] == [
         (f.layer, f.index, f.sign) for f in HARRY_POTTER.features
@@ -217,14 +222,14 @@ def test_the_published_edit_of_gemma_end_to_end(hub, gemma, axes, dtype):
     assert all(f.reach > 0 for f in work.features) and work.edited == work.features
     grid, make = axes["pisces"]
     assert grid == {"n": [5], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and edit.info["ramp"] == 10
-    assert work.settings["pisces"]["n"] == 5
+    assert work.chosen("pisces").setting["n"] == 5
     assert set(edit.changes) == {gemma.down_proj_name(layer) for layer in (1, 4, 20)}
     published = make(n=5.0, tau=0.4, mu=36.0)
     assert published.info == edit.info | {"tau": 0.4, "mu": 36.0}
     for layer, ramped in ((1, 0.2), (4, 0.5), (20, 1.0)):  # 0.1 + 0.9 layer / 9 below layer 9
         chosen = [f for f in HARRY_POTTER.features if f.layer == layer]
         rows = gemma.value_vectors(layer).float()  # as the dictionary sees them, behind the norm
-        want = encode_edit_decode(work.saes[layer], rows, chosen, 0.4, 36 * ramped, work.signs[layer]) - rows
+        want = encode_edit_decode(work.dictionaries[layer], rows, chosen, 0.4, 36 * ramped, work.signs[layer]) - rows
         change = published.changes[gemma.down_proj_name(layer)].dense().T * gemma.post_mlp_gain(layer).float()
         torch.testing.assert_close(change, want, atol=1e-4 * float(want.abs().max()), rtol=1e-3)
 
@@ -232,41 +237,41 @@ def test_the_published_edit_of_gemma_end_to_end(hub, gemma, axes, dtype):
 def test_the_published_grid_has_the_published_setting(hub, gemma):
     add_gemma_scope(hub, gemma, (1, 4, 20))
     saes = shipped_dictionaries(gemma)
-    axes = Erasure(gemma, saes, load_concept("harry_potter"), ErasureConfig())._pisces_axes()
+    axes = Shared(gemma, load_concept("harry_potter"), saes, SharedConfig())
     assert axes == {"n": [5], "tau": [0.5, 0.4], "mu": [3.0, 6.0, 10.0, 16.0, 24.0, 36.0]}
-    own = Erasure(gemma, saes, load_concept("harry_potter"), QUICK, features=hand_picked(gemma, saes, [(4, 661)]))
-    assert own._pisces_axes() == {"n": [1], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and own.ramp == 10
+    own = Shared(gemma, load_concept("harry_potter"), saes, QUICK, features=hand_picked(gemma, saes, [(4, 661)]))
+    assert own == {"n": [1], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and own.ramp == 10
 
 
 def test_other_concepts_models_and_dictionaries_have_nothing_published(hub, gemma, axes):
     add_gemma_scope(hub, gemma, (1, 4, 20))
     saes = shipped_dictionaries(gemma)
     concept = load_concept("harry_potter")
-    assert Erasure(gemma, saes, concept, QUICK).picked == list(HARRY_POTTER.features)
-    assert Erasure(gemma, {4: saes[4]}, concept, QUICK).picked is None  # not all of its layers
+    assert Shared(gemma, concept, saes, QUICK).picked == list(HARRY_POTTER.features)
+    assert Shared(gemma, concept, {4: saes[4]}, QUICK).picked is None  # not all of its layers
     narrow = load_sae(hub.root / PUBLIC[GEMMA].repository / PUBLIC[GEMMA].names[4])
     narrow.cfg = dataclasses.replace(narrow.cfg, d_sae=4_096)
-    assert Erasure(gemma, saes | {4: narrow}, concept, QUICK).published is None
+    assert Shared(gemma, concept, saes | {4: narrow}, QUICK).published is None
     gemma.name = "gemma-2-2b"  # the dictionaries fit, the edit is of the tuned model
-    assert Erasure(gemma, saes, concept, QUICK).published is None
+    assert Shared(gemma, concept, saes, QUICK).published is None
     gemma.name = "google/gemma-2-2b-it"
-    assert Erasure(gemma, saes, concept, QUICK).published is HARRY_POTTER
-    work = Erasure(gemma, {20: saes[20]}, load_concept("golf"), QUICK)
-    edit = work.edit("pisces")
+    assert Shared(gemma, concept, saes, QUICK).published is HARRY_POTTER
+    work = Shared(gemma, load_concept("golf"), {20: saes[20]}, QUICK)
+    edit = work.chosen("pisces").intervention
     assert work.published is None and work.picked is None and edit.info["ramp"] == 0
-    assert axes["pisces"][0] == usual(work)
+    assert axes["pisces"] == usual(work)
     assert set(edit.changes) == {gemma.down_proj_name(20)}
 
 
 def test_llama_end_to_end(hub, llama, axes):
     add_llama_scope(hub, llama, (1, 3))
-    work = Erasure(llama, shipped_dictionaries(llama, [1, 3]), load_concept("golf"), QUICK)
-    edit = work.edit("pisces")
+    work = Shared(llama, load_concept("golf"), shipped_dictionaries(llama, [1, 3]), QUICK)
+    edit = work.chosen("pisces").intervention
     assert edit.changes and set(edit.changes) <= {llama.down_proj_name(layer) for layer in (1, 3)}
-    assert axes["pisces"][0] == usual(work) and work.published is None
+    assert axes["pisces"] == usual(work) and work.published is None
     with edit.applied(llama):
         assert not torch.equal(llama.down_proj(1), llama.down_proj(3))
-    saved = work.settings["pisces"]
+    saved = work.chosen("pisces").setting
     assert edit.info["tau"] == saved["tau"] and edit.info["mu"] == saved["mu"] and saved["n"] in (1, 2)
 
 
@@ -296,18 +301,20 @@ def _own_texts(concept, n):
 
 @pytest.mark.parametrize(("which", "name"), [(GEMMA, "harry_potter"), (LLAMA, "golf")])
 def test_the_experiment_runs_on_the_papers_models(hub, gemma, tiny_llama, tmp_path, which, name):
-    """`conceptlab reproduce erasure --model ...`, one cell of it: the dictionaries are fetched without being named."""
+    """`conceptlab reproduce lab --model ...`, one cell of it: the dictionaries are fetched without being named."""
     if which == GEMMA:
         lm, add = gemma, add_gemma_scope
     else:
         lm, add = tiny_llama(n_layers=32, initializer_range=0.3), add_llama_scope
         lm.name = LLAMA
     add(hub, lm, PUBLIC[which].layers)
-    table = ResultTable("erasure", lm, tmp_path)
-    erasure(lm, table, [name], ("pisces",), cfg=QUICK, test=dataclasses.replace(FINAL, n_target=2, n_spared=2))
-    found = {(row["method"], row["metric"]): float(row["value"]) for row in read_table(table.path)}
+    path, final = tmp_path / "lab.csv", FinalConfig(n_target=2, n_spared=2, n_texts=2, n_vectors=3, n_mmlu=0)
+    final = dataclasses.replace(final, forms_of=(), writing_of=())
+    lab(lm, path, [name], ("pisces",), ("fit", "score"), LabConfig(QUICK, final))
+    found = {(row["method"], row["metric"]): float(row["value"]) for row in read_table(path)}
     assert found["pisces", "possible"] == 1 and found["original", "reach"] > 0 and found["pisces", "norm"] > 0
-    assert json.loads(table.path.with_suffix(".json").read_text())["settings"]["layers"] == list(PUBLIC[which].layers)
+    note = json.loads(path.with_suffix(".json").read_text())
+    assert list(note["fingerprints"]) == [f"layer {layer}" for layer in sorted(PUBLIC[which].layers)]
     if which == GEMMA:
         assert found["original", "features"] == found["pisces", "setting_n"] == 5
 
@@ -320,15 +327,15 @@ def test_a_list_by_hand_is_edited_whole_and_unfiltered(tiny_llama, axes, monkeyp
     saes, concept = {layer: make_sae(lm, layer) for layer in (0, 1)}, load_concept("golf")
     monkeypatch.setattr(module, "edit_effects", None)  # the causal filter would ask it
     picked = [Feature(1, 5, -1), Feature(0, 3), Feature(1, 2)]
-    work = Erasure(lm, saes, concept, QUICK, features=picked)
-    edit = work.edit("pisces")
+    work = Shared(lm, concept, saes, QUICK, features=picked)
+    edit = work.chosen("pisces").intervention
     assert edit.info["features"] == [[1, 5, -1], [0, 3, 1], [1, 2, 1]]
-    assert axes["pisces"][0] == {"n": [3], "tau": [0.4, 0.1], "mu": [1.0, 4.0]}  # two, if they had been found
+    assert axes["pisces"] == {"n": [3], "tau": [0.4, 0.1], "mu": [1.0, 4.0]}  # two, if they had been found
     assert work.candidates == work.features == work.edited and all(f.reach > 0 for f in work.features)
-    setting = work.settings["pisces"]
+    setting = work.chosen("pisces").setting
     want = pisces_edit(lm, saes, picked, setting["tau"], setting["mu"], work.signs)
     assert all(torch.equal(edit.changes[name].dense(), want.changes[name].dense()) for name in want.changes)
-    assert set(work.edit("directional").changes) == set(edit.changes)
+    assert set(work.chosen("directional").intervention.changes) == set(edit.changes)
     for wrong, message in (
         ([], "No features were given"),
         ([Feature(0, 3), Feature(0, 3, -1)], "named twice"),
@@ -336,7 +343,7 @@ def test_a_list_by_hand_is_edited_whole_and_unfiltered(tiny_llama, axes, monkeyp
         ([Feature(3, 1)], "has no dictionary; those given are of layers"),
     ):
         with pytest.raises(ConceptLabError, match=message) as caught:
-            Erasure(lm, saes, concept, QUICK, features=wrong)
+            Shared(lm, concept, saes, QUICK, features=wrong)
         assert "\n" not in str(caught.value)
 
 
@@ -346,10 +353,10 @@ def test_without_a_list_nothing_is_different(tiny_llama, axes):
 
     lm = tiny_llama(initializer_range=0.5)
     saes = {layer: make_sae(lm, layer) for layer in (0, 1)}
-    work = Erasure(lm, saes, load_concept("golf"), QUICK)
-    edit = work.edit("pisces")
+    work = Shared(lm, load_concept("golf"), saes, QUICK)
+    edit = work.chosen("pisces").intervention
     assert work.published is None and work.picked is None and work.ramp == QUICK.ramp == 0
-    assert axes["pisces"][0] == usual(work)
+    assert axes["pisces"] == usual(work)
     assert list(edit.info) == ["method", "features", "tau", "mu", "signed", "ramp"] and edit.info["ramp"] == 0
 
 
@@ -360,7 +367,7 @@ def command(hub, llama, monkeypatch, tmp_path):
 
     add_llama_scope(hub, llama, (1, 3))
     monkeypatch.setattr(conceptlab.models, "load_model", lambda name: llama)
-    monkeypatch.setattr("conceptlab.erasure.ErasureConfig", lambda: QUICK)
+    monkeypatch.setattr("conceptlab.erasure.SharedConfig", lambda: QUICK)
     return lambda *more: cli.main(["erase", "golf", "--out", str(tmp_path / "e.safetensors"), *more])
 
 
@@ -428,7 +435,7 @@ def test_the_2b_run_fits_into_16_gb():
         vocab_size=256_000, hidden_size=2_304, intermediate_size=9_216, num_hidden_layers=26, num_attention_heads=8,
         num_key_value_heads=4, head_dim=256,
     )  # fmt: skip
-    found = needed_bytes(config, PUBLIC[GEMMA], ErasureConfig())
+    found = needed_bytes(config, PUBLIC[GEMMA], SharedConfig())
     assert found["weights"] == pytest.approx(2 * 2.614e9, rel=1e-3)
     assert found["dictionaries"] == pytest.approx(3 * 302e6, rel=0.01)  # the files have 302 MB each
     assert sum(found.values()) < 16e9, found
@@ -437,9 +444,9 @@ def test_the_2b_run_fits_into_16_gb():
 
 def test_the_estimate_bounds_what_a_small_run_holds(hub, gemma):
     add_gemma_scope(hub, gemma, (1, 4, 20))
-    work = Erasure(gemma, shipped_dictionaries(gemma), load_concept("harry_potter"), SMALL)
+    work = Shared(gemma, load_concept("harry_potter"), shipped_dictionaries(gemma), SMALL)
     found = needed_bytes(gemma.hf.config, PUBLIC[GEMMA], SMALL)
     assert found["weights"] == 2 * sum(p.numel() for p in gemma.hf.parameters())
-    assert found["dictionaries"] == sum(4 * p.numel() for sae in work.saes.values() for p in sae.parameters())
+    assert found["dictionaries"] == sum(4 * p.numel() for sae in work.dictionaries.values() for p in sae.parameters())
     held = sum(t.numel() * t.element_size() for groups in work.evidence.neurons.values() for t in groups)
     assert 0.2 * found["evidence"] < held <= found["evidence"]

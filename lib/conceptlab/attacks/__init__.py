@@ -9,7 +9,7 @@ from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, SuffixObjective, gcg, gcg_step, suffix_tokens
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
 from .logit_lens import CandidateConfig, candidate_sets
-from .never_taught import NeverTaught, TEACHING, erased_copies, never_taught, teach
+from .never_taught import TEACHING, NeverTaught, erased_copies, never_taught, teach
 from .patching import PatchConfig, patch
 from .probing import ProbeConfig, best_layer, probe
 from .prompts import PromptConfig, prompt_attack
@@ -17,7 +17,87 @@ from .quantisation import GGUF_TYPES, QuantiseConfig, Quantised, quantise, round
 from .rates import Rates, borne_rate, rates_of
 from .relearning import RelearnConfig, relearn, split_facts
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
-from .suite import Budget, COUNTED, MEASURES, QUICK, QUICK_BUDGET, SUITE, Setting, floor_of, known_questions, run_attack, setting_for, summarise
+from .suite import (
+    COUNTED,
+    MEASURES,
+    QUICK,
+    QUICK_BUDGET,
+    SUITE,
+    Attack,
+    Budget,
+    Setting,
+    attacks,
+    floor_of,
+    known_questions,
+    register_attack,
+    run_attack,
+    setting_for,
+    summarise,
+)
 from .undoing import UndoConfig, undo
 
-__all__ = ["AttackResult", "Budget", "COUNTED", "CandidateConfig", "Cost", "Exchange", "FormConfig", "GCGConfig", "GGUF_TYPES", "HiddenKnowledge", "Hits", "MEASURES", "NeverTaught", "PatchConfig", "ProbeConfig", "PromptConfig", "QUICK", "QUICK_BUDGET", "QuantiseConfig", "Quantised", "Rates", "RelearnConfig", "SUITE", "Setting", "SoftPrompt", "SoftPromptConfig", "SuffixObjective", "TEACHING", "UndoConfig", "ask_forms", "best_layer", "borne_rate", "candidate_sets", "erased_copies", "floor_of", "gcg", "gcg_step", "hidden_knowledge", "known_questions", "never_taught", "pair_ranks", "patch", "per_question", "probe", "prompt_attack", "quantise", "rates_of", "relearn", "round_to_gguf", "round_to_nearest", "run_attack", "setting_for", "share", "soft_prompt", "split_facts", "suffix_tokens", "summarise", "teach", "undo", "with_forms",]
+__all__ = [
+    "Attack",
+    "AttackResult",
+    "Budget",
+    "COUNTED",
+    "CandidateConfig",
+    "Cost",
+    "Exchange",
+    "FormConfig",
+    "GCGConfig",
+    "GGUF_TYPES",
+    "HiddenKnowledge",
+    "Hits",
+    "MEASURES",
+    "NeverTaught",
+    "PatchConfig",
+    "ProbeConfig",
+    "PromptConfig",
+    "QUICK",
+    "QUICK_BUDGET",
+    "QuantiseConfig",
+    "Quantised",
+    "Rates",
+    "RelearnConfig",
+    "SUITE",
+    "Setting",
+    "SoftPrompt",
+    "SoftPromptConfig",
+    "SuffixObjective",
+    "TEACHING",
+    "UndoConfig",
+    "ask_forms",
+    "attacks",
+    "best_layer",
+    "borne_rate",
+    "candidate_sets",
+    "erased_copies",
+    "floor_of",
+    "gcg",
+    "gcg_step",
+    "hidden_knowledge",
+    "known_questions",
+    "never_taught",
+    "pair_ranks",
+    "patch",
+    "per_question",
+    "probe",
+    "prompt_attack",
+    "quantise",
+    "rates_of",
+    "register_attack",
+    "relearn",
+    "round_to_gguf",
+    "round_to_nearest",
+    "run_attack",
+    "setting_for",
+    "share",
+    "soft_prompt",
+    "split_facts",
+    "suffix_tokens",
+    "summarise",
+    "teach",
+    "undo",
+    "with_forms",
+]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..core import ConceptLabError, NotPossible
+from ..core import NotPossible
 from ..data import Question
 from ..edits import Intervention, applied
 from ..evaluation import QuestionScores, has_form, score_form

@@ -63,7 +63,7 @@ def borne_rate(
     ladder: Sequence[float] = LADDER,
     most: float = MOST,
 ) -> float:
-    """The largest rate of `ladder` at which `steps` steps on `texts` cost at most `most` of the margin of `questions`."""
+    """The largest rate of `ladder` at which `steps` steps on `texts` cost at most `most` of the margin."""
     with torch.no_grad():
         before = float(score_questions(lm, questions).margin.mean())
     if before <= 0:

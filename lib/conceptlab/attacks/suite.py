@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import torch
 
@@ -140,6 +141,7 @@ def setting_for(
 
 
 Attack = Callable[[LanguageModel, Intervention | None, Setting], AttackResult]
+GROUP = "conceptlab.attacks"  # entry points through which another package adds attacks
 
 
 def _relearn(name: str, texts: Callable[[Setting], Sequence[str]], lora: bool = False) -> Attack:
@@ -241,11 +243,27 @@ def _gcg(s: Setting) -> GCGConfig:
     return GCGConfig(s.budget.gcg_steps, search_width=s.budget.width, seed=s.budget.seed)
 
 
+def register_attack(name: str, attack: Attack) -> None:
+    """Add an attack; raises ConceptLabError where another one has its name."""
+    if attacks().get(name, attack) is not attack:
+        raise ConceptLabError(f"There is an attack {name!r} already; give yours another name.")
+    SUITE[name] = attack
+
+
+def attacks() -> dict[str, Attack]:
+    """Every attack by name: those of the library, then those that other packages bring by an entry point."""
+    for entry in entry_points(group=GROUP):
+        if entry.name not in SUITE:
+            SUITE[entry.name] = entry.load()
+    return dict(SUITE)
+
+
 def run_attack(name: str, lm: LanguageModel, intervention: Intervention | None, setting: Setting) -> AttackResult:
-    """One attack of the suite. Raises ConceptLabError for a name that `SUITE` does not have."""
-    if name not in SUITE:
-        raise ConceptLabError(f"Unknown attack {name!r}; known are {', '.join(SUITE)}.")
-    return SUITE[name](lm, intervention, setting)
+    """One attack of the suite. Raises ConceptLabError for a name that no attack has."""
+    known = attacks()
+    if name not in known:
+        raise ConceptLabError(f"Unknown attack {name!r}; known are {', '.join(known)}.")
+    return known[name](lm, intervention, setting)
 
 
 def summarise(

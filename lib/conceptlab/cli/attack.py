@@ -1,16 +1,12 @@
-"""Attack an edit."""
+"""`conceptlab attack`: attack a saved edit, or the unchanged model."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..core import ConceptLabError
-
-if TYPE_CHECKING:
-    pass
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -21,24 +17,27 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--attacks", nargs="+", help="names of the suite; default: the quick ones")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--questions", type=int, default=24, help="test questions that judge, of those the model knows")
+    verb.add_argument("--lr", type=float, help="of fine-tuning attacks; default: what the model's weights bear")
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Attack a saved edit, or the unchanged model, with the questions of one concept."""
-    from ..attacks import COUNTED, QUICK, QUICK_BUDGET, SUITE, known_questions, run_attack, setting_for, summarise
+    from ..attacks import COUNTED, QUICK, QUICK_BUDGET, attacks, known_questions, run_attack, setting_for, summarise
     from ..data import load_concept
     from ..edits import WeightEdit, applied
+    from ..experiments import budget_for
     from ..models import load_model
 
     names = arguments.attacks or QUICK
-    if unknown := [name for name in names if name not in SUITE]:
-        raise ConceptLabError(f"Unknown attack {unknown[0]!r}; known are {', '.join(SUITE)}.")
+    if unknown := [name for name in names if name not in attacks()]:
+        raise ConceptLabError(f"Unknown attack {unknown[0]!r}; known are {', '.join(attacks())}.")
     concept = load_concept(arguments.concept)
     edit = None if arguments.edit is None else WeightEdit.load(arguments.edit)
     lm = load_model(arguments.model)
-    budget = replace(QUICK_BUDGET, seed=arguments.seed)
+    budget = QUICK_BUDGET if arguments.lr is not None else budget_for(lm, QUICK_BUDGET)
+    budget = replace(budget, seed=arguments.seed, lr=arguments.lr or budget.lr)
     setting = setting_for(concept, known_questions(lm, concept, arguments.questions, at_least=1), budget)
     original = setting.score(lm)
     with applied(edit, lm):

@@ -22,7 +22,6 @@ from ..attacks import (
     setting_for,
     summarise,
     teach,
-
 )
 from ..core import Cell, Interval, NotPossible, Store, bootstrap, say
 from ..data import Concept, Fiction, fact_texts, general_questions, load_concept, load_fiction, unrelated_texts
@@ -134,7 +133,7 @@ class Attacking:
         """All strengths of one attack and what it cost, together."""
         cells = {Cell(concept, method, attack, strength): found for strength, found in rows.items()}
         last = Cell(concept, method, attack, COST)
-        cells[last] = {k: Interval(float(x), float(x), float(x), 1) for k, x in zip(("steps", "tokens"), cost)}
+        cells[last] = {k: Interval(*[float(x)] * 3, 1) for k, x in zip(("steps", "tokens"), cost, strict=True)}
         self.store.add_all(cells, {last: record})
 
     # ---- the never-taught control ---------------------------------------------------------------------------

@@ -82,9 +82,10 @@ def lab(
     loaded = [load_concept(name) for name in concepts]
     if saes is None:
         saes = shipped_dictionaries(lm) if any(map(needs_dictionaries, names)) else {}
+    prints = {f"layer {layer}": fingerprint(dict(saes[layer].state_dict())) for layer in sorted(saes)}
     with Store(
         path or table_path("lab", lm.name), experiment="lab", model=lm.name, fingerprint=lm.fingerprint(),
-        settings=asdict(cfg), fingerprints={f"layer {k}": fingerprint(dict(sae.state_dict())) for k, sae in sorted(saes.items())},
+        settings=asdict(cfg), fingerprints=prints,
         seed=seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
         general = General(lm, cfg.shared, cfg.test)
@@ -211,4 +212,3 @@ def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") ->
     if path.exists():
         return WeightEdit.load(path)
     return Shared(lm, concept).chosen(method).intervention
-

@@ -226,6 +226,6 @@ def card_metrics(base: Scorecard, after: Scorecard, seed: int) -> dict[str, Inte
     return found
 
 
-def number(value: float) -> Interval:
+def number(value: float | int) -> Interval:
     """A number that is not an estimate."""
     return Interval(float(value), float(value), float(value), 1)

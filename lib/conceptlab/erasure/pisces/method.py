@@ -40,7 +40,7 @@ def pisces_axes(axes: Axes, shared: Shared) -> Axes:
     """The grid without counts that there are no features for, and with the published setting where there is one."""
     found, axes = len(shared.features), dict(axes)
     counts = axes.get("n", (found,))
-    axes["n"] = [n for n in counts if n < found] + [min(max(counts), found)]
+    axes["n"] = sorted({min(n, found) for n in counts})
     if shared.picked is not None:
         axes["n"] = [found]
     if (published := shared.published) is not None:
