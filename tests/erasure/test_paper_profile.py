@@ -147,7 +147,7 @@ def llama(tiny_llama):
 
 def usual(work):
     """The grid of QUICK for features that were found."""
-    counts = [n for n in (1, 2) if n < len(work.features)] + [min(2, len(work.features))]
+    counts = sorted({min(n, len(work.features)) for n in (1, 2)})
     return {"n": counts, "tau": [0.4, 0.1], "mu": [1.0, 4.0]}
 
 
@@ -220,11 +220,11 @@ def test_the_published_edit_of_gemma_end_to_end(hub, gemma, axes, dtype):
         (f.layer, f.index, f.sign) for f in HARRY_POTTER.features
     ]
     assert all(f.reach > 0 for f in work.features) and work.edited == work.features
-    grid, make = axes["pisces"]
-    assert grid == {"n": [5], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and edit.info["ramp"] == 10
+    assert axes["pisces"] == {"n": [5], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and edit.info["ramp"] == 10
     assert work.chosen("pisces").setting["n"] == 5
     assert set(edit.changes) == {gemma.down_proj_name(layer) for layer in (1, 4, 20)}
-    published = make(n=5.0, tau=0.4, mu=36.0)
+    method = get_method("pisces")
+    published = method.fit(gemma, work.concept, method.at({"n": 5.0, "tau": 0.4, "mu": 36.0}), work)
     assert published.info == edit.info | {"tau": 0.4, "mu": 36.0}
     for layer, ramped in ((1, 0.2), (4, 0.5), (20, 1.0)):  # 0.1 + 0.9 layer / 9 below layer 9
         chosen = [f for f in HARRY_POTTER.features if f.layer == layer]
@@ -237,10 +237,12 @@ def test_the_published_edit_of_gemma_end_to_end(hub, gemma, axes, dtype):
 def test_the_published_grid_has_the_published_setting(hub, gemma):
     add_gemma_scope(hub, gemma, (1, 4, 20))
     saes = shipped_dictionaries(gemma)
-    axes = Shared(gemma, load_concept("harry_potter"), saes, SharedConfig())
+    found = Shared(gemma, load_concept("harry_potter"), saes, SharedConfig())
+    axes = as_lists(grid(get_method("pisces"), found))
     assert axes == {"n": [5], "tau": [0.5, 0.4], "mu": [3.0, 6.0, 10.0, 16.0, 24.0, 36.0]}
     own = Shared(gemma, load_concept("harry_potter"), saes, QUICK, features=hand_picked(gemma, saes, [(4, 661)]))
-    assert own == {"n": [1], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]} and own.ramp == 10
+    assert as_lists(grid(get_method("pisces"), own)) == {"n": [1], "tau": [0.4, 0.1], "mu": [1.0, 4.0, 36.0]}
+    assert own.published.ramp == 10
 
 
 def test_other_concepts_models_and_dictionaries_have_nothing_published(hub, gemma, axes):
@@ -355,7 +357,7 @@ def test_without_a_list_nothing_is_different(tiny_llama, axes):
     saes = {layer: make_sae(lm, layer) for layer in (0, 1)}
     work = Shared(lm, load_concept("golf"), saes, QUICK)
     edit = work.chosen("pisces").intervention
-    assert work.published is None and work.picked is None and work.ramp == QUICK.ramp == 0
+    assert work.published is None and work.picked is None
     assert axes["pisces"] == usual(work)
     assert list(edit.info) == ["method", "features", "tau", "mu", "signed", "ramp"] and edit.info["ramp"] == 0
 
@@ -392,8 +394,8 @@ def test_the_command_takes_features_and_layers(command, hub, tmp_path, capsys):
         (["--features", "4:1"], "has layers 0 to 3; layer 4 does not exist"),
         (["--layers", "4"], "has layers 0 to 3; layer 4 does not exist"),
         (
-            ["--features", "3:7", "--method", "needle"],
-            "needle needs no dictionary; leave out --features, --layers and --finding",
+            ["--features", "3:7", "--method", "zeroed_vectors"],
+            "zeroed_vectors needs no dictionary; leave out --features, --layers and --finding",
         ),
         (["--layers", "3", "--method", "words"], "words needs no dictionary"),
     ],
