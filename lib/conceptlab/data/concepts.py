@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ..core import ConceptLabError, data_dir
@@ -30,13 +31,21 @@ class TextQuery:
             return True
         if not self.any or (self.topics and article.topic not in self.topics):
             return False
-        text = _plain(article.text)
+        text, keywords = _plain(article.text), _keywords(self.any)
+        there = [k for k in keywords if k in text]
+        if len(there) < self.min_hits:  # most texts; the words of the others are told apart
+            return False
         words = set(re.findall(r"[^\W\d_]+", text))  # runs of letters of any script
-        return sum(k in words if k.isalpha() else k in text for k in map(_plain, self.any)) >= self.min_hits
+        return sum(k in words or not k.isalpha() for k in there) >= self.min_hits
 
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text.lower())  # an accent may be written as a character of its own
+
+
+@lru_cache(64)
+def _keywords(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_plain, words))
 
 
 @dataclass(frozen=True)

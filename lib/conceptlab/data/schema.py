@@ -30,7 +30,7 @@ def _sentence(value):
 
 def _claim(value):
     if isinstance(value, str) and value.count("{}") != 1:
-        raise PydanticCustomError("misfit", "needs exactly one {{}} for the answer")
+        raise PydanticCustomError("misfit", "needs exactly one {} for the answer")
     return value
 
 

@@ -25,12 +25,15 @@ class YamlText:
         self.path = path
         self._lines: Lines = {}
         self._last = 1
+        text = read_utf8(path)
         try:
-            self.content = self._compose(read_utf8(path))
-        except yaml.YAMLError as error:
-            mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-            what = f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())
-            raise ConceptLabError(f"{path.name} is not valid YAML: {what}.") from None
+            self.content = self._compose(text)
+        except yaml.reader.ReaderError as error:
+            line = text[: error.position].count("\n") + 1
+            raise ConceptLabError(f"{path.name} is not valid YAML: line {line}: a control character.") from None
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else self._last
+            raise ConceptLabError(f"{path.name} is not valid YAML: line {line}: {error.problem}.") from None
 
     def line(self, place: tuple) -> int:
         """The line of the value at `place`, a path of keys and indices; of the deepest part of it that exists."""
