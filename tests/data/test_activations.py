@@ -1,5 +1,6 @@
 """Harvests: the right numbers from the right tokens, whatever was interrupted."""
 
+import inspect
 import json
 
 import numpy as np
@@ -431,7 +432,7 @@ NONSENSE = [
 
 
 def test_arguments_that_make_no_sense(lm, rows, tmp_path):
-    unchecked = getattr(harvest, "__wrapped__", harvest)  # without the type checker that the tests put around it
+    unchecked = inspect.unwrap(harvest)  # without the type checker that the tests put around it
     for change, message in NONSENSE:
         given = {"rows": rows, "layers": [0], "folder": tmp_path / "h", "progress": False} | change
         with pytest.raises(ConceptLabError, match=message):

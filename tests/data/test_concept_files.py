@@ -14,7 +14,7 @@ from conceptlab.data import subjects as subjects_module
 from conceptlab.data.concepts import TextQuery
 from conceptlab.data.yaml_text import MAX_BYTES, MAX_DEPTH, YamlText
 
-# SHA-256 (16 digits) of each concept and of the titles of the leads about it and its neighbour, before there was a schema.
+# SHA-256 (16 digits) of each concept and of the titles of the leads about it and its neighbour, as first read.
 SHIPPED = {
     "ancient_rome": ("b1774b8dde038abe", "78eb54df6dc8b966", "c0154e7f8e2dd105"),
     "artificial_intelligence": ("c17beee52d4713b0", "df14b1e24081c264", "3694ecbd264d3ad3"),

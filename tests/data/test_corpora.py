@@ -1,6 +1,7 @@
 """Corpora from packages that are read and never imported, and token rows."""
 
 import importlib.util
+import inspect
 import sys
 
 import pytest
@@ -235,7 +236,7 @@ def test_a_damaged_source_archive_is_one_sentence(tmp_path, monkeypatch, kind):
 )
 def test_texts_and_sizes_that_make_no_sense(lm, texts, settings, message):
     with pytest.raises(ConceptLabError, match=message):
-        getattr(token_rows, "__wrapped__", token_rows)(lm, texts, **settings)
+        inspect.unwrap(token_rows)(lm, texts, **settings)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_texts_and_sizes_that_make_no_sense(lm, texts, settings, message):
 )  # fmt: skip
 def test_training_rows_that_make_no_sense(lm, texts, n_ctx, message):
     with pytest.raises(ConceptLabError, match=message):
-        getattr(text_rows, "__wrapped__", text_rows)(lm, texts, n_ctx)
+        inspect.unwrap(text_rows)(lm, texts, n_ctx)
 
 
 SPECIAL = "A page about <bos> and <eos>, <|im_start|>user, <|im_end|>, <pad>, <|endoftext|> and <start_of_turn>."

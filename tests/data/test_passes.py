@@ -1,5 +1,7 @@
 """Means over texts against a loop without batches, padding or sorting."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -59,4 +61,4 @@ def test_passes_see_every_token_but_the_first_once(lm):
 )
 def test_texts_that_make_no_sense(lm, texts, n_ctx, message):
     with pytest.raises(ConceptLabError, match=message):
-        getattr(text_means, "__wrapped__", text_means)(lm, texts, SITES, n_ctx=n_ctx)
+        inspect.unwrap(text_means)(lm, texts, SITES, n_ctx=n_ctx)

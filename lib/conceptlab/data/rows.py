@@ -32,7 +32,7 @@ def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[
     return rows
 
 
-def check_texts(texts: Sequence[str]) -> None:
+def check_texts(texts) -> None:
     """Raises ConceptLabError unless `texts` is a list, not empty, of texts."""
     if isinstance(texts, str):
         raise ConceptLabError(f"A list of texts is needed, not the single text {texts[:40]!r}; put it into a list.")
@@ -43,7 +43,7 @@ def check_texts(texts: Sequence[str]) -> None:
             raise ConceptLabError(f"Text {i} of the list is a {type(text).__name__}, {str(text)[:40]!r}; give texts.")
 
 
-def check_n_ctx(n_ctx: int) -> None:
+def check_n_ctx(n_ctx) -> None:
     """Raises ConceptLabError unless a row of `n_ctx` tokens holds one beyond its first, which is left out."""
     if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 2:
         raise ConceptLabError(f"n_ctx is {n_ctx!r}; a row needs a whole number of tokens, 2 or more.")

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic_core import PydanticCustomError
 
 from ..core import ConceptLabError
 from .yaml_text import YamlText
@@ -18,25 +17,25 @@ _NOT_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}  # what
 
 def _whole_number(value) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"0|[1-9][0-9]{0,8}", value):
-        raise PydanticCustomError("misfit", "must be a whole number, 0 or larger")
+        raise ValueError("must be a whole number, 0 or larger")
     return int(value)
 
 
 def _sentence(value):
     if isinstance(value, str) and (value.lower() in _NOT_WORDS or not any(c.isalpha() for c in value)):
-        raise PydanticCustomError("misfit", "must be written in words")
+        raise ValueError("must be written in words")
     return value
 
 
 def _claim(value):
     if isinstance(value, str) and value.count("{}") != 1:
-        raise PydanticCustomError("misfit", "needs exactly one {} for the answer")
+        raise ValueError("needs exactly one {} for the answer")
     return value
 
 
 def _title(value):
     if isinstance(value, str) and not re.fullmatch(r"[^\W_][\w .'-]{0,79}", value):
-        raise PydanticCustomError("misfit", "is used in file names: letters, digits, '_', '-', '.' and spaces only")
+        raise ValueError("is used in file names: letters, digits, '_', '-', '.' and spaces only")
     return value
 
 
@@ -241,7 +240,8 @@ def _message(error: dict) -> str:
         context = error["ctx"]
         bound = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"must have {bound} entries"
-    return error["msg"] if isinstance(given, list | dict) else f"{error['msg']}, not {shown}"
+    why = str(error["ctx"]["error"]) if kind == "value_error" else error["msg"]
+    return why if isinstance(given, list | dict) else f"{why}, not {shown}"
 
 
 def _fields(schema: type[Part]) -> set[str]:
