@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import yaml
 
 from conceptlab.core import ConceptLabError, data_dir
 from conceptlab.data import Article, concepts, general_questions, list_concepts, load_concept
@@ -122,40 +121,25 @@ def test_an_unknown_concept_lists_the_known():
     assert all(name in str(caught.value) for name in list_concepts()) and "general" not in list_concepts()
 
 
-def broken(tmp_path, change):
-    raw = yaml.safe_load((data_dir() / "concepts" / f"{NAMES[0]}.yaml").read_text())
-    change(raw)
-    path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump(raw))
-    return path
-
-
-def test_a_file_that_is_no_yaml(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("name: [golf")
-    with pytest.raises(ConceptLabError, match="mine.yaml is not valid YAML"):
-        load_concept(path)
-
-
-def test_a_file_of_ones_own(tmp_path):
-    path = broken(tmp_path, lambda raw: raw.update(name="mine"))
-    assert load_concept(path).name == load_concept(str(path)).name == "mine"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda raw: raw.pop("words"), "mine.yaml has no key 'words'"),
-        (lambda raw: raw.update(neighbour="tennis"), "mine.yaml does not fit the schema of data/README.md"),
-        (lambda raw: raw["questions"]["dev"][0].update(answer="b"), "mine.yaml does not fit the schema"),
-        (lambda raw: raw["neighbour"].pop("texts"), "mine.yaml has no key 'texts'"),
-        (lambda raw: raw["questions"]["test"][0].pop("options"), "mine.yaml has no key 'options'"),
-        (lambda raw: raw["questions"]["dev"][0].update(answer=9, id="bad-1"), "mine.yaml: question bad-1 needs"),
-        (lambda raw: raw["questions"]["dev"][0].update(options=["a", "a"], answer=0), "distinct options"),
-        (lambda raw: raw["questions"]["dev"][1].update(id=raw["questions"]["dev"][0]["id"]), "occurs twice"),
-    ],
-)
-def test_a_broken_file_says_what_is_wrong(tmp_path, change, message):
-    path = broken(tmp_path, change)
-    with pytest.raises(ConceptLabError, match=message):
-        load_concept(path)
+# ---- unseen near domains ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unseen_near_domain(name):
+    concept = load_concept(name)
+    assert len(concept.near) == 1
+    (near,) = concept.near
+    assert near.name not in {*NAMES, *(load_concept(n).neighbour.name for n in NAMES)}, "neither concept nor neighbour"
+    assert len(near.test) >= 16 and len(near.words) >= 12 and len(set(near.words)) == len(near.words)
+    assert not set(near.words) & set(concept.words)
+    tested = {q.gold.lower() for q in concept.test}
+    for q in near.test:
+        assert len(q.options) == 4 and q.q.endswith("?") and not (q.claim or q.clue)
+        assert q.gold.lower() not in tested, q.id
+        assert not re.search(rf"(?<!\w){re.escape(q.gold)}(?!\w)", q.q, re.I), f"{q.id} gives its answer away"
+        for gold in tested - {"south korea", "war", "white"}:  # words that a question on Korea or on teeth cannot avoid
+            assert not re.search(rf"(?<!\w){re.escape(gold)}(?!\w)", f"{q.q} {q.gold}", re.I), f"{q.id}: {gold}"
+    for position in range(4):
+        assert 0.2 <= sum(q.answer == position for q in near.test) / len(near.test) <= 0.3
+    others = {plain(q.q) for c in (concept, concept.neighbour) for q in (*c.dev, *c.test)}
+    assert not others & {plain(q.q) for q in near.test}
+    asked = {plain(q.q) for split in SPLITS for q in general_questions(split)}
+    assert not asked & {plain(q.q) for q in near.test}

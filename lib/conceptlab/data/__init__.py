@@ -1,10 +1,11 @@
 """Text, questions, concepts, token rows, selections, leak checks, activations on disk."""
 
 from .activations import Harvest, harvest, shuffled_batches
-from .concepts import Concept, general_questions, list_concepts, load_concept
+from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
 from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
 from .fiction import Fiction, load_fiction
 from .leaks import check_no_answers, leaked, other_facts
+from .passes import Pass, text_means, text_passes
 from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
 from .rows import TokenRows, row_batches, text_rows, token_rows
 from .selections import (
@@ -31,6 +32,8 @@ __all__ = [
     "Fiction",
     "Harvest",
     "MIXTURE",
+    "NearDomain",
+    "Pass",
     "Question",
     "Subject",
     "TokenRows",
@@ -58,6 +61,8 @@ __all__ = [
     "row_batches",
     "shuffled_batches",
     "subject_of",
+    "text_means",
+    "text_passes",
     "text_rows",
     "token_rows",
     "translatable",

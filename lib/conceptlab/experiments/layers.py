@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import Cell, Store, bootstrap, say, table_path
-from ..data import Concept, evidence_texts, list_concepts, load_concept
+from ..data import Concept, evidence_texts, list_concepts, load_concept, text_means
 from ..edits import LowRank, WeightEdit
 from ..evaluation import SETS, concept_questions, gold_logprobs
 from ..models import LanguageModel
@@ -114,9 +114,4 @@ def _basis(positive: Tensor, negative: Tensor, k: int) -> Tensor:
 def _text_means(lm: LanguageModel, texts: Sequence[str], n_ctx: int) -> list[Float[Tensor, "texts d_model"]]:
     """Per layer: mean MLP output of each text, its first position left out."""
     sites = [("mlp_output", layer) for layer in range(lm.n_layers)]
-    rows: list[list[Tensor]] = [[] for _ in sites]
-    for text in texts:
-        ids, mask = lm.tokens([text], n_ctx)
-        for row, activation in zip(rows, lm.capture(ids, sites, mask).values(), strict=True):
-            row.append(activation[0, 1:].float().mean(0).cpu())
-    return [torch.stack(row) for row in rows]
+    return list(text_means(lm, texts, sites, n_ctx=n_ctx, batch_size=1).values())

@@ -7,12 +7,13 @@ from .losses import next_token_loss, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
 from .registry import PACKAGED, encoder_from_folder, packaged_checkpoint, quiet_transformers
-from .sites import Site
+from .sites import SITES, Site
 
 __all__ = [
     "LanguageModel",
     "PACKAGED",
     "Prefix",
+    "SITES",
     "Site",
     "TopTokens",
     "branch_logprobs",

@@ -59,6 +59,11 @@ class Hooked:
             pass
         return {site: found[site] for site in sites}
 
+    @property
+    def is_hooked(self) -> bool:
+        """Whether a function reads or changes activations at this moment: the weights alone do not say what runs."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.hf.modules())
+
     @contextmanager
     def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Iterator[Hooked]:
         """Inside the block each function sees the activation at its site and may return a replacement."""

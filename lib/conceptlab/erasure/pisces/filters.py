@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core import ConceptLabError, NotPossible
-from ...data import Concept, Question, general_questions
+from ...data import Concept, Question, general_questions, text_passes
 from ...edits import WeightEdit
 from ...evaluation import score_questions
 from ...models import LanguageModel
@@ -66,12 +66,9 @@ def activation_filter(
     groups = by_layer(lm, saes, features)
     sites = {layer: sae_site(saes[layer]) for layer in groups}
     fires: set[tuple[int, int]] = set()
-    for i in range(0, len(texts), 16):
-        ids, mask = lm.tokens(list(texts[i : i + 16]), n_ctx)
-        found = lm.capture(ids, list(sites.values()), mask)
-        mask[:, 0] = False
+    for batch in text_passes(lm, texts, list(sites.values()), n_ctx):
         for layer, chosen in groups.items():
-            acts = saes[layer].encode(found[sites[layer]][mask].to(saes[layer].W_dec))
+            acts = saes[layer].encode(batch.found[sites[layer]][batch.keep].to(saes[layer].W_dec))
             fires |= {(layer, f.index) for f in chosen if bool((acts[:, f.index] > 0).any())}
     return _filtered(
         features, (None if (f.layer, f.index) in fires else f"never fires on {len(texts)} texts" for f in features)

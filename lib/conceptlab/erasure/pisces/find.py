@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...core import NotPossible, auroc
-from ...data import Concept, evidence_texts
+from ...data import Concept, evidence_texts, text_means
 from ...models import LanguageModel, project
 from ...sae import SAE, sae_site
 from .features import Dictionaries, Feature, check_saes
@@ -68,27 +68,10 @@ def activation_means(
 
     The first position of a text, an attention sink, is left out.
     """
-    groups = evidence_texts(concept, n_texts, seed)
-    return {
-        layer: tuple(parts)
-        for layer, parts in zip(
-            saes, zip(*(_text_means(lm, saes, texts, n_ctx) for texts in groups), strict=True), strict=True
-        )
-    }
-
-
-def _text_means(lm: LanguageModel, saes: Dictionaries, texts: list[str], n_ctx: int) -> list[Tensor]:
-    parts: dict[int, list[Tensor]] = {layer: [] for layer in saes}
     sites = {layer: sae_site(sae) for layer, sae in saes.items()}
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for i in range(0, len(order), 16):
-        ids, mask = lm.tokens([texts[j] for j in order[i : i + 16]], n_ctx)
-        found = lm.capture(ids, list(sites.values()), mask)
-        mask[:, 0] = False
-        for layer, sae in saes.items():
-            acts = sae.encode(found[sites[layer]].float()) * mask[..., None]
-            parts[layer].append(acts.sum(1).cpu() / mask.sum(1, keepdim=True).clamp_min(1).cpu())
-    return [torch.cat(parts[layer]) for layer in saes]
+    encode = {sites[layer]: sae.encode for layer, sae in saes.items()}
+    groups = [text_means(lm, texts, list(encode), encode, n_ctx) for texts in evidence_texts(concept, n_texts, seed)]
+    return {layer: tuple(means[site] for means in groups) for layer, site in sites.items()}
 
 
 def concept_token_counts(

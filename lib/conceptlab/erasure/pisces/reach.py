@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core import ConceptLabError, NotPossible
-from ...data import Concept, Question, evidence_texts, general_questions
+from ...data import Concept, Question, evidence_texts, general_questions, text_passes
 from ...models import LanguageModel
 from ...sae import SAE, sae_site
 from .edit import rows_for
@@ -84,15 +84,11 @@ def gather_evidence(
     at = torch.zeros(0, dtype=torch.bool)
     for number, texts in enumerate(groups):
         found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-        texts = sorted(texts, key=len)
-        for i in range(0, len(texts), 10):
-            ids, mask = lm.tokens(texts[i : i + 10], n_ctx)
-            seen = lm.capture(ids, [("neurons", layer) for layer in layers], mask)
-            mask[:, 0] = False
+        for batch in text_passes(lm, texts, [("neurons", layer) for layer in layers], n_ctx, batch_size=10):
             for layer in layers:
-                found[layer].append(seen["neurons", layer][mask].float())
+                found[layer].append(batch.found["neurons", layer][batch.keep].float())
             if number == 0:
-                at = torch.cat([at, torch.isin(ids, words)[mask].cpu()])
+                at = torch.cat([at, torch.isin(batch.ids, words)[batch.keep].cpu()])
         for layer in layers:
             parts[layer].append(torch.cat(found[layer]))
     if not bool(at.any()):
