@@ -23,6 +23,8 @@ from conceptlab.erasure import (
     Shared,
     SharedConfig,
     gather_evidence,
+    get_method,
+    grid,
     hand_picked,
     pisces_edit,
     public_dictionaries,
