@@ -1,4 +1,4 @@
-"""The sweep over layers."""
+"""The sweep over layers on a tiny model."""
 
 import sys
 
@@ -56,12 +56,3 @@ def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path, monkeypatch, capsy
     directions = contrast_directions(lm, load_concept("japan"), 2, n_texts=6)
     for Q in (*directions["contrast"], *directions["random"]):
         assert torch.allclose(Q.T @ Q, torch.eye(2), atol=1e-5)
-
-
-# ---- one table from several --------------------------------------------------------------------------------
-def _part(lm, folder, cells, **settings):
-    table = ResultTable("erasure", lm, folder)
-    table._started -= 60 * len(cells)
-    for concept, value in cells.items():
-        table.add({"efficacy": Interval(value, 0.0, 1.0, 9), "norm": Interval(1.0, 1.0, 1.0, 1)}, concept, "pisces")
-    return table.close(concepts=list(cells), **{"layers": [1]} | settings)
