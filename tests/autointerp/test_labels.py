@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from conceptlab.core import ConceptLabError
+from conceptlab.core import ConceptLabError, read_table
 from sentences import sentences
 
 
@@ -241,7 +241,7 @@ def test_the_command_line_passes_on_what_it_was_told(monkeypatch, tmp_path, caps
 
 
 def test_the_table_has_every_cell_and_goes_on_where_it_stopped(tiny, tmp_path, monkeypatch):
-    from conceptlab.experiments import autointerp, read_table
+    from conceptlab.experiments import autointerp
 
     experiment = sys.modules["conceptlab.experiments.autointerp"]
 

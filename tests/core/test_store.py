@@ -465,8 +465,9 @@ def test_merged_tables_hold_cells_records_and_files_of_all(tmp_path, whole):
         fill(part, 4, first=4 * i)
     assert merge(into, parts) == into
     assert everything(into.parent) == whole
+    minutes = contents(into).note["minutes"]
     merge(into, parts)  # the same cells a second time
-    assert everything(into.parent) == whole
+    assert everything(into.parent) == whole and contents(into).note["minutes"] == minutes
     with opened(into) as store:  # the whole goes on like any other table
         assert len(store.rows) == 36
 
@@ -504,6 +505,38 @@ def test_pooled_rows_are_made_anew_or_left_out(tmp_path, capsys):
     merge(tmp_path / "with.csv", parts, summarise)
     assert [r["value"] for r in read_table(tmp_path / "with.csv") if r["concept"] == "all"] == ["2"]
     assert capsys.readouterr().out == ""
+
+
+def older(path, concept, **settings):
+    """A finished table as earlier versions wrote it: its concepts among the settings, no fingerprint, no checksum."""
+    with opened(path, experiment="layers") as store:
+        store.add(Cell(concept, "contrast", budget=3), numbers(1))
+        store.finish()
+    note = {"experiment": "layers", "model": "tiny", "commit": "abc", "seed": 0, "device": "cpu", "minutes": None}
+    note |= {"versions": {"python": "3.11"}, "settings": {"concepts": [concept], "k": 5} | settings}
+    path.with_suffix(".json").write_text(json.dumps(note))
+    return path
+
+
+def test_older_tables_are_read_and_merged_and_not_continued(tmp_path):
+    parts = [older(tmp_path / f"{name}.csv", name) for name in ("japan", "golf")]
+    into = merge(tmp_path / "whole.csv", parts)
+    assert [r["concept"] for r in read_table(into)][::3] == ["japan", "golf"]
+    note = contents(into).note
+    assert note["settings"] == {"concepts": ["japan", "golf"], "k": 5} and note["commit"] == "abc"
+    before = into.read_text()
+    assert merge(into, parts).read_text() == before
+    assert contents(into).note["minutes"] == 0
+    with pytest.raises(ConceptLabError, match="differ in settings: k"):
+        merge(into, [older(tmp_path / "other.csv", "rome", k=6)])
+    with pytest.raises(ConceptLabError, match=r"made otherwise \(fingerprint, settings: budget, settings: concepts"):
+        opened(into, experiment="layers").__enter__()
+
+
+def test_pooled_rows_of_a_merged_table_have_its_seed(tmp_path):
+    fill(tmp_path / "part.csv", 2, seed=4)
+    into = merge(tmp_path / "m.csv", [tmp_path / "part.csv"], lambda _: {Cell("all"): numbers(1)})
+    assert {r["seed"] for r in read_table(into)} == {"4"}
 
 
 def alter(path, note=None, text=None):

@@ -1,4 +1,4 @@
-"""The sweep over layers."""
+"""The sweep over layers on a tiny model."""
 
 import sys
 

@@ -73,7 +73,10 @@ def _part(path: Path) -> Contents:
 def _whole(parts: Sequence[Contents], paths: Sequence[Path]) -> Contents:
     """Everything but the files, checked."""
     first, whole = _identity(parts[0].note), Contents({})
+    minutes = 0.0
     for part, path in zip(parts, paths, strict=True):
+        if {key for key in part.cells if key[0] != POOLED} - whole.cells.keys():
+            minutes += part.note.get("minutes") or 0  # of parts that bring something
         if changed := differing(_identity(part.note), first):
             raise ConceptLabError(f"{path} and {paths[0]} do not belong together: they differ in {changed}.")
         for key, rows in part.cells.items():
@@ -89,7 +92,7 @@ def _whole(parts: Sequence[Contents], paths: Sequence[Path]) -> Contents:
                 whole.records[key] = part.records[key]
     notes = [part.note for part in parts]
     whole.note = parts[0].note | merged_sessions([{"versions": {}, "commit": "", "device": ""} | n for n in notes])
-    whole.note["minutes"] = round(sum(note.get("minutes") or 0 for note in notes), 3)
+    whole.note["minutes"] = round(minutes, 3)
     listed = {k: _union(notes, k) for k in LISTED if any(k in note["settings"] for note in notes)}
     whole.note["settings"] = notes[0]["settings"] | listed
     return whole
@@ -102,8 +105,9 @@ def _write(into: Path, whole: Contents, parts: Sequence[Contents], summarise: Su
     try:
         _gather(parts, whole.folder)
         if summarise is not None:
+            seed = min(int(key[4]) for key in whole.cells)
             for cell, metrics in summarise(whole).items():
-                key = key_of(cell, 0)
+                key = key_of(cell, seed)
                 whole.cells[key] = rows_of(whole.note, key, metrics)
         elif any(key[0] == POOLED for part in parts for key in part.cells):
             say(f'The rows that sum up over concepts (concept "{POOLED}") were left out; they are no longer right.')
