@@ -9,7 +9,7 @@ table's folder, large ones (of fine-tuning) are fitted again from the recorded s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..attacks import Budget
@@ -27,7 +27,7 @@ from ..erasure import (
     shipped_dictionaries,
 )
 from ..models import LanguageModel, fingerprint
-from .attacking import ATTACKS, BUDGET, Attacking, budget_for
+from .attacking import ATTACKS, BUDGET, COST, Attacking, budget_for
 from .pooled import DIRECT, pooled
 from .scoring import FinalConfig, General, Scoring, number
 
@@ -88,6 +88,7 @@ def lab(
         settings=asdict(cfg), fingerprints=prints,
         seed=seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
+        store.progress(_planned(loaded, names, stages, cfg, given))
         general = General(lm, cfg.shared, cfg.test)
         for concept in loaded:
             attacked = "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS)
@@ -102,6 +103,21 @@ def lab(
 
 def _names(wanted: Sequence[str] | None) -> list[str]:
     return list(methods()) if wanted is None else [get_method(name).name for name in wanted]
+
+
+def _planned(
+    concepts: Sequence[Concept], names: Sequence[str], stages: Sequence[str], cfg: LabConfig, given: bool
+) -> list[Cell]:
+    """The cells that say when a piece of the work is done, for the estimate of the time that is left."""
+    cells = []
+    for concept in concepts:
+        cells += [Cell(concept.name, ORIGINAL)] if "score" in stages else []
+        cells += [Cell(concept.name, m, FIT) for m in names if FIT in stages or "score" in stages]
+        cells += [Cell(concept.name, m) for m in names if "score" in stages]
+        if "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS):
+            attacked = [m for m in (ORIGINAL, *names) if m in cfg.attacked]
+            cells += [Cell(concept.name, m, a, COST) for m in attacked for a in (DIRECT, *cfg.attacks)]
+    return cells
 
 
 class Bench:
@@ -194,11 +210,13 @@ def over_concepts(
 def summarise(merged: Contents) -> dict[Cell, dict[str, Interval]]:
     """`over_concepts` of a table that was put together from several."""
     seed = next((row["seed"] for row in merged.rows), "0")
+    settings = merged.note["settings"]
+    cfg = replace(LabConfig(), attacked=tuple(settings["attacked"]), attacks=tuple(settings["attacks"]))
 
     def record(cell: Cell) -> dict | None:
         return merged.records.get((cell.concept, cell.method, cell.attack, str(cell.budget), seed))
 
-    return over_concepts(record, merged.rows)
+    return over_concepts(record, merged.rows, cfg)
 
 
 def edit_size(edit: WeightEdit) -> int:
