@@ -6,6 +6,7 @@ from .batchtopk import BatchTopKSAE
 from .checkpoint import check_folder
 from .command import train_dictionaries
 from .distributed import SOLO, World, join, leave
+from .files.convert import convert
 from .files.io import load_sae, save_sae
 from .gated import GatedSAE
 from .jumprelu import JumpReLUSAE, jump_relu, step
@@ -51,6 +52,7 @@ __all__ = [
     "check_fits",
     "check_folder",
     "check_harvest",
+    "convert",
     "fve",
     "fve_by_group",
     "is_transcoder",
