@@ -1,5 +1,7 @@
 """Dictionaries: every architecture by hand, gradients, and the metrics."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
