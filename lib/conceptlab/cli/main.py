@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
+"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
 
 from __future__ import annotations
 
