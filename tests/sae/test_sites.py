@@ -5,7 +5,7 @@ import torch
 
 from conceptlab.core import ConceptLabError
 from conceptlab.data import harvest, token_rows
-from conceptlab.erasure import Feature, directional_edit, pisces_edit, reaching_features, signed_edit
+from conceptlab.erasure import Feature, directional_edit, hand_picked, pisces_edit, signed_edit
 from conceptlab.sae import (
     SAEConfig,
     TrainConfig,
@@ -30,12 +30,8 @@ def at(lm, hook, d_in=None, layer=1):
 def test_an_edit_of_the_mlp_refuses_dictionaries_of_other_places(tiny_llama, hook):
     lm = tiny_llama()
     saes, features, signs = {1: at(lm, hook)}, [Feature(1, 3)], {1: torch.ones(lm.d_mlp)}
-    for edit in (
-        pisces_edit,
-        directional_edit,
-        lambda *a: signed_edit(*a, signs),
-        lambda *a: reaching_features(*a[:2], None),
-    ):
+    picked = lambda model, given, _: hand_picked(model, given, [(1, 3)])  # noqa: E731
+    for edit in (pisces_edit, directional_edit, lambda *a: signed_edit(*a, signs), picked):
         with pytest.raises(ConceptLabError, match=r"reads .* but an edit of the MLP needs one of the MLP's output"):
             edit(lm, saes, features)
 
