@@ -36,7 +36,7 @@ from conceptlab.erasure import shared as module
 from conceptlab.evaluation import SearchConfig, fluency
 from conceptlab.experiments import FinalConfig, LabConfig, lab
 from conceptlab.sae import load_sae, sae_site
-from conceptlab.sae.files.formats import layer_in
+from conceptlab.sae.files.names import layer_in
 from dictionaries import encode_edit_decode
 from sizes import SMALL
 

@@ -1,5 +1,7 @@
 """Dictionaries: every architecture by hand, gradients, and the metrics."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -76,7 +78,13 @@ def test_residual_directions_carry_the_gain(tiny_llama):
     lm = tiny_llama()
     lm.post_mlp_gain = lambda layer: torch.arange(1.0, 17)
     sae = make(d_in=16)
-    assert torch.equal(sae.residual_directions(lm), sae.W_dec * torch.arange(1.0, 17))
+    sae.cfg = replace(sae.cfg, hook_name="blocks.0.mlp.hook_out")
+    assert torch.allclose(sae.residual_directions(lm), F.normalize(sae.W_dec, dim=1) * torch.arange(1.0, 17))
+    sae.cfg = replace(sae.cfg, hook_name="blocks.0.hook_mlp_out")
+    assert torch.equal(sae.residual_directions(lm), sae.directions()), "what stands behind the norm needs no gain"
+    sae.cfg = replace(sae.cfg, hook_name="blocks.0.mlp.hook_post")
+    with pytest.raises(ConceptLabError, match="dictionary of neurons"):
+        sae.residual_directions(lm)
 
 
 # ---- gradients of the sparse products --------------------------------------------------------------------

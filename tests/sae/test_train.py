@@ -118,7 +118,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path, kind):
     assert again == curves
     with pytest.raises(ConceptLabError, match="belongs to a run with another seed"):
         S.train_sae(x, S.TrainConfig(**fields, seed=1), progress=False, checkpoint=tmp_path / "c")
-    with pytest.raises(ConceptLabError, match="another scale"):
+    with pytest.raises(ConceptLabError, match="other data"):
         S.train_sae(2 * x, cfg, progress=False, checkpoint=tmp_path / "c")
     (tmp_path / "c" / "state.safetensors").write_bytes(b"no")
     with pytest.raises(ConceptLabError, match="cannot be read .* delete it"):
@@ -129,7 +129,7 @@ def test_restarted_features_point_at_the_errors():
     x, _ = sums(600)
     cfg = S.TrainConfig(d_sae=24, k=2, steps=10, batch_size=600, architecture="relu", dead_after=100)
     sae = S.make_sae(S.SAEConfig("relu", 16, 24, 2, "m", 0, "h"))
-    run = S.train._Run(sae, S.train._resolved(cfg), World(), 1.0)
+    run = S.train._Run(sae, S.check_config(cfg), World(), 1.0, "")
     run.update(0, x)
     before, moments = sae.W_dec.clone(), run.optimiser.state[sae.W_enc]["exp_avg"].clone()
     run.idle[:5] = 101
@@ -149,7 +149,7 @@ def test_restarted_features_point_at_the_errors():
 @pytest.mark.parametrize(("resamples", "expected"), [(None, False), (True, True), (False, False)])
 def test_whether_dead_features_are_restarted_can_be_chosen(resamples, expected):
     cfg = S.TrainConfig(d_sae=24, k=2, steps=10, architecture="topk", resamples=resamples)
-    run = S.train._Run(S.make_sae(S.SAEConfig("topk", 16, 24, 2, "m", 0, "h")), S.train._resolved(cfg), World(), 1.0)
+    run = S.train._Run(S.make_sae(S.SAEConfig("topk", 16, 24, 2, "m", 0, "h")), S.check_config(cfg), World(), 1.0, "")
     assert bool(run.restarts) is expected
     rows = F.normalize(batch(24, 16), dim=1)
     run.sae.restart_features(torch.arange(24) < 5, rows[:5])  # a restarted TopK feature is as loud as a living one
@@ -175,7 +175,7 @@ def test_geometric_median_ignores_an_outlier():
         ({"architecture": "magic"}, "Unknown architecture 'magic'"),
         ({"decoder_norm_penalty": True}, "option of the relu architecture"),
         ({"bias_init": "zero"}, "bias_init is 'mean' or 'geometric_median', not 'zero'"),
-        ({"steps": 0}, "must be at least 1"),
+        ({"steps": 0}, "steps is 0; give a whole number of at least 1"),
         ({"lr": 1e30}, "not finite at step"),
     ],
 )

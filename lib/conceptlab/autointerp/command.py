@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..core import ConceptLabError, atomic_path
 from ..data import Article, harvest, label_texts, token_rows, vital_articles
 from ..models import LanguageModel
-from ..sae import N_CTX, SAE, load_shipped, shipped_layers
+from ..sae import N_CTX, SAE, load_shipped, shared_kind, shipped_layers
 from .controls import feature_units
 from .explain import EnsembleExplainer, OutputExplainer
 from .judge import EvidenceJudge
@@ -59,7 +59,7 @@ def label_dictionaries(
         raise ConceptLabError(f"Features of layer {others[0]} are listed, which is not to be labelled; add the layer.")
     chosen = label_texts() if texts is None else list(texts)
     rows, articles = token_rows(lm, chosen, n_ctx=N_CTX), as_articles(chosen)
-    data = harvest(lm, rows, layers, progress=progress)
+    data = harvest(lm, rows, layers, kind=shared_kind(dictionaries), progress=progress)
     for layer in layers:
         path = labels_path(lm.name, layer, out)
         recipe = {"model": lm.name, "layer": layer, "method": EnsembleExplainer.name, "judge": EvidenceJudge.name}

@@ -1,4 +1,4 @@
-"""The command line: `conceptlab fetch`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
+"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 import sys
 
 from ..core import ConceptLabError
-from . import attack, erase, fetch, label, merge, methods, reproduce, train_sae
+from . import attack, convert, erase, fetch, label, merge, methods, reproduce, train_sae
 
 VERBS = (
     fetch,
+    convert,
     train_sae,
     label,
     methods,

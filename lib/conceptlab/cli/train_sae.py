@@ -10,7 +10,7 @@ from ..core import ConceptLabError
 
 if TYPE_CHECKING:
     from ..models import LanguageModel
-    from ..sae import World
+    from ..sae import TrainConfig, World
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -39,42 +39,66 @@ def run(arguments: argparse.Namespace) -> None:
     With `--shipped` those of data/saes, with the settings they ship with.
     """
     from ..models import load_model
-    from ..sae import build_shipped, join, leave
+    from ..sae import build_shipped, check_folder, join, leave
 
     if arguments.layers is None and not arguments.shipped:
         raise ConceptLabError("train-sae needs --layers, or --shipped for the dictionaries of data/saes.")
+    cfg = None if arguments.shipped else _config(arguments)
+    out = arguments.out
+    if out is None and not arguments.shipped:
+        out = Path("build/saes") / arguments.model.replace("/", "_")
+    if out is not None:
+        check_folder(out)
     world = join()
     try:
         with world.first():
             lm = load_model(arguments.model)
-        if arguments.shipped:
-            folders = build_shipped(lm, arguments.layers, arguments.out, world)
+        if cfg is None:
+            folders = build_shipped(lm, arguments.layers, out, world)
         else:
-            folders = _train_as_asked(lm, arguments, world)
+            folders = _train_as_asked(lm, arguments, cfg, out, world)
         for folder in folders if world.rank == 0 else ():
             print(f"{folder}: ready", flush=True)
     finally:
         leave(world)
 
 
-def _train_as_asked(lm: LanguageModel, arguments: argparse.Namespace, world: World) -> list[Path]:
-    from ..data import MIXTURE, mixture, token_rows
-    from ..sae import TrainConfig, train_dictionaries
+def _config(arguments: argparse.Namespace) -> TrainConfig:
+    """The settings that were asked for, checked before the model is loaded and a token read."""
+    from ..sae import TrainConfig, check_config
 
     n, size = arguments.tokens, arguments.batch_size
+    if n < 1 or size < 1:
+        raise ConceptLabError(f"--tokens {n} and --batch-size {size} must both be at least 1.")
     cfg = TrainConfig(
-        architecture=arguments.architecture, d_sae=arguments.d_sae, k=arguments.k, seed=arguments.seed,
-        steps=arguments.steps or max(1, n // size), batch_size=size, lr=arguments.lr, sparsity=arguments.sparsity,
+        architecture=arguments.architecture,
+        d_sae=arguments.d_sae,
+        k=arguments.k,
+        seed=arguments.seed,
+        steps=max(1, n // size) if arguments.steps is None else arguments.steps,
+        batch_size=size,
+        lr=arguments.lr,
+        sparsity=arguments.sparsity,
         checkpoint_every=arguments.checkpoint_every,
-    )  # fmt: skip
+    )
+    check_config(cfg)
+    return cfg
+
+
+def _train_as_asked(
+    lm: LanguageModel, arguments: argparse.Namespace, cfg: TrainConfig, out: Path, world: World
+) -> list[Path]:
+    from ..data import MIXTURE, mixture, token_rows
+    from ..sae import train_dictionaries
+
     with world.first():
         train, held_out = mixture()
     return train_dictionaries(
         lm,
-        token_rows(lm, train, n_tokens=n),
+        token_rows(lm, train, n_tokens=arguments.tokens),
         arguments.layers,
         cfg,
-        arguments.out or Path("build/saes") / arguments.model.replace("/", "_"),
+        out,
         held_out=token_rows(lm, held_out, n_tokens=20_000),
         text=MIXTURE,
         world=world,

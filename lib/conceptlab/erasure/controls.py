@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..data import Concept
 from ..edits import LowRank, WeightEdit, match_norms, random_direction_edit, random_norm_edit
 from ..models import LanguageModel
@@ -47,7 +49,8 @@ def other_features_edit(
     changes = {}
     for layer, drawn in by_layer(lm, saes, random_features(saes, features, seed)).items():
         change = like.changes[lm.down_proj_name(layer)]
-        d = saes[layer].W_dec[[f.index for f in drawn]].to(rows_for(lm, saes[layer]))
+        index = torch.tensor([f.index for f in drawn], device=saes[layer].W_dec.device)
+        d = saes[layer].directions(index).to(rows_for(lm, saes[layer]))
         changes[lm.down_proj_name(layer)] = LowRank(columns_for(lm, saes[layer], d), change.right)
     return WeightEdit(like.model, changes, {"control": "directions of random features", "seed": seed})
 

@@ -45,7 +45,7 @@ from ..autointerp import (
 from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, say, table_path
 from ..data import Article, Harvest, harvest, label_texts, token_rows
 from ..models import LanguageModel, fingerprint
-from ..sae import N_CTX, SAE, load_shipped, shipped_layers
+from ..sae import N_CTX, SAE, load_shipped, shared_kind, shipped_layers
 
 OWN = ("rule_based", "output_side", "ensemble", "shuffled")
 
@@ -98,7 +98,9 @@ def autointerp(
         store.progress([*(cell for cells in grid.values() for cell in cells), *pooled])
         missing = {x: found for x, cells in grid.items() if (found := list(filter(store.missing, cells)))}
         if missing:
-            data, articles = harvest(lm, token_rows(lm, chosen, n_ctx=N_CTX), layers), as_articles(chosen)
+            kind = shared_kind({layer: load_shipped(lm, layer, saes) for layer in layers})
+            data = harvest(lm, token_rows(lm, chosen, n_ctx=N_CTX), layers, kind=kind)
+            articles = as_articles(chosen)
             keep_neurons(lm, data, dict.fromkeys(layers, control_neurons(lm, n, seed)))
         for layer, cells in missing.items():
             run = _Layer(lm, load_shipped(lm, layer, saes), data, articles, cfg, dear, n_dear, contexts_dear)

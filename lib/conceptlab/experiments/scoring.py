@@ -149,8 +149,9 @@ class Scoring:
         """Write energy of every feature that was found, edited or not, by layer; empty where there are none."""
         parts = [torch.zeros(0)]
         for layer in sorted({f.layer for f in self.features}):
-            sae = self.shared.dictionaries[layer]
-            d = torch.stack([f.sign * sae.W_dec[f.index].detach() for f in self.features if f.layer == layer])
+            sae, chosen = self.shared.dictionaries[layer], [f for f in self.features if f.layer == layer]
+            index = torch.tensor([f.index for f in chosen], device=sae.W_dec.device)
+            d = torch.tensor([[f.sign] for f in chosen], device=index.device) * sae.directions(index).detach()
             parts.append(write_energy(self.lm, layer, d, self.shared.signs[layer], rows_for(self.lm, sae)).float())
         return torch.cat(parts)
 

@@ -151,6 +151,11 @@ class LanguageModel(Hooked):
         norm = self._post_mlp_norm(self.check_layer(layer))
         return norm_gain(norm, self.d_model, self.device, self.dtype)
 
+    def pre_mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
+        """Gain of the norm whose output the MLP reads."""
+        norm = self._pre_mlp_norm(self.check_layer(layer))
+        return norm_gain(norm, self.d_model, self.device, self.dtype)
+
     def final_gain(self) -> Float[Tensor, " d_model"]:
         """Gain of the norm before the unembedding."""
         return norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)

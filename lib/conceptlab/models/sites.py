@@ -3,6 +3,7 @@
 Sites, the places where activations are read or changed, are pairs `(kind, layer)`:
 
     resid_pre, resid_post   the residual stream before and after a block       [batch, pos, d_model]
+    mlp_input               what the MLP reads, behind its norm                [batch, pos, d_model]
     neurons                 MLP activations, the input of the down projection  [batch, pos, d_mlp]
     mlp_output              what the down projection writes; SAEs read this    [batch, pos, d_model]
     mlp_contribution        what the MLP adds to the residual stream           [batch, pos, d_model]
@@ -26,7 +27,7 @@ from ..core import ConceptLabError
 Site = tuple[str, int]
 
 
-SITES = ("resid_pre", "resid_post", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
+SITES = ("resid_pre", "resid_post", "mlp_input", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
 
 
 class _Stop(Exception):
@@ -95,6 +96,11 @@ class Hooked:
     def _post_mlp_norm(self, layer: int) -> nn.Module | None:
         return getattr(self._blocks[layer], "post_feedforward_layernorm", None)
 
+    def _pre_mlp_norm(self, layer: int) -> nn.Module | None:
+        block = self._blocks[layer]
+        name = "post_attention_layernorm" if self._post_mlp_norm(layer) is None else "pre_feedforward_layernorm"
+        return getattr(block, name, None)
+
     def _post_attn_norm(self, layer: int) -> nn.Module | None:
         block = self._blocks[layer]  # in Llama a norm of this name stands *before* the MLP
         return block.post_attention_layernorm if self._post_mlp_norm(layer) is not None else None
@@ -103,6 +109,8 @@ class Hooked:
         block = self._blocks[layer]
         if kind == "resid_pre":
             return block.register_forward_pre_hook(input_hook(function), with_kwargs=True)
+        if kind == "mlp_input":
+            return block.mlp.register_forward_pre_hook(input_hook(function), with_kwargs=True)
         if kind == "neurons":
             return block.mlp.down_proj.register_forward_pre_hook(input_hook(function), with_kwargs=True)
         modules = {

@@ -3,17 +3,31 @@
 from .architectures import ARCHITECTURES, make_sae
 from .base import SAE, SAEConfig
 from .batchtopk import BatchTopKSAE
+from .checkpoint import check_folder
 from .command import train_dictionaries
 from .distributed import SOLO, World, join, leave
-from .files.io import check_fits, load_sae, model_family, sae_site, save_sae
+from .files.convert import convert
+from .files.io import load_sae, save_sae
 from .gated import GatedSAE
 from .jumprelu import JumpReLUSAE, jump_relu, step
 from .metrics import Quality, fve, fve_by_group, loss_recovered, quality, spliced_loss
 from .relu import ReLUSAE
 from .shipped import N_CTX, build_shipped, load_card, load_shipped, shipped_layers
+from .sites import (
+    check_editable,
+    check_fits,
+    check_harvest,
+    is_transcoder,
+    model_family,
+    sae_site,
+    shared_kind,
+    written_site,
+)
 from .sparse import top_scores, weighted_rows
 from .topk import TopKSAE
-from .train import History, TrainConfig, train_sae
+from .train import History, train_sae
+from .train_config import TrainConfig, check_config
+from .transcoder import Transcoder, TranscoderConfig
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,11 +43,19 @@ __all__ = [
     "SOLO",
     "TopKSAE",
     "TrainConfig",
+    "Transcoder",
+    "TranscoderConfig",
     "World",
     "build_shipped",
+    "check_config",
+    "check_editable",
     "check_fits",
+    "check_folder",
+    "check_harvest",
+    "convert",
     "fve",
     "fve_by_group",
+    "is_transcoder",
     "join",
     "jump_relu",
     "leave",
@@ -46,6 +68,7 @@ __all__ = [
     "quality",
     "sae_site",
     "save_sae",
+    "shared_kind",
     "shipped_layers",
     "spliced_loss",
     "step",
@@ -53,4 +76,5 @@ __all__ = [
     "train_dictionaries",
     "train_sae",
     "weighted_rows",
+    "written_site",
 ]

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ..core import ConceptLabError
 from ..models import LanguageModel
 from .distributed import SOLO, World
+from .sites import written_site
 
 Features = Int[Tensor, " n"] | slice  # indices of features
 
@@ -88,15 +90,44 @@ class SAE(nn.Module):
     def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
         return self.decode(self.encode(x))
 
+    # ---- results that free rescaling leaves alone ---------------------------------------------------
+    # `W_dec * c, W_enc / c, b_enc / c` is the same dictionary for every c > 0. What stands on single features uses the
+    # four methods below, in which decoder rows have norm 1 and activations are the lengths that they write.
+    @property
+    def norms(self) -> Float[Tensor, " d_sae"]:
+        """Lengths of the decoder rows; 1 for a row of zeros, which writes nothing."""
+        lengths = self.W_dec.norm(dim=1)
+        return torch.where(lengths > 0, lengths, 1.0)
+
+    def directions(self, features: Features = EVERY) -> Float[Tensor, "n d_out"]:
+        """What some features write, as unit rows."""
+        return self.W_dec[features] / self.norms[features][:, None]
+
+    def detectors(self, features: Features = EVERY) -> Float[Tensor, "d_in n"]:
+        """Columns of the encoder that give lengths along `directions`."""
+        return self.W_enc[:, features] * self.norms[features]
+
+    def strengths(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
+        """`encode` in lengths along `directions`."""
+        return self.encode(x, features) * self.norms[features]
+
+    def fold_norms(self) -> None:
+        """Give the decoder rows norm 1 without changing the function, where the architecture allows it.
+
+        TopK and BatchTopK compare features with each other as they are scored, so there nothing is folded.
+        """
+
     @torch.no_grad()
     def residual_directions(self, lm: LanguageModel) -> Float[Tensor, "d_sae d_model"]:
-        """Decoder rows as they act on the residual stream.
+        """`directions` as they act on the residual stream.
 
-        The gain of a post-MLP norm is included, unless the dictionary reads what comes after it (Gemma Scope).
+        The gain of a post-MLP norm is included where the dictionary writes before it. Raises ConceptLabError for a
+        dictionary of neurons, which does not write to the residual stream.
         """
-        if self.cfg.hook_name.endswith(".hook_mlp_out"):
-            return self.W_dec.clone()
-        return self.W_dec * lm.post_mlp_gain(self.cfg.hook_layer)
+        kind, layer = written_site(self)
+        if kind == "neurons":
+            raise ConceptLabError("A dictionary of neurons writes no residual stream; use one of the MLP's output.")
+        return self.directions() * lm.post_mlp_gain(layer) if kind == "mlp_output" else self.directions()
 
     # ---- training -----------------------------------------------------------------------------------
     def loss(

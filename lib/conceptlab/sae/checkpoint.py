@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..core import ConceptLabError, atomic_path
+from ..core import ConceptLabError, atomic_path, cache_dir
 from .base import SAE
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConceptLabError unless a folder can be written or made: before the work, not after it."""
+    folder = Path(folder).expanduser().absolute()
+    above = next(path for path in (folder, *folder.parents) if path.exists())
+    if not above.is_dir():
+        raise ConceptLabError(f"{above} is a file, so no folder can be made there; choose another folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConceptLabError(f"{above} cannot be written; choose another folder or change its permissions.")
+
+
+@contextmanager
+def sole_writer(folder: Path | None) -> Iterator[None]:
+    """Inside the block no other process of this user trains into `folder` (None: nothing to guard).
+
+    The lock stands in the cache, so that nothing is left beside the dictionaries, and is gone with the process.
+    Raises ConceptLabError where another one holds it.
+    """
+    if folder is None:
+        yield
+        return
+    name = hashlib.sha256(os.fsencode(Path(folder).expanduser().resolve())).hexdigest()[:24]
+    (cache_dir() / "locks").mkdir(exist_ok=True)
+    lock = FileLock(cache_dir() / "locks" / f"{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConceptLabError(
+            f"Another training writes into {folder}; wait until it is done, or choose another folder."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def save_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: Tensor, facts: dict) -> None:
@@ -23,7 +63,7 @@ def save_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: T
         temporary.mkdir()
         save_file({k: x.detach().cpu().clone(memory_format=torch.contiguous_format) for k, x in tensors.items()},
                   temporary / "state.safetensors")  # fmt: skip
-        (temporary / "state.json").write_text(json.dumps(facts))
+        (temporary / "state.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def load_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: Tensor, identity: dict) -> dict | None:
@@ -35,14 +75,15 @@ def load_checkpoint(folder: Path, sae: SAE, optimiser: torch.optim.Adam, idle: T
     if not folder.exists():
         return None
     try:
-        facts = json.loads((folder / "state.json").read_text())
+        facts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / "state.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ConceptLabError(f"The checkpoint {folder} cannot be read ({type(error).__name__}); delete it.") from None
     other = [name for name, value in identity.items() if facts["run"].get(name) != value]
     if other:
+        article = "other" if other[0] == "data" else "another"
         raise ConceptLabError(
-            f"The checkpoint {folder} belongs to a run with another {other[0]} ({facts['run'].get(other[0])!r}, "
+            f"The checkpoint {folder} belongs to a run with {article} {other[0]} ({facts['run'].get(other[0])!r}, "
             f"now {identity[other[0]]!r}); delete it or choose another folder."
         )
     sae.load_state_dict({name[4:]: x for name, x in tensors.items() if name.startswith("sae.")})

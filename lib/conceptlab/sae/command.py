@@ -16,10 +16,13 @@ from ..core import ConceptLabError, atomic_path, cache_dir
 from ..data import Harvest, TokenRows, harvest
 from ..models import LanguageModel
 from .base import SAE
+from .checkpoint import check_folder, sole_writer
 from .distributed import SOLO, World
 from .files.io import load_sae, save_sae
+from .files.storage import find_storage
 from .held_out import HeldOut
-from .train import History, TrainConfig, train_sae
+from .train import History, train_sae
+from .train_config import TrainConfig, check_config
 
 
 def shared_harvest(
@@ -53,9 +56,53 @@ def train_dictionaries(
     interrupted goes on from its checkpoint in the cache. `held_out`: rows on which the stored dictionary is measured,
     cross-entropy on the first `loss_rows` of them. `text`: what the rows are, for the card. `storage`: how matrices
     are stored (None: float32, which sae-lens reads). `harvest_layers`: harvest these in the same pass (None: `layers`).
-    Raises ConceptLabError when a folder holds a dictionary of other settings.
+    Settings, rows and `out` are checked before the first token is read. Raises ConceptLabError for those that do not
+    fit, a folder that holds a dictionary of other settings, or one that another training writes into.
     """
+    _check(lm, rows, layers, cfg, Path(out), held_out, storage)
     layers = [lm.check_layer(layer) for layer in layers]
+    with sole_writer(Path(out) if world.rank == 0 else None):
+        return _train_layers(
+            lm, rows, layers, cfg, out, held_out, text, storage, harvest_layers, loss_rows, world, progress
+        )
+
+
+def _check(
+    lm: LanguageModel,
+    rows: TokenRows,
+    layers: Sequence[int],
+    cfg: TrainConfig,
+    out: Path,
+    held_out: TokenRows | None,
+    storage: str | None,
+) -> None:
+    """Everything that can be refused before the first token is read. Raises ConceptLabError."""
+    check_config(cfg)
+    packing = find_storage(storage)
+    if packing and packing.group and lm.d_model % packing.group:
+        raise ConceptLabError(f"Storage {storage!r} has groups of {packing.group}, which do not divide {lm.d_model}.")
+    if not layers:
+        raise ConceptLabError("No layers were given, so there is nothing to train; name at least one.")
+    for what, found in (("rows to train on", rows), ("held-out rows", held_out)):
+        if found is not None and not len(found):
+            raise ConceptLabError(f"There are no {what}; give more texts or more tokens.")
+    check_folder(out)
+
+
+def _train_layers(
+    lm: LanguageModel,
+    rows: TokenRows,
+    layers: list[int],
+    cfg: TrainConfig,
+    out: Path,
+    held_out: TokenRows | None,
+    text: str,
+    storage: str | None,
+    harvest_layers: Sequence[int] | None,
+    loss_rows: int,
+    world: World,
+    progress: bool,
+) -> list[Path]:
     folders = {layer: Path(out) / f"layer_{layer:02d}" for layer in layers}
     recipe = _recipe(lm, rows, cfg, text, storage)
     missing = [layer for layer in layers if not _is_there(folders[layer], recipe)]
@@ -93,7 +140,7 @@ def _save(lm: LanguageModel, sae: SAE, history: History, facts: dict, folder: Pa
             card |= {"held_out": judge.measure(stored), "storage_loss": judge.lost(sae, stored)}
         card["device"] = torch.cuda.get_device_name() if lm.device.type == "cuda" else platform.machine()
         card["torch"] = torch.__version__
-        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        (temporary / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def _recipe(lm: LanguageModel, rows: TokenRows, cfg: TrainConfig, text: str, storage: str | None) -> dict:
@@ -115,8 +162,8 @@ def _is_there(folder: Path, recipe: dict) -> bool:
     if not folder.exists():
         return False
     try:
-        found = json.loads((folder / "card.json").read_text())["recipe"]
-    except (OSError, ValueError, KeyError):
+        found = json.loads((folder / "card.json").read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
         found = {}
     for name, asked in recipe.items():
         if found.get(name) != asked:

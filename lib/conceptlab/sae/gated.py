@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,6 +24,19 @@ class GatedSAE(SAE):
         projected = (x - self.b_dec) @ self.W_enc[:, features]
         magnitude = F.relu(projected * self.r_mag[features].exp() + self.b_mag[features])
         return magnitude * (projected + self.b_gate[features] > 0)
+
+    def detectors(self, features: Features = EVERY) -> Float[Tensor, "d_in n"]:
+        return super().detectors(features) * self.r_mag[features].exp()
+
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        """The gate may be scaled freely as well; here both paths end with the same weights (`r_mag = 0`)."""
+        norms, magnitude = self.norms, self.r_mag.exp()
+        self.W_enc *= norms * magnitude
+        self.b_gate *= norms * magnitude
+        self.b_mag *= norms
+        self.r_mag.zero_()
+        self.W_dec /= norms[:, None]
 
     def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction + penalty on `ReLU(pi)` + reconstruction from `ReLU(pi)` with a frozen decoder.

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ConceptLabError, largest
+from ..core import largest
 from ..data import TokenRows, harvest
 from ..models import LanguageModel
 from .base import SAE
 from .batchtopk import BatchTopKSAE
-from .files.io import check_fits
 from .metrics import loss_recovered, quality, spliced_loss
+from .sites import check_fits, check_harvest, sae_site
 from .topk import TopKSAE
 
 KS = (16, 32, 64, 128)  # active features per token at which a card reports the share of variance explained
@@ -37,9 +36,10 @@ class HeldOut:
         """What a card says: all numbers of the dictionary as it is read from the disk."""
         layer = sae.cfg.hook_layer
         check_fits(self.lm, sae)
+        check_harvest(self.data, sae)
         x = self._activations(layer)
         found = quality(sae, x)
-        self.zero[layer] = spliced_loss(self.lm, self.ids, layer, torch.zeros_like)
+        self.zero[layer] = spliced_loss(self.lm, self.ids, layer, torch.zeros_like, kind=self.data.kind)
         self.spliced[layer] = self._splice(sae)
         kept = loss_recovered(self.clean, self.spliced[layer], self.zero[layer])
         at_k = {str(k): round(v, 4) for k, v in fve_at(sae, x, KS).items()} if isinstance(sae, TopKSAE) else {}
@@ -71,7 +71,7 @@ class HeldOut:
         return self.data.tensor(layer).to(self.lm.device)
 
     def _splice(self, sae: SAE) -> Float[Tensor, " rows"]:
-        return spliced_loss(self.lm, self.ids, sae.cfg.hook_layer, lambda a: sae(a.float()))
+        return spliced_loss(self.lm, self.ids, sae.cfg.hook_layer, lambda a: sae(a.float()), kind=sae_site(sae)[0])
 
 
 @torch.no_grad()
@@ -95,12 +95,3 @@ def fve_at(sae: TopKSAE, x: Float[Tensor, "n d_in"], ks: Iterable[int], batch_si
             error[k] += float((part - x_hat).square().sum())
     total = float((x - x.mean(0)).square().sum())
     return {k: 1 - error[k] / total for k in ks}
-
-
-def with_k(sae: TopKSAE, k: int) -> TopKSAE:
-    """The same weights with another number of active features per token (nothing is copied)."""
-    if not 1 <= k <= sae.cfg.d_sae:
-        raise ConceptLabError(f"k = {k} is not between 1 and {sae.cfg.d_sae}, the number of features.")
-    other = TopKSAE(replace(sae.cfg, k=k)).requires_grad_(False)
-    other.load_state_dict(sae.state_dict(), assign=True)
-    return other

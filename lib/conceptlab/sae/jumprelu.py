@@ -103,6 +103,14 @@ class JumpReLUSAE(SAE):
         self.log_threshold += torch.tensor(factor).log().item()
 
     @torch.no_grad()
+    def fold_norms(self) -> None:
+        norms = self.norms
+        self.W_enc *= norms
+        self.b_enc *= norms
+        self.log_threshold += norms.log()
+        self.W_dec /= norms[:, None]
+
+    @torch.no_grad()
     def restart_features(self, dead: Bool[Tensor, " d_sae"], rows: Float[Tensor, "n_dead d_in"]) -> None:
         live = ~dead if not bool(dead.all()) else dead
         middle = self.log_threshold[live].median()

@@ -112,11 +112,13 @@ def spliced_loss(
     layer: int,
     replace: Callable[[Tensor], Tensor] | None,
     batch_size: int = 8,
+    kind: str = "mlp_output",
 ) -> Float[Tensor, " rows"]:
-    """Cross-entropy per token (nats), the mean of each row, with the MLP output of `layer` replaced.
+    """Cross-entropy per token (nats), the mean of each row, with the activations of `layer` at `kind` replaced.
 
-    `replace` maps activations `[n, d_model]` to the same shape; None leaves the model alone. Position 0 is never
-    replaced, and the prediction made there is not counted.
+    `kind`: a dictionary is spliced in where it reads, `sae_site(sae)[0]`. `replace` maps activations `[n, d_model]` to
+    the same shape; None leaves the model alone. Position 0 is never replaced, and the prediction made there is not
+    counted.
     """
 
     def hook(activation: Tensor) -> Tensor:
@@ -127,7 +129,7 @@ def spliced_loss(
 
     losses = []
     for part in ids.split(batch_size):
-        with lm.intervene({} if replace is None else {("mlp_output", layer): hook}):
+        with lm.intervene({} if replace is None else {(kind, layer): hook}):
             logits = lm.logits(part)[:, 1:-1]
         loss = F.cross_entropy(logits.transpose(1, 2), part[:, 2:].to(logits.device), reduction="none")
         losses.append(loss.mean(1).cpu())

@@ -36,10 +36,12 @@ class ReLUSAE(SAE):
         loss = error.square().sum() / batch.variance + batch.sparsity * penalty
         return loss, self.report(error, features, batch)
 
-    @torch.no_grad()
     def finish(self) -> None:
-        """Move the norms of the decoder's rows into the features, which leaves every reconstruction as it is."""
-        norms = self.W_dec.norm(dim=1).clamp_min(1e-8)
+        self.fold_norms()
+
+    @torch.no_grad()
+    def fold_norms(self) -> None:
+        norms = self.norms
         self.W_enc *= norms
         self.b_enc *= norms
         self.W_dec /= norms[:, None]

@@ -12,8 +12,9 @@ from ..models import LanguageModel
 from .base import SAE
 from .command import train_dictionaries
 from .distributed import SOLO, World
-from .files.io import load_sae, model_family
-from .train import TrainConfig
+from .files.io import load_sae
+from .sites import model_family
+from .train_config import TrainConfig
 
 N_CTX = 128  # tokens per row of the harvest
 
@@ -101,7 +102,7 @@ def load_card(model: str, layer: int, root: Path | None = None) -> dict:
     """What was measured of a shipped dictionary, and how it was trained (`card.json`)."""
     path = _layer_folder(model, layer, root) / "card.json"
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConceptLabError(
             f"{path} cannot be read ({type(error).__name__}); restore it, or delete its folder and run `make saes`."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,33 +16,13 @@ from tqdm import tqdm
 from ..core import ConceptLabError
 from ..data import Harvest, shuffled_batches
 from ..models import LanguageModel
-from .architectures import architecture, make_sae
+from .architectures import make_sae
 from .base import SAE, SAEConfig
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import check_folder, load_checkpoint, save_checkpoint, sole_writer
 from .distributed import SOLO, World
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a dictionary is trained. None: what the architecture's `recipe` says."""
-
-    d_sae: int = 4_096  # features
-    k: int = 32  # active features per token (topk, batchtopk); where the threshold starts (jumprelu)
-    steps: int = 1_000  # optimisation steps
-    batch_size: int = 512  # tokens per step, over all processes
-    lr: float | None = None  # Adam; linear warm-up and decay to zero. Tuned for a few hundred steps
-    warmup: float = 0.05  # share of the steps in which the learning rate rises
-    encoder_scale: float | None = None  # the encoder starts as this times the decoder's transpose
-    dead_after: int = 20_000  # tokens without firing after which a feature counts as dead
-    seed: int = 0
-    architecture: str = "topk"  # relu, gated, topk, batchtopk or jumprelu
-    sparsity: float | None = None  # coefficient of the L1 (relu, gated) or L0 (jumprelu) penalty, no unit
-    sparsity_warmup: float = 0.1  # share of the steps in which that coefficient rises from zero
-    decoder_norm_penalty: bool = False  # relu: penalise sum f_i |W_dec_i| and leave the norms free
-    bias_init: str = "mean"  # b_dec starts as the "mean" or the "geometric_median" of the activations
-    resample_at: tuple[float, ...] = (0.2, 0.4, 0.6)  # shares of the steps after which dead features are restarted
-    resamples: bool | None = None  # whether they are; otherwise an auxiliary loss alone revives them
-    checkpoint_every: int = 500  # steps between checkpoints, where a folder for them is given
+from .sites import hook_at
+from .train_config import TrainConfig, check_config
+from .training_data import Source
 
 
 @dataclass
@@ -59,7 +39,7 @@ class History:
 
 def train_sae(
     data: Harvest | Float[Tensor, "tokens d_in"],
-    cfg: TrainConfig = TrainConfig(),
+    cfg: TrainConfig | None = None,
     lm: LanguageModel | None = None,
     layer: int | None = None,
     progress: bool = True,
@@ -72,19 +52,35 @@ def train_sae(
     device). `checkpoint`: a folder in which training leaves its state and from which it goes on, to the same bits; it
     stays there afterwards. `world`: the processes that train together. On CUDA the large products run in bfloat16.
 
-    Raises ConceptLabError for settings that do not fit, a checkpoint of another run, or a loss that is not finite.
+    Before the first step settings, folder and data are checked. Raises ConceptLabError for those that do not fit (also
+    NaN, infinite and equal activations), a checkpoint of another run or data or one that another process writes, and a
+    loss that is not finite. Warns of a single token that holds much of the variance.
     """
-    source = _Source(data, layer)
-    cfg = _resolved(cfg)
+    cfg, source = check_config(cfg or TrainConfig()), Source(data, layer)
+    if checkpoint is not None:
+        check_folder(checkpoint)
+    source.check()
+    with sole_writer(checkpoint if world.rank == 0 else None):
+        return _train(source, cfg, lm, layer, progress, checkpoint, world)
+
+
+def _train(
+    source: Source,
+    cfg: TrainConfig,
+    lm: LanguageModel | None,
+    layer: int | None,
+    progress: bool,
+    checkpoint: Path | None,
+    world: World,
+) -> tuple[SAE, History]:
     device = lm.device if lm is not None else source.device
-    hook = "" if lm is None or layer is None else lm.mlp_output(layer)
-    names = (getattr(lm, "name", ""), layer or 0, hook)
+    names = (getattr(lm, "name", ""), layer or 0, _hook(source, lm, layer))
     sae = make_sae(SAEConfig(cfg.architecture, source.width, cfg.d_sae, cfg.k, *names), cfg.seed).to(device)
     sae.unit_norm = not cfg.decoder_norm_penalty
     sample = source.take(next(shuffled_batches(len(source), max(8_192, cfg.d_sae), cfg.seed))).to(device)
     scale = float(sample.square().mean().sqrt())  # activations are divided by it during training
     _start_from_data(sae, sample / scale, cfg)
-    run = _Run(sae, cfg, world, scale)
+    run = _Run(sae, cfg, world, scale, source.fingerprint() if checkpoint is not None else "")
     done = run.resume(checkpoint) if checkpoint is not None else 0
     hidden = not progress or world.rank > 0
     start = time.monotonic() - 60 * run.history.minutes
@@ -105,55 +101,22 @@ def train_sae(
     return sae.requires_grad_(False), run.history
 
 
+def _hook(source: Source, lm: LanguageModel | None, layer: int | None) -> str:
+    """The place that the activations are of: a harvest says it, plain ones of a model's layer are MLP outputs."""
+    if lm is None or layer is None:
+        return ""
+    return hook_at(source.harvest.kind if source.harvest else "mlp_output", lm.check_layer(layer))
+
+
 def _title(cfg: TrainConfig, layer: int | None) -> str:
     return f"{cfg.architecture} SAE" + ("" if layer is None else f" layer {layer}")
-
-
-def _resolved(cfg: TrainConfig) -> TrainConfig:
-    """`cfg` with the architecture's recipe where it says None. Raises ConceptLabError for what does not fit."""
-    recipe = architecture(cfg.architecture).recipe
-    if not 1 <= cfg.k <= cfg.d_sae:
-        raise ConceptLabError(f"k = {cfg.k} active features need 1 <= k <= d_sae = {cfg.d_sae}; choose another k.")
-    if cfg.decoder_norm_penalty and cfg.architecture != "relu":
-        raise ConceptLabError("decoder_norm_penalty is an option of the relu architecture; leave it off for others.")
-    if cfg.bias_init not in ("mean", "geometric_median"):
-        raise ConceptLabError(f"bias_init is 'mean' or 'geometric_median', not {cfg.bias_init!r}.")
-    if cfg.steps < 1 or cfg.batch_size < 1 or cfg.checkpoint_every < 1:
-        raise ConceptLabError("steps, batch_size and checkpoint_every must be at least 1.")
-    return replace(
-        cfg,
-        lr=recipe.lr if cfg.lr is None else cfg.lr,
-        encoder_scale=recipe.encoder_scale if cfg.encoder_scale is None else cfg.encoder_scale,
-        sparsity=recipe.sparsity if cfg.sparsity is None else cfg.sparsity,
-        resamples=recipe.resamples if cfg.resamples is None else cfg.resamples,
-    )
-
-
-class _Source:
-    """Activations by index, from a harvest on disk or from a tensor."""
-
-    def __init__(self, data: Harvest | Tensor, layer: int | None):
-        if isinstance(data, Harvest) and layer is None:
-            raise ConceptLabError(f"A harvest needs layer=; this one holds layers {list(data.layers)}.")
-        self.data = data.memmap(layer) if isinstance(data, Harvest) else data
-        gpu = torch.cuda.is_available() and isinstance(data, Harvest)
-        self.device = torch.device("cuda") if gpu else getattr(data, "device", torch.device("cpu"))
-        self.width = self.data.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def take(self, picks: np.ndarray) -> Float[Tensor, "n d_in"]:
-        if isinstance(self.data, Tensor):
-            return self.data[torch.from_numpy(picks).to(self.data.device)].detach().float()
-        return torch.from_numpy(self.data[picks].astype(np.float32))
 
 
 class _Run:
     """A dictionary in training: weights, optimiser, how long each feature has been silent, and the curves."""
 
-    def __init__(self, sae: SAE, cfg: TrainConfig, world: World, scale: float):
-        self.sae, self.cfg, self.world, self.scale = sae, cfg, world, scale
+    def __init__(self, sae: SAE, cfg: TrainConfig, world: World, scale: float, data: str):
+        self.sae, self.cfg, self.world, self.scale, self.data = sae, cfg, world, scale, data
         groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in sae.named_parameters()]
         self.optimiser = torch.optim.Adam(groups, lr=cfg.lr, betas=(0.9, 0.999), fused=True)
         self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
@@ -242,7 +205,7 @@ class _Run:
     def _identity(self) -> dict:
         settings = asdict(self.cfg) | {"resample_at": list(self.cfg.resample_at)}
         del settings["checkpoint_every"]
-        return {**settings, **asdict(self.sae.cfg), "scale": f"{self.scale:.5g}"}
+        return {**settings, **asdict(self.sae.cfg), "data": self.data}
 
 
 @torch.no_grad()

@@ -54,7 +54,8 @@ def pisces_edit(
     With `w_j` a row of the down projection and `e_jf = w_j . W_enc[:, f]`: feature `f` is changed in the rows
     `J_f = {j: |e_jf| > tau max_j |e_jf|}`, where its activation `a_jf = encode(w_j)_f` becomes
     `-sign_f sigma_j mu M`, with `M = max |e_jf|` over the selected features of the layer. Because decoding is linear
-    and the reconstruction error is kept, encode-edit-decode equals `w_j += sum_f (a'_jf - a_jf) W_dec[f]`.
+    and the reconstruction error is kept, encode-edit-decode equals `w_j += sum_f (a'_jf - a_jf) W_dec[f]`. Decoder rows
+    count as of norm 1 (`SAE.detectors`, `strengths`, `directions`), so that no free scale of a feature enters.
     `neuron_signs`: layer -> sigma (`neuron_signs(...)`); without it all are 1. `ramp`: layers below it get
     `mu (0.1 + 0.9 layer / (ramp - 1))` ("linscale" there: 10 for Gemma-2). `raw_side`: see the module.
     """
@@ -63,7 +64,7 @@ def pisces_edit(
     for layer, chosen in by_layer(lm, saes, features).items():
         sae = saes[layer]
         rows = rows_for(lm, sae, raw_side)
-        index = torch.tensor([f.index for f in chosen], device=rows.device)
+        index = _indices(chosen, sae)
         picked, scale = pisces_rows(sae, rows, index, tau)
         signs = torch.tensor([-float(f.sign) for f in chosen]).to(rows)
         sigma = torch.ones(len(rows)).to(rows) if neuron_signs is None else neuron_signs[layer].to(rows)
@@ -71,9 +72,9 @@ def pisces_edit(
         wanted = sigma[:, None] * signs * strength * scale  # [d_mlp, k]
         used = picked.any(1).nonzero()[:, 0]  # only these rows have to be encoded
         present = torch.zeros_like(wanted)
-        present[used] = activations(sae, rows[used], index)
+        present[used] = activations(sae, rows[used], index) * sae.norms[index].to(rows)
         coefficients = (wanted - present) * picked
-        left = columns_for(lm, sae, sae.W_dec[index].to(rows), raw_side)
+        left = columns_for(lm, sae, sae.directions(index).to(rows), raw_side)
         changes[lm.down_proj_name(layer)] = LowRank(left, coefficients.T.contiguous())
     return WeightEdit(lm.name, changes, info)
 
@@ -84,7 +85,7 @@ SAMPLE = 8  # one feature in so many is looked at before the whole dictionary is
 def activations(
     sae: SAE, rows: Float[Tensor, "n d_model"], index: Int[Tensor, " k"], sample: int = SAMPLE
 ) -> Float[Tensor, "n k"]:
-    """`sae.encode(rows, index)`, for TopK without scoring every feature on every row.
+    """`sae.encode(rows, index)`, in the dictionary's own scale; for TopK without scoring every feature on every row.
 
     What does not reach the k-th largest score of a sample of the features is not among the k largest of all, so most
     rows need no more than the sample.
@@ -109,7 +110,7 @@ def pisces_rows(
     """Which rows hold enough of which feature, and the scale M of the layer (a 0-d tensor)."""
     if not 0 <= tau < 1:
         raise ConceptLabError(f"tau is a share of the largest projection, at least 0 and below 1; got {tau}.")
-    size = (rows @ sae.W_enc[:, index].to(rows)).abs()
+    size = (rows @ sae.detectors(index).to(rows)).abs()
     return size > tau * size.amax(0), size.max()
 
 
@@ -124,7 +125,7 @@ def directional_edit(lm: LanguageModel, saes: Dictionaries, features: Sequence[F
     for layer, chosen in by_layer(lm, saes, features).items():
         sae = saes[layer]
         rows = rows_for(lm, sae)
-        Q, _ = torch.linalg.qr(sae.W_dec[[f.index for f in chosen]].T.to(rows))  # [d_model, k]
+        Q, _ = torch.linalg.qr(sae.directions(_indices(chosen, sae)).T.to(rows))  # [d_model, k]
         changes[lm.down_proj_name(layer)] = LowRank(-c * columns_for(lm, sae, Q.T), (rows @ Q).T.contiguous())
     return WeightEdit(lm.name, changes, info)
 
@@ -146,7 +147,7 @@ def signed_edit(
     for layer, chosen in by_layer(lm, saes, features).items():
         sae = saes[layer]
         rows = rows_for(lm, sae)
-        d = sae.W_dec[[f.index for f in chosen]].to(rows)
+        d = sae.directions(_indices(chosen, sae)).to(rows)
         along = rows @ d.T  # [d_mlp, k]
         writes = neuron_signs[layer].to(rows)[:, None] * torch.tensor([float(f.sign) for f in chosen]).to(rows) * along
         coefficients = torch.where(writes > 0, -c * along, 0.0)
@@ -169,6 +170,10 @@ def neuron_signs(lm: LanguageModel, layers: Sequence[int], texts: Sequence[str],
         for layer in layers:
             total[layer] += found["neurons", layer][at].sign().float().sum(0)
     return {layer: value.sign() for layer, value in total.items()}
+
+
+def _indices(features: Sequence[Feature], sae: SAE) -> Int[Tensor, " k"]:
+    return torch.tensor([f.index for f in features], device=sae.W_dec.device)
 
 
 def _info(method: str, features: Sequence[Feature], **settings) -> dict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...core import ConceptLabError
 from ...models import LanguageModel
-from ...sae import SAE, model_family
+from ...sae import SAE, check_editable, model_family
 
 Dictionaries = dict[int, SAE]  # layer -> dictionary; TopKSAE is one
 
@@ -146,10 +146,11 @@ def random_features(saes: Dictionaries, features: Sequence[Feature], seed: int =
 
 
 def check_saes(lm: LanguageModel, saes: Dictionaries) -> None:
-    """Raise unless there are dictionaries, each of the layer it stands for and of the model's width."""
+    """Raise unless there are dictionaries, each of the MLP's output of its layer and of the model's width."""
     if not saes:
         raise ConceptLabError("No dictionary was given; give one per layer, as `shipped_dictionaries(lm)` does.")
     for layer, sae in saes.items():
+        check_editable(sae)
         if sae.cfg.d_in != lm.d_model or lm.check_layer(layer) != sae.cfg.hook_layer:
             raise ConceptLabError(
                 f"The dictionary given for layer {layer} reads layer {sae.cfg.hook_layer} of {sae.cfg.model_name} with "

@@ -69,7 +69,7 @@ def activation_means(
     The first position of a text, an attention sink, is left out.
     """
     sites = {layer: sae_site(sae) for layer, sae in saes.items()}
-    encode = {sites[layer]: sae.encode for layer, sae in saes.items()}
+    encode = {sites[layer]: sae.strengths for layer, sae in saes.items()}
     groups = [text_means(lm, texts, list(encode), encode, n_ctx) for texts in evidence_texts(concept, n_texts, seed)]
     return {layer: tuple(means[site] for means in groups) for layer, site in sites.items()}
 

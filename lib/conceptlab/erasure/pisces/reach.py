@@ -115,7 +115,7 @@ def edit_reach(
     index = torch.arange(sae.cfg.d_sae) if index is None else index
     parts = [torch.zeros(3, 0)]
     for chosen in index.split(CHUNK):
-        size = (rows @ sae.W_enc[:, chosen.to(rows.device)].to(rows)).abs()  # [d_mlp, chunk]
+        size = (rows @ sae.detectors(chosen.to(sae.W_dec.device)).to(rows)).abs()  # [d_mlp, chunk]
         through = sigma[:, None] * (size > tau * size.amax(0))
         rms = torch.stack([(n @ through).square().mean(0).sqrt() for n in groups])
         parts.append(
@@ -149,7 +149,7 @@ def reaching_features(
             written = neurons @ lm.down_proj(layer).float()
             if gain is not None:  # a dictionary behind the norm reads the normalised output
                 written = written / written.square().mean(1, keepdim=True).sqrt().clamp_min(1e-9) * gain
-            means.append(sae.encode(written.to(sae.W_dec)).float().mean(0).cpu())
+            means.append(sae.strengths(written.to(sae.W_dec)).float().mean(0).cpu())
         own, other = torch.stack(means[: evidence.own]).amin(0), torch.stack(means[evidence.own :])
         fires = ((own > 0) & (own >= min_share * other.amax(0))).nonzero()[:, 0]
         ratios = edit_reach(lm, sae, evidence, tau, fires).ratio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,24 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...core import ConceptLabError, atomic_path
-from ...models import LanguageModel, Site
+from ...models import LanguageModel
 from ..architectures import ARCHITECTURES
 from ..base import SAE, SAEConfig
-from .formats import MAIN_FILES, SIDE_FILES, TO_SAELENS, Stored, layer_in, read_stored
+from ..sites import check_fits
+from ..transcoder import NAME as TRANSCODER
+from ..transcoder import Transcoder, TranscoderConfig
+from .formats import NEEDS, read_stored, side_files, split_main
+from .names import hook_in_ours, layer_in, layer_of
+from .saelens import TO_SAELENS
 from .storage import Storage, find_storage, pack_matrices
+from .stored import Stored
 
 # The version whose keys cfg.json follows; sae-lens takes a file without one for an older layout.
 _LAYOUT_VERSION = "6.0.0"
-
-
-_SITES = {  # TransformerLens' hook names and ours. Where a norm follows the MLP, `hook_mlp_out` stands after it.
-    "hook_resid_pre": "resid_pre",
-    "hook_resid_post": "resid_post",
-    "mlp.hook_post": "neurons",
-    "mlp.hook_out": "mlp_output",
-    "hook_mlp_out": "mlp_contribution",
-    "hook_attn_out": "attn_contribution",
-}
 
 
 # ---- write -----------------------------------------------------------------------------------------------
@@ -43,6 +39,8 @@ def save_sae(sae: SAE, folder: Path, storage: str | Storage | None = None) -> No
     """
     folder, packing = Path(folder), find_storage(storage)
     kind = "jumprelu" if sae.cfg.architecture == "batchtopk" else sae.cfg.architecture
+    if kind == TRANSCODER:
+        raise ConceptLabError("Transcoders are read, not written; keep the files that this one was read from.")
     cfg = {
         "architecture": TO_SAELENS[kind],
         "d_in": sae.cfg.d_in,
@@ -68,7 +66,7 @@ def save_sae(sae: SAE, folder: Path, storage: str | Storage | None = None) -> No
     with atomic_path(folder / "sae_weights.safetensors") as temporary:
         save_file(tensors, temporary)
     with atomic_path(folder / "cfg.json") as temporary:
-        temporary.write_text(json.dumps(cfg, indent=1) + "\n")
+        temporary.write_text(json.dumps(cfg, indent=1) + "\n", encoding="utf-8")
 
 
 def _to_write(sae: SAE) -> dict[str, Tensor]:
@@ -88,45 +86,67 @@ def load_sae(
     lm: LanguageModel | None = None,
     model_name: str | None = None,
     hook_name: str | None = None,
+    accept: Collection[str] = (),
 ) -> SAE:
     """A dictionary from a folder or from a Hub repository "owner/name", frozen, float32, for raw activations.
 
     Where there are several, `layer` and `name` (a part of the folder's path) choose. `lm`: check that it fits this
-    model and put it on its device; where the model has no norm after the MLP, a dictionary of `hook_mlp_out` is given
-    as one of `mlp.hook_out`, which is the same place there. `model_name`, `hook_name` (TransformerLens' name of the
-    place it reads): for files that do not say. Layouts: see `formats`. Raises ConceptLabError when nothing or too much
-    is found, a file cannot be read, a shape is wrong, or layer or model are not the ones asked for.
+    model and put it on its device; what a hook means there is then settled (`hook_mlp_out` is `mlp.hook_out` in a
+    model without a norm after the MLP). `model_name`, `hook_name` (TransformerLens' name of the place it reads): for
+    files that do not say. `accept`: keys of the configuration that you know to be of no consequence; unknown ones are
+    refused. Decoder rows get norm 1 where that leaves the function as it is (all but TopK and BatchTopK). What reads
+    one place and writes another is a `Transcoder`. Layouts: see `formats`.
+
+    Raises ConceptLabError when nothing or too much is found, a file cannot be read, a shape is wrong, a setting is not
+    known, or layer or model are not the ones asked for.
     """
-    folder, path = _locate(source, layer, name)
-    stored = read_stored(folder, path)
+    folder, main, path = _locate(source, layer, name)
+    stored = read_stored(folder, main, path, accept)
     if layer is not None and stored.hook_layer not in (None, layer):
         raise ConceptLabError(f"{path} is of layer {stored.hook_layer}, not of layer {layer}.")
-    sae = _build(stored, path, layer, model_name or stored.model_name, hook_name or stored.hook_name)
+    hook = hook_in_ours(hook_name) if hook_name else stored.hook_name
+    sae = build(stored, path, layer, model_name or stored.model_name, hook)
     if lm is not None:
+        _settle(sae, lm)
         check_fits(lm, sae)
-        kind, at = sae_site(sae)
-        if kind == "mlp_contribution" and lm._post_mlp_norm(at) is None:  # else it would be read as behind a norm
-            sae.cfg = replace(sae.cfg, hook_name=lm.mlp_output(at))
         sae = sae.to(lm.device)
     return sae
 
 
-def _build(stored: Stored, path: str, layer: int | None, model_name: str, hook_name: str) -> SAE:
+def _settle(sae: SAE, lm: LanguageModel) -> None:
+    """Say with the model at hand what a hook means: is there a norm after the MLP, after attention, before the MLP?"""
+    cfg, layer = sae.cfg, lm.check_layer(sae.cfg.hook_layer)
+    if isinstance(sae, Transcoder) and cfg.hook_name.endswith(".ln2.hook_normalized"):
+        sae.read_before_gain(lm)
+        cfg = replace(cfg, hook_name=f"blocks.{layer}.mlp.hook_in")
+    if cfg.hook_name.endswith(".attn.hook_out") and lm._post_attn_norm(layer) is None:
+        cfg = replace(cfg, hook_name=f"blocks.{layer}.hook_attn_out")
+    if lm._post_mlp_norm(layer) is None:  # else it would be taken as behind a norm
+        names = {x: lm.mlp_output(layer) for x in ("hook_name", "hook_name_out") if _behind(getattr(cfg, x, ""))}
+        cfg = replace(cfg, **names)
+    sae.cfg = cfg
+
+
+def _behind(hook: str) -> bool:
+    return hook.endswith(".hook_mlp_out")
+
+
+def build(stored: Stored, path: str, layer: int | None, model_name: str, hook_name: str) -> SAE:
+    """The module of what a file describes, frozen. Raises ConceptLabError where something is missing or wrong."""
     for value, what, argument in (
         (model_name, "of which model it is", "model_name='smollm2-135m'"),
         (hook_name, "which place of the model it reads", "hook_name='blocks.6.mlp.hook_out'"),
     ):
         if not value:
             raise ConceptLabError(f"{path} does not say {what}; pass it, for example {argument}.")
-    match = re.match(r"blocks\.(\d+)\.", hook_name)
-    number = int(match[1]) if match else stored.hook_layer if stored.hook_layer is not None else layer
+    number = next((x for x in (layer_of(hook_name), stored.hook_layer, layer) if x is not None), None)
     if number is None:
         raise ConceptLabError(f"{path} does not say which layer it reads; pass layer=.")
-    cfg = SAEConfig(stored.architecture, stored.d_in, stored.d_sae, stored.k, model_name, number, hook_name)
-    with torch.device("meta"):  # shapes only; the weights are put in below
-        sae = ARCHITECTURES[cfg.architecture](cfg)
     if stored.architecture in ("topk", "batchtopk") and not 1 <= stored.k <= stored.d_sae:
         raise ConceptLabError(f"{path}: k is {stored.k}, but there are {stored.d_sae} features.")
+    sae = _empty(
+        stored, SAEConfig(stored.architecture, stored.d_in, stored.d_sae, stored.k, model_name, number, hook_name)
+    )
     tensors = dict(stored.tensors)
     state = sae.state_dict()
     if "log_threshold" in state and "threshold" in tensors:  # a threshold of 0 or less is a ReLU: the smallest number
@@ -136,9 +156,19 @@ def _build(stored: Stored, path: str, layer: int | None, model_name: str, hook_n
         shown = wrong[0].removeprefix("log_")
         raise ConceptLabError(f"{path}: {shown} is missing or not of the shape that its configuration states.")
     sae.load_state_dict({n: tensors[n] for n in state}, assign=True)
-    if not stored.centred:
+    if not stored.centred and stored.architecture != TRANSCODER:
         _centre(sae)
+    sae.fold_norms()
     return sae.requires_grad_(False)
+
+
+def _empty(stored: Stored, cfg: SAEConfig) -> SAE:
+    """The module without numbers: shapes only."""
+    with torch.device("meta"):
+        if stored.architecture != TRANSCODER:
+            return ARCHITECTURES[cfg.architecture](cfg)
+        d_out, skip = stored.tensors["W_dec"].shape[-1], "W_skip" in stored.tensors
+        return Transcoder(TranscoderConfig(**vars(cfg), d_out=d_out, hook_name_out=stored.hook_name_out, skip=skip))
 
 
 @torch.no_grad()
@@ -152,56 +182,66 @@ def _centre(sae: SAE) -> None:
         sae.b_mag.add_(shift * sae.r_mag.exp())
 
 
-def _locate(source: str | Path, layer: int | None, name: str | None) -> tuple[Path, str]:
-    """The folder that holds the files (fetched where it must be), and its path for messages and names."""
+def _locate(source: str | Path, layer: int | None, name: str | None) -> tuple[Path, str, str]:
+    """The folder that holds the files (fetched where it must be), the main file in it, and its path for messages."""
     root = Path(source).expanduser()
+    if root.is_file() and (found := split_main(root.as_posix())):
+        return root.parents[found[1].count("/")], found[1], str(root)
     if root.is_dir():
-        if name is None and any((root / main).is_file() for main in MAIN_FILES):
-            return root, str(root)
-        files = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
-        folder = _choose(files, layer, name, str(source))
-        return root / folder, str(root / folder)
+        files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+        own = [file for file in files if split_main(file) and not split_main(file)[0]]
+        chosen = own[0] if name is None and len(own) == 1 else _choose(files, layer, name, str(source))
+        folder, main = split_main(chosen)
+        return root / folder, main, _shown(root / folder, main)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        read_stored(root)  # raises, and says what was needed
+        raise ConceptLabError(f"{source} holds no dictionary that can be read; {NEEDS}.")
     return _fetch(str(source), layer, name)
 
 
+def _shown(folder: Path | str, main: str) -> str:
+    """A dictionary's place for messages and names: its folder, or its file where a folder holds one for each layer."""
+    return f"{folder}/{main}" if main.startswith("layer_") else str(folder)
+
+
 def _choose(files: Iterable[str], layer: int | None, name: str | None, source: str) -> str:
-    """The one folder among `files` that holds a dictionary and is asked for."""
-    folders = sorted({f[: -len(e)].rstrip("/") for f in files for e in MAIN_FILES if f == e or f.endswith("/" + e)})
-    if not folders:
-        raise ConceptLabError(f"{source} holds no dictionary that can be read; see conceptlab.sae.formats for layouts.")
-    found = [f for f in folders if name is None or name == f or name in f]
-    found = [f for f in found if f == name] or found  # the exact folder wins over longer names
-    if layer is not None and len(found) > 1:
-        found = [f for f in found if layer_in(f) == layer]
-    if len(found) == 1:
-        return found[0]
+    """The one main file among `files` that is asked for."""
+    found = {_shown(*split).strip("/") or ".": file for file in sorted(files) if (split := split_main(file))}
+    if not found:
+        raise ConceptLabError(
+            f"{source} holds no dictionary that can be read; see conceptlab.sae.files.formats for layouts, and "
+            "`conceptlab convert` for ae.pt."
+        )
+    some = [f for f in found if name is None or name == f or name in f]
+    some = [f for f in some if f == name] or some  # the exact folder wins over longer names
+    if layer is not None and len(some) > 1:
+        some = [f for f in some if layer_in(f, loosely=True) == layer]
+    if len(some) == 1:
+        return found[some[0]]
     asked = " and ".join(
         x for x in (f"layer {layer}" * (layer is not None), f"name {name!r}" * (name is not None)) if x
     )
-    some = found or folders
-    shown = ", ".join(some[:3]) + (", ..." if len(some) > 3 else "")
+    listed = some or list(found)
+    shown = ", ".join(listed[:3]) + (", ..." if len(listed) > 3 else "")
     raise ConceptLabError(
-        f"{source} holds {len(found) or 'no'} dictionaries" + (f" for {asked}" if asked else "")
-        + f" ({'there are ' if not found else ''}{shown}); choose one with layer= and name=."
+        f"{source} holds {len(some) or 'no'} dictionaries" + (f" for {asked}" if asked else "")
+        + f" ({'there are ' if not some else ''}{shown}); choose one with layer= and name=."
     )  # fmt: skip
 
 
-def _fetch(repository: str, layer: int | None, name: str | None) -> tuple[Path, str]:
+def _fetch(repository: str, layer: int | None, name: str | None) -> tuple[Path, str, str]:
     """Download one dictionary's files from the Hub into its own cache."""
     try:
         from huggingface_hub import hf_hub_download, list_repo_files
 
         files = list_repo_files(repository)
-        folder = _choose(files, layer, name, repository)
+        folder, main = split_main(_choose(files, layer, name, repository))
         prefix = f"{folder}/" if folder else ""
-        main = next(m for m in MAIN_FILES if prefix + m in files)
         path = Path(hf_hub_download(repository, prefix + main))
-        side = SIDE_FILES[MAIN_FILES[main]][0]
-        parent = "/".join([*folder.split("/")[:-1], "config.json"]).lstrip("/")  # sparsify's, for all layers
-        for other in {prefix + side if side else parent, parent} & set(files):
-            hf_hub_download(repository, other)
+        above = "/".join([*folder.split("/")[:-1], ""]).lstrip("/")
+        for side in side_files(main):
+            file = above + side[3:] if side.startswith("../") else prefix + side
+            if file in files:
+                hf_hub_download(repository, file)
     except ConceptLabError:
         raise
     except Exception as error:  # the Hub's client raises a dozen types
@@ -210,39 +250,4 @@ def _fetch(repository: str, layer: int | None, name: str | None) -> tuple[Path, 
             f"{repository} is no folder here and could not be fetched from the Hub ({reason[0][:120].rstrip('. ')}); "
             "check the name, the connection and that you accepted its terms, or give a folder."
         ) from None
-    return path.parents[main.count("/")], f"{repository}/{folder}".rstrip("/")
-
-
-# ---- does it fit? ----------------------------------------------------------------------------------------
-def sae_site(sae: SAE) -> Site:
-    """The place `(kind, layer)` whose activations a dictionary reads, for `LanguageModel.capture` and `intervene`."""
-    kind = _SITES.get(sae.cfg.hook_name.split(".", 2)[-1] if sae.cfg.hook_name.startswith("blocks.") else "")
-    if kind is None:
-        raise ConceptLabError(f"The hook {sae.cfg.hook_name!r} is no place of a LanguageModel; see sites.SITES.")
-    return kind, sae.cfg.hook_layer
-
-
-def check_fits(lm: LanguageModel, sae: SAE, any_model: bool = False) -> None:
-    """Raise ConceptLabError unless the dictionary is of this model (tuned variants count as the same) and width.
-
-    `any_model`: compare layer and width alone, for a model under a name of its own.
-    """
-    if not any_model and model_family(sae.cfg.model_name) != model_family(lm.name):
-        raise ConceptLabError(
-            f"The dictionary is of {sae.cfg.model_name}, the model is {lm.name}; load the one of this model, "
-            "or pass any_model=True to check_fits if it is the same under another name."
-        )
-    kind, layer = sae_site(sae)
-    lm.check_layer(layer)
-    width = lm.d_mlp if kind == "neurons" else lm.d_model
-    if sae.cfg.d_in != width:
-        raise ConceptLabError(
-            f"The dictionary reads activations of width {sae.cfg.d_in}, but {kind} of {lm.name} has width {width}."
-        )
-
-
-def model_family(model_name: str) -> str:
-    """A model's name without owner, punctuation and what training came after: gemma-3-270m-it is gemma3270m."""
-    name = model_name.rstrip("/").rsplit("/", 1)[-1].lower()
-    name = re.sub(r"^meta-", "", re.sub(r"-(it|pt|instruct|chat|base)$", "", name))
-    return re.sub(r"[^a-z0-9]", "", name)
+    return path.parents[main.count("/")], main, _shown(f"{repository}/{folder}".rstrip("/"), main)

@@ -42,7 +42,7 @@ def find_storage(name: str | Storage | None) -> Storage | None:
     return STORAGES[name]
 
 
-def quantise(
+def to_integers(
     rows: Float[Tensor, "n d"], bits: int, group: int = 0
 ) -> tuple[UInt8[Tensor, "n packed"], Float[Tensor, "n groups"]]:
     """Codes, packed so that a row takes `ceil(d * bits / 8)` bytes, and float16 scales. A group must divide `d`."""
@@ -64,10 +64,10 @@ def quantise(
     return _pack((codes + top + 1).to(torch.uint8).view(n, d), bits), scales.squeeze(-1).half()
 
 
-def dequantise(
+def from_integers(
     packed: UInt8[Tensor, "n packed"], scales: Float[Tensor, "n groups"], bits: int, d: int
 ) -> Float[Tensor, "n d"]:
-    """The rows that `quantise` stored, float32. Raises ConceptLabError when the sizes do not belong together."""
+    """The rows that `to_integers` stored, float32. Raises ConceptLabError when the sizes do not belong together."""
     n, groups = scales.shape
     if packed.shape != (n, (d * bits + 7) // 8) or not groups or d % groups:
         raise ConceptLabError(f"Packed rows of shape {tuple(packed.shape)} are not {d} numbers of {bits} bits each.")
@@ -93,7 +93,7 @@ def pack_matrices(tensors: dict[str, Tensor], storage: Storage) -> dict[str, Ten
         ("W_enc", tensors["W_enc"].T, storage.enc_bits),
         ("W_dec", tensors["W_dec"], storage.dec_bits),
     ):
-        out[f"{name}.codes"], out[f"{name}.scales"] = quantise(rows, bits, storage.group)
+        out[f"{name}.codes"], out[f"{name}.scales"] = to_integers(rows, bits, storage.group)
     return out
 
 
@@ -105,6 +105,6 @@ def unpack_matrices(tensors: dict[str, Tensor], storage: Storage, d_in: int) -> 
             codes, scales = tensors[f"{name}.codes"], tensors[f"{name}.scales"]
         except KeyError as error:
             raise ConceptLabError(f"The dictionary's file lacks {error.args[0]}; fetch or write it again.") from None
-        rows = dequantise(codes, scales, bits, d_in)
+        rows = from_integers(codes, scales, bits, d_in)
         out[name] = rows.T.contiguous() if name == "W_enc" else rows
     return out
