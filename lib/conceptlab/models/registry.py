@@ -9,9 +9,12 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, sha256
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,22 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
+def skeleton(name: str, path: str) -> nn.Module:
+    """The model that `path` describes, without its weights (on torch's meta device); 0.1 s, reads config.json alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path)
+            with torch.device("meta"):
+                hf = AutoModelForCausalLM.from_config(config)
+        hf.tie_weights()  # shared weights count once
+    except Exception as error:  # transformers raises a dozen types
+        _refuse(name, path, _reason(error))
+    return hf
+
+
 def from_folder_or_hub(name: str, path: str, dtype):
     """Model and tokenizer by transformers, complete or not at all (ConceptLabError)."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -137,7 +156,7 @@ def from_folder_or_hub(name: str, path: str, dtype):
     except Exception as error:  # transformers and safetensors raise a dozen types
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
-        _refuse(name, path, str(error).strip().splitlines()[0][:160].rstrip(". ("))
+        _refuse(name, path, _reason(error))
     if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
         _refuse(name, path, f"{missing[0]} and {len(missing) - 1} more weights are missing")
     return hf, tokenizer
@@ -153,9 +172,13 @@ def encoder_from_folder(path: Path):
             hf = AutoModel.from_pretrained(path, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers and safetensors raise a dozen types
-        reason = str(error).strip().splitlines()[0][:160].rstrip(". (")
-        raise ConceptLabError(f"{path.name} holds no sentence encoder ({reason}); give another folder.") from None
+        raise ConceptLabError(f"{path.name} holds no sentence encoder ({_reason(error)}); give another folder.") from None
     return hf, tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160].rstrip(". (")
 
 
 def _refuse(name: str, path: str, reason: str) -> NoReturn:
