@@ -1,16 +1,17 @@
 """Where a model computes: device, number type, memory and threads, each decided in one place.
 
-Measured on 2 cores with a loop of products of the size of SmolLM2's MLP for 32 tokens (steps per second; the best and
-worst of several runs beside 3 to 8 other busy threads):
+Measured on 2 cores with a loop of products of the size of SmolLM2's MLP for 32 tokens (steps per second, the range
+over several runs; first beside 1 or 2 other busy threads, then beside 3 to 13):
 
-    2 threads, torch as it comes (waiting threads spin)      0.3 to 2.0
-    2 threads, OMP_WAIT_POLICY=passive                       4.4 to 9.7
-    2 threads, GOMP_SPINCOUNT=1000                           3.5 to 10.4
-    2 threads, GOMP_SPINCOUNT=10000                          1.5 to 5.2
-    1 thread                                                 2.8 to 14.6
+    2 threads, torch as it comes (waiting threads spin)      1.7 to 2.0       0.1 to 0.7
+    2 threads, OMP_WAIT_POLICY=passive                       5.1 to 5.6       4.4 to 12.6
+    2 threads, GOMP_SPINCOUNT=1000                           5.1 to 6.2       3.5 to 10.4
+    2 threads, GOMP_SPINCOUNT=10000 or 20000                 4.2 to 6.2       0.7 to 5.2
+    1 thread                                                 14.2 to 14.6     2.8 to 9.4
 
-So a busy machine gets as many threads as it has cores free, and threads that wait hardly spin (set by
-`conceptlab.__init__`, since it must be there before torch is imported).
+Alone, waiting passively costs a quarter (11.7 instead of 16.0 steps per second, measured before on the same kind of
+machine); beside others, spinning costs nine tenths. So threads wait passively (set by `conceptlab.__init__`, since it
+must be there before torch is imported), and a busy machine gets only as many threads as it has cores free.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _THREADS_ARE_SET: list[int] = []  # the number chosen, once per process
 def choose_device(device: str | None = None) -> torch.device:
     """The device to compute on: what was asked for, or CUDA where there is one. Raises where there is no such device."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known = ["cpu", *(["cuda"] if found else []), *(f"cuda:{i}" for i in range(found))]
+    known: list[object] = ["cpu", *(["cuda"] if found else []), *(f"cuda:{i}" for i in range(found))]
     if torch.backends.mps.is_available():
         known.append("mps")
-    name = device or ("cuda" if found else "cpu")
+    name = ("cuda" if found else "cpu") if device is None else device
     if name in known:
         return torch.device(name)
     if str(name).startswith("cuda") and not found:
@@ -54,8 +55,10 @@ def choose_dtype(device: torch.device, model_type: str, dtype: torch.dtype | Non
             f"Gemma overflows in float16; load it in {str(choose_dtype(device, model_type)).removeprefix('torch.')}."
         )
     if dtype is not None:
-        if not dtype.is_floating_point or dtype.itemsize < 2:
-            raise ConceptLabError(f"{dtype} is no number type to compute in; choose float32, bfloat16 or float16.")
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            raise ConceptLabError(
+                f"{dtype!r} is no number type to compute in; choose torch.float32, torch.bfloat16 or torch.float16."
+            )
         return dtype
     fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
     return torch.bfloat16 if fast else torch.float32

@@ -48,9 +48,9 @@ def _path(name: str) -> str:
     if name in PACKAGED:
         return str(packaged_checkpoint(name))
     path = HUB.get(name) or str(Path(name).expanduser())
-    is_folder = Path(path).is_dir()
-    gguf = path.lower().endswith(".gguf") and not is_folder
-    if gguf or (is_folder and not (Path(path) / "config.json").exists() and any(Path(path).glob("*.gguf"))):
+    is_folder = bool(name.strip()) and Path(path).is_dir()  # the empty path is the current folder
+    files = [path] if not is_folder else [] if (Path(path) / "config.json").exists() else map(str, Path(path).iterdir())
+    if any(file.lower().endswith(".gguf") for file in files):
         raise ConceptLabError(
             f"{name} is in the GGUF format, which load_model does not read; load it with transformers' "
             "from_pretrained(folder, gguf_file=...), save_pretrained(new_folder) model and tokenizer, and give that "

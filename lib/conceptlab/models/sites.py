@@ -56,9 +56,10 @@ class Hooked(Tokenized):
 
     def check_layer(self, layer: int) -> int:
         """`layer` as a non-negative index. Raises when the model has no such layer."""
-        if not -self.n_layers <= whole_number(layer, "A layer") < self.n_layers:
-            raise ConceptLabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} does not exist.")
-        return int(layer) % self.n_layers
+        index = whole_number(layer, "A layer")
+        if not -self.n_layers <= index < self.n_layers:
+            raise ConceptLabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {index} does not exist.")
+        return index % self.n_layers
 
     @torch.no_grad()
     def capture(

@@ -105,7 +105,7 @@ def load_sae(
     if lm is not None:
         check_fits(lm, sae)
         kind, at = sae_site(sae)
-        if kind == "mlp_contribution" and lm._post_mlp_norm(at) is None:  # else it would be read as behind a norm
+        if kind == "mlp_contribution" and lm.post_mlp_norm(at) is None:  # else it would be read as behind a norm
             sae.cfg = replace(sae.cfg, hook_name=lm.mlp_output(at))
         sae = sae.to(lm.device)
     return sae
