@@ -293,7 +293,9 @@ def test_mixtures_of_experts_are_refused(kind):
     with torch.device("meta"):
         model = tiny_hf_empty(kind, MIXTURES[kind])
     layer = 1 if kind == "DeepseekV3" else 0
-    with pytest.raises(ConceptLabError, match=rf"mixture of experts \({kind}ForCausalLM, from layer {layer}\)") as error:
+    with pytest.raises(
+        ConceptLabError, match=rf"mixture of experts \({kind}ForCausalLM, from layer {layer}\)"
+    ) as error:
         check_structure("some-model", model)
     says(error)
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-SCRIPT = """
+SCRIPT = (
+    """
 import json, math, sys, torch, transformers
 from conceptlab.core import ConceptLabError
 from conceptlab.models import *
@@ -26,7 +27,9 @@ vectors = torch.ones(2, 16)
 prefix = Prefix(tuple([5] * 30), None)
 WORD = " a"
 calls = dict(
-""" + "{calls}" + """
+"""
+    + "{calls}"
+    + """
 )
 found = {}
 for name, call in calls.items():
@@ -37,6 +40,7 @@ for name, call in calls.items():
         found[name] = [type(error).__name__, str(error)]
 print(json.dumps(found))
 """
+)
 # name -> (call, part of the sentence)
 INPUTS = {
     "no_texts": ("lm.tokens([])", "No text was given; give at least one."),

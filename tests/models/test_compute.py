@@ -85,7 +85,9 @@ def test_the_estimate_covers_a_forward_pass(tiny_llama, monkeypatch):
 def test_what_does_not_fit_is_refused_with_the_number(gpu):
     gpu(free=16 * 10**9)
     need = compute.Memory(weights=18 * 10**9, activations=10**9)
-    with pytest.raises(ConceptLabError, match=r"big needs 18.0 GB of weights .* cuda:0 has 16.0 GB free; choose a small"):
+    with pytest.raises(
+        ConceptLabError, match=r"big needs 18.0 GB of weights .* cuda:0 has 16.0 GB free; choose a small"
+    ):
         compute.require_memory("big", need, CUDA)
     compute.require_memory("small", compute.Memory(15 * 10**9, 10**9), CUDA)
     with pytest.raises(ConceptLabError):
@@ -127,7 +129,8 @@ def machine(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n_cores", "busy", "threads"), [(2, 0, 2), (2, 0.4, 2), (2, 0.9, 1), (2, 9, 1), (16, 0, 16), (16, 4, 12), (1, 3, 1)]
+    ("n_cores", "busy", "threads"),
+    [(2, 0, 2), (2, 0.4, 2), (2, 0.9, 1), (2, 9, 1), (16, 0, 16), (16, 4, 12), (1, 3, 1)],
 )
 def test_torch_gets_the_cores_that_are_free(machine, n_cores, busy, threads):
     assert machine(n_cores, busy) == ([] if n_cores == 1 else [threads])
@@ -139,7 +142,7 @@ def test_what_a_user_has_set_stays(machine):
 
 
 def test_busy_threads_are_counted_now():
-    assert 0 <= compute.busy_elsewhere(samples=3, pause=0) < 10_000
+    assert 0 <= compute.busy_elsewhere(samples=3, pause=0.0) < 10_000
     assert 1 <= compute.cores() <= (os.cpu_count() or 1)
 
 
@@ -152,5 +155,7 @@ def test_threads_wait_passively_unless_a_user_says_otherwise(environment, policy
     """Set before torch can be imported, and without importing it."""
     code = "import conceptlab, os, sys; print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)"
     kept = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
-    done = subprocess.run([sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == [str(policy), "False"]

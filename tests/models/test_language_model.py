@@ -337,7 +337,9 @@ def test_a_device_that_does_not_exist(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConceptLabError, match=f"no device '{device}' here; there are cpu, cuda, cuda:0, cuda:1") as error:
+    with pytest.raises(
+        ConceptLabError, match=f"no device '{device}' here; there are cpu, cuda, cuda:0, cuda:1"
+    ) as error:
         load_model("smollm2-135m", device=device)
     says(error)
 
@@ -345,7 +347,9 @@ def test_a_device_that_does_not_exist(device, monkeypatch):
 def test_a_gguf_file_or_a_folder_of_them(tmp_path):
     for path in (tmp_path / "missing.gguf", tmp_path / "Model.Q4_K_M.GGUF", tmp_path):
         (tmp_path / "Model.Q4_K_M.GGUF").write_bytes(b"GGUF")
-        with pytest.raises(ConceptLabError, match=r"GGUF format.*gguf_file=.*or use a packaged model: smollm2") as error:
+        with pytest.raises(
+            ConceptLabError, match=r"GGUF format.*gguf_file=.*or use a packaged model: smollm2"
+        ) as error:
             load_model(path)
         says(error)
 

@@ -107,7 +107,9 @@ def test_spaces_at_the_edges_of_an_option_do_not_matter(tiny_llama, gold):
     plain = branch_logprobs(lm, "One.\n", [(stem, [" grass", " wood"])])
     found = branch_logprobs(lm, "One.\n", [(stem, [f" {gold}", " wood  "])])
     assert [x.tolist() for x in found[0]] == [x.tolist() for x in plain[0]]
-    states = [branch_states(lm, "", [(stem, [o])], [("resid_post", 1)])["resid_post", 1] for o in (" grass", f" {gold}")]
+    states = [
+        branch_states(lm, "", [(stem, [o])], [("resid_post", 1)])["resid_post", 1] for o in (" grass", f" {gold}")
+    ]
     assert torch.equal(states[0][0], states[1][0])
 
 

@@ -113,10 +113,12 @@ def test_a_damaged_cache_is_computed_anew(tiny, own_cache, harm):
     assert path.read_bytes() == whole, "and written again"
 
 
-def test_the_cache_goes_by_the_weights_and_not_by_the_name(tiny, own_cache, tiny_llama):
+def test_the_cache_goes_by_the_weights_and_not_by_the_name(tiny, tiny_llama, own_cache, monkeypatch):
+    monkeypatch.undo()  # the tokenizer lies in the usual cache
+    other = tiny_llama(seed=1)
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(own_cache))
     vectors = random_vectors(1_001, tiny.d_model)
     project(tiny, vectors, k=3)
-    other = tiny_llama(seed=1)
     assert other.name == tiny.name
     project(other, vectors, k=3)
     tiny.name = "renamed"

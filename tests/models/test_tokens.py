@@ -31,7 +31,9 @@ def test_the_tokenizer_is_left_as_it_was(bundled):
     assert bundled.tokenizer(mark, add_special_tokens=False).input_ids == before == [bundled.tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize("text", ["Bees make honey.", " a", "\n\n", "Ünïcödé — 東京 🐝", "x" * 300, "1 < 2 > 0", "<b>bold</b>"])
+@pytest.mark.parametrize(
+    "text", ["Bees make honey.", " a", "\n\n", "Ünïcödé — 東京 🐝", "x" * 300, "1 < 2 > 0", "<b>bold</b>"]
+)
 def test_ordinary_texts_are_what_the_tokenizer_makes_of_them(bundled, text):
     assert bundled.start_ids + bundled.encode(text) == bundled.tokenizer(text).input_ids
     assert bundled.decode(bundled.tokenizer(text).input_ids) == text
@@ -47,7 +49,9 @@ def test_start_ids_of_tokenizers_that_frame_a_text(tiny_llama):
 
     lm = tiny_llama()
     special = [("<|im_start|>", 1), ("<|im_end|>", 2), ("<|endoftext|>", 0)]
-    lm.tokenizer._tokenizer.post_processor = TemplateProcessing("<|endoftext|> <|im_start|> $A <|im_end|>", None, special)
+    lm.tokenizer._tokenizer.post_processor = TemplateProcessing(
+        "<|endoftext|> <|im_start|> $A <|im_end|>", None, special
+    )
     assert lm.start_ids == [0, 1]
     assert lm.tokens("a")[0].tolist() == [[0, 1, *lm.encode("a")]]
 
@@ -84,7 +88,7 @@ def test_the_context_counts_what_stands_before(tiny_llama):
 
 def test_a_model_without_a_limit(tiny_llama):
     lm = tiny_llama()
-    lm.hf.config.max_position_embeddings = None
+    del lm.hf.config.max_position_embeddings
     assert lm.max_ctx is None and lm.check_length(10**9) == 10**9
 
 

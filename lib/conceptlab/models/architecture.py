@@ -11,7 +11,7 @@ A multiplier, bias, norm or branch that `sites` does not know breaks one of them
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ ROUNDINGS = 16  # units in the last place that a comparison may be off, relative
 LEAST = 1e-4  # and never less than this: float32 sums in another order
 
 
-def check_structure(name: str, hf: nn.Module) -> None:
+def check_structure(name: str, hf: Any) -> None:
     """Refuse (ConceptLabError) what is not a stack of blocks with attention and a dense MLP; reads no weight."""
     kind, handled = type(hf).__name__, "Concept Lab handles Llama-, Gemma-2/3-, Qwen- and OLMo-type decoders"
     decoder = hf.get_decoder()

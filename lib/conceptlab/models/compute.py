@@ -20,9 +20,9 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..core import ConceptLabError
 
@@ -32,9 +32,9 @@ _THREADS_ARE_SET: list[int] = []  # the number chosen, once per process
 
 # ---- device and number type ---------------------------------------------------------------------------------
 def choose_device(device: str | None = None) -> torch.device:
-    """The device to compute on: what was asked for, or CUDA where there is one. Raises where there is no such device."""
+    """The device that was asked for, or CUDA where there is one. Raises ConceptLabError for one that is not there."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    known: list[object] = ["cpu", *(["cuda"] if found else []), *(f"cuda:{i}" for i in range(found))]
+    known: list[str] = ["cpu", *(["cuda"] if found else []), *(f"cuda:{i}" for i in range(found))]
     if torch.backends.mps.is_available():
         known.append("mps")
     name = ("cuda" if found else "cpu") if device is None else device
@@ -79,7 +79,7 @@ class Memory:
         )
 
 
-def memory_needed(skeleton: nn.Module, dtype: torch.dtype) -> Memory:
+def memory_needed(skeleton: Any, dtype: torch.dtype) -> Memory:
     """What a model will take in `dtype`, from its skeleton (a model without weights, on torch's meta device)."""
     n_parameters = sum(p.numel() for p in skeleton.parameters())
     d_vocab, d_model = skeleton.get_output_embeddings().weight.shape
@@ -120,7 +120,8 @@ def _free_of_group() -> int | None:
     """What is left of the limit of a container (control groups, version 2)."""
     try:
         limit, used = (
-            int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current")
+            int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8"))
+            for name in ("memory.max", "memory.current")
         )
         return max(0, limit - used)
     except (OSError, ValueError):  # no such file, or "max"

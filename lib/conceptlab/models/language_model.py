@@ -1,7 +1,7 @@
 """Language models behind one small interface.
 
-With its helpers (`tokens`: texts; `sites`: reading and changing activations; `load`: where models come from) this is the
-only module that knows an architecture, or the API of transformers and TransformerLens.
+With its helpers (`tokens`: texts; `sites`: reading and changing activations; `load`: where models come from) this is
+the only module that knows an architecture, or the API of transformers and TransformerLens.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,12 +31,14 @@ class LanguageModel(Hooked):
     Made by `load_model`. Weights are frozen unless a training routine asks for gradients.
     """
 
-    def __init__(self, name: str, hf: nn.Module, tokenizer, path: str):
+    def __init__(self, name: str, hf: Any, tokenizer: Any, path: str):
         self.name, self.hf, self.tokenizer, self.path = name, hf.eval(), tokenizer, path
         check_structure(name, hf)
         self._decoder = hf.get_decoder()
         self._blocks = self._decoder.layers
-        self._printed: tuple[list, str] | None = None  # the state of the weights at the last fingerprint, and what it was
+        self._printed: tuple[list, str] | None = (
+            None  # the state of the weights at the last fingerprint, and what it was
+        )
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 

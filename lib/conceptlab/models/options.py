@@ -53,9 +53,9 @@ def branch_logprobs(
     """For each tree, for each branch: the log-probability of every token of the branch given prefix and stem.
 
     A prefix that serves several calls may be run beforehand (`shared_prefix`). Texts are tokenised piece by piece, so
-    write pieces that begin at a token boundary (a leading space or newline). Spaces at the edges of a branch are not part
-    of it: one in front stays (`as_branch`). Raises ConceptLabError for a piece without tokens, for texts beyond the
-    context, and beyond a model's sliding attention window, since the tree-shaped mask stands for full attention.
+    write pieces that begin at a token boundary (a leading space or newline). Spaces at the edges of a branch are not
+    part of it: one in front stays (`as_branch`). Raises ConceptLabError for a piece without tokens, for texts beyond
+    the context, and beyond a sliding attention window, since the tree-shaped mask stands for full attention.
     """
     results: list[list[Tensor]] = [[] for _ in trees]
     for chosen, rows, cache, n_head in _batches(lm, prefix, trees, batch_size):

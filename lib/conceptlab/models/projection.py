@@ -100,7 +100,7 @@ def _cache_path(lm: LanguageModel, folded: Tensor, vocab_ids: Tensor | None, k: 
     key = f"projection 2 {lm.fingerprint()} {k} {folded.dtype} {tuple(folded.shape)} {vocab_ids is None}"
     digest = hashlib.sha256(key.encode())
     for tensor in (folded, subset):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return cache_dir() / "projection" / f"{digest.hexdigest()[:32]}.safetensors"
 
 

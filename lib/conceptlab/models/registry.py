@@ -9,12 +9,9 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, NoReturn
 
 from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, sha256
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     print(f"Converting {gguf.stem} once (about a minute) ...", flush=True)
     with quiet_transformers(progress=True):
-        hf = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        hf: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         hf.hf_quantizer = None  # the weights are plain float32 now; else save_pretrained refuses
         del hf.config.quantization_config
@@ -127,7 +124,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
-def skeleton(name: str, path: str) -> nn.Module:
+def skeleton(name: str, path: str) -> Any:
     """The model that `path` describes, without its weights (on torch's meta device); 0.1 s, reads config.json alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -149,7 +146,8 @@ def from_folder_or_hub(name: str, path: str, dtype):
 
     try:
         with quiet_transformers():
-            hf, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            hf, report = loaded
             tokenizer = AutoTokenizer.from_pretrained(path)
     except MemoryError:
         raise
@@ -172,7 +170,9 @@ def encoder_from_folder(path: Path):
             hf = AutoModel.from_pretrained(path, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers and safetensors raise a dozen types
-        raise ConceptLabError(f"{path.name} holds no sentence encoder ({_reason(error)}); give another folder.") from None
+        raise ConceptLabError(
+            f"{path.name} holds no sentence encoder ({_reason(error)}); give another folder."
+        ) from None
     return hf, tokenizer
 
 

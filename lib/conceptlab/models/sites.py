@@ -9,14 +9,15 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
     attn_contribution       what attention adds to the residual stream         [batch, pos, d_model]
 
 `mlp_contribution` differs from `mlp_output` where a model normalises after the MLP (Gemma, OLMo 2, GLM-4): there it is
-`mlp_output / rms(mlp_output) * gain`; and where it multiplies before it adds (Granite, MiniCPM): `multiplier * mlp_output`.
-`architecture` checks that these hold for a model that is loaded.
+`mlp_output / rms(mlp_output) * gain`; and where it multiplies before it adds (Granite, MiniCPM): there it is
+`multiplier * mlp_output`. `architecture` checks that these hold for a model that is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -28,7 +29,7 @@ from .tokens import Tokenized, whole_number
 Site = tuple[str, int]
 
 SITES = ("resid_pre", "resid_post", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
-# (norm after attention, norm after the MLP) where both exist; in Llama `post_attention_layernorm` stands *before* the MLP
+# (norm after attention, norm after the MLP); in Llama a norm of the first name stands *before* the MLP
 _POST_NORMS = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
     ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
@@ -43,8 +44,8 @@ class _Stop(Exception):
 class Hooked(Tokenized):
     """What a `LanguageModel` can do at its sites."""
 
-    _blocks: nn.ModuleList
-    _decoder: nn.Module
+    _blocks: Any  # the decoder's layers; their parts differ from class to class, so no type says more
+    _decoder: Any
 
     @property
     def n_layers(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import ConceptLabError
 
@@ -20,7 +20,7 @@ class Tokenized:
     """What a `LanguageModel` can do with texts, and the one place that checks token ids."""
 
     name: str
-    hf: nn.Module
+    hf: Any  # transformers' model; its parts differ from class to class
     tokenizer: Any
 
     @property
