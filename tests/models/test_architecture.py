@@ -173,6 +173,28 @@ def test_the_gain_of_a_layer_norm_is_measured_without_its_bias(tiny, kind):
     torch.testing.assert_close(lm.final_gain(), torch.ones(16) if weight is None else weight.detach())
 
 
+@pytest.mark.parametrize("kind", ["Cohere", "StableLm", "Olmo", "Nemotron", "Llama", "Gemma2"])
+def test_what_a_direction_adds_to_the_logits_is_what_is_projected(tiny, kind):
+    """The derivative of the logits along a direction that leaves the norm still is its projection, up to one scale."""
+    from conceptlab.models import logit_effect
+
+    extra = {name: value for name, value in RIGHT[kind].items() if name != "final_logit_softcapping"}
+    lm = tiny(kind, extra | ({"final_logit_softcapping": None} if kind == "Gemma2" else {}))
+    generator = torch.Generator().manual_seed(1)
+    vector = torch.randn(1, 16, generator=generator) + 3.0  # with a mean that a LayerNorm takes out
+    resid = torch.randn(1, 16, generator=generator)
+    if kind in ("Cohere", "StableLm", "Olmo", "Nemotron"):
+        vector -= (
+            ((vector - vector.mean()) * (resid - resid.mean())).mean() / (resid - resid.mean()).pow(2).mean() * resid
+        )
+    else:
+        vector -= (vector * resid).mean() / resid.pow(2).mean() * resid  # at a right angle: the norm stays
+    moved = (lm.readout(resid + 1e-3 * vector) - lm.readout(resid - 1e-3 * vector))[0]
+    found, ids = logit_effect(lm, vector, torch.arange(lm.d_vocab))[0], torch.arange(0, lm.d_vocab, 997)
+    assert torch.corrcoef(torch.stack([moved, found]))[0, 1] > 0.9999
+    torch.testing.assert_close((vector @ lm.unembedding().T)[0][ids], found[ids], rtol=1e-3, atol=1e-3)
+
+
 # ---- each identity can fail ------------------------------------------------------------------------------------
 class Around(nn.Module):
     """A module whose output is changed: what `sites` does not know of."""

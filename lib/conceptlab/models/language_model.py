@@ -22,7 +22,7 @@ from ..core import ConceptLabError
 from .architecture import check_structure
 from .fingerprint import fingerprint
 from .registry import quiet_transformers
-from .sites import Hooked, as_long, norm_gain
+from .sites import Hooked, as_long, norm_gain, takes_mean_out
 
 
 class LanguageModel(Hooked):
@@ -143,6 +143,16 @@ class LanguageModel(Hooked):
         """Gain of the norm before the unembedding."""
         return norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)
 
+    def folded(self, vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Directions as the final norm hands them to the unembedding, up to the positive scale of a token's norm.
+
+        Multiplied by the gain; before that, where the norm takes the mean out (a LayerNorm: OLMo 1, Cohere), centred.
+        """
+        vectors = vectors.to(self.device)
+        if takes_mean_out(self._decoder.norm, self.d_model, self.device, self.dtype):
+            vectors = vectors - vectors.mean(-1, keepdim=True)
+        return vectors * self.final_gain()
+
     def value_vectors(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """What each neuron of a layer adds to the residual stream per unit of activation.
 
@@ -160,11 +170,16 @@ class LanguageModel(Hooked):
         return torch.where(gain == 0, 0.0, value_delta / gain).T
 
     def unembedding(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma)."""
-        return self.unembedding_rows() * self.final_gain()
+        """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma).
+
+        `v @ unembedding().T` is `folded(v) @ unembedding_rows().T`.
+        """
+        rows = self.unembedding_rows() * self.final_gain()
+        centred = takes_mean_out(self._decoder.norm, self.d_model, self.device, self.dtype)
+        return rows - rows.mean(-1, keepdim=True) if centred else rows
 
     def unembedding_rows(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The raw unembedding, not copied. Fold the gain into the vectors instead: `(v * final_gain()) @ rows.T`."""
+        """The raw unembedding, not copied. Fold the norm into the vectors instead: `folded(v) @ rows.T`."""
         return self.hf.get_output_embeddings().weight.detach()
 
     def mlp_output(self, layer: int) -> str:

@@ -55,7 +55,7 @@ def project(
     is computed anew. Extra memory: one chunk of logits. Raises ConceptLabError when k exceeds the vocabulary, a token
     id is out of range or a vector is not finite.
     """
-    rows, folded = lm.unembedding_rows(), vectors.to(lm.device) * lm.final_gain()
+    rows, folded = lm.unembedding_rows(), lm.folded(vectors)
     if vocab_ids is not None:
         if not len(vocab_ids):
             raise ConceptLabError("vocab_ids is empty; give at least one token to project on.")
@@ -121,4 +121,4 @@ def logit_effect(
     lm: LanguageModel, vectors: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " m"]
 ) -> Float[Tensor, "n m"]:
     """Logit contribution of each vector to each of a few tokens, without touching the rest of the vocabulary."""
-    return (vectors * lm.final_gain()) @ lm.unembedding_rows()[token_ids.to(lm.device)].T
+    return lm.folded(vectors) @ lm.unembedding_rows()[token_ids.to(lm.device)].T

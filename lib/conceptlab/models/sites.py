@@ -206,6 +206,15 @@ def norm_gain(norm: nn.Module | None, d_model: int, device: torch.device, dtype:
     return gain.to(dtype)
 
 
+@torch.no_grad()
+def takes_mean_out(norm: nn.Module, d_model: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a norm layer subtracts the mean (LayerNorm) or not (RMSNorm), measured on a probe and the probe + 1."""
+    probe = torch.ones(d_model, device=device, dtype=dtype)
+    probe[1::2] = -1
+    plain, shifted = norm(torch.stack([probe, probe + 1])).float()
+    return bool((plain - shifted).norm() < 0.1 * plain.norm())
+
+
 def epsilon(norm: nn.Module) -> float:
     """What a norm layer adds to the mean square before it takes the root."""
     return next((float(getattr(norm, n)) for n in ("eps", "variance_epsilon") if hasattr(norm, n)), 0.0)
