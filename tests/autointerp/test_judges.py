@@ -193,19 +193,21 @@ def test_output_label_takes_half_of_its_tokens_from_steering(tiny_llama):
     assert pushed == [*plain[:3], 7, 8, plain[3]], "no token twice, half from each side, the rest projected"
 
 
-def test_a_model_writes_the_first_line_of_its_answer(tiny_llama):
-    from conceptlab.autointerp import ModelExplainer
+def test_a_model_writes_the_first_line_of_its_answer(tiny_llama, monkeypatch):
+    from conceptlab.autointerp import ModelExplainer, explain
     from conceptlab.autointerp.prompts import EXPLAIN_PROMPT
 
     asked = []
 
     lm = tiny_llama()
-    lm.generate = lambda prompt, n: asked.append((prompt, n)) or ' "Names of old kings."\nWhat else?'
+    answer = lm.encode(' "Names of old kings."\nWhat else?')
+    monkeypatch.setattr(explain, "greedy", lambda _, prompts, n: asked.append((prompts, n)) or [answer])
     top = [context("the old king"), context("long live the king"), context("no more")]
     label = ModelExplainer(lm, n_contexts=2, n_tokens=9).explain(examples_of(top))
-    assert asked == [(EXPLAIN_PROMPT + "- the old <<king>>\n- long live the <<king>>\nAnswer:", 9)]
+    assert asked == [([EXPLAIN_PROMPT + "- the old <<king>>\n- long live the <<king>>\nAnswer:"], 9)]
     assert label.text == "Names of old kings" and label.method == "local_llm"
     assert set(label.words) == {"old", "kings"} and " Kings" in label.tokens
+    monkeypatch.undo()
     written = ModelExplainer(tiny_llama(), n_tokens=4).explain(examples_of(top))
     assert written.text and "\n" not in written.text
 

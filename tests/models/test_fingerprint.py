@@ -1,5 +1,6 @@
 """The fingerprint tells weights apart by their bits, and by nothing else."""
 
+import pytest
 import torch
 
 from conceptlab.edits import Dense, WeightEdit
@@ -27,9 +28,44 @@ def test_it_changes_under_an_edit_and_comes_back(tiny_llama):
     assert lm.fingerprint() == before
 
 
-def test_a_permutation_changes_it():
-    x = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
-    assert fingerprint({"w": x}) != fingerprint({"w": x.flip(0)}) != fingerprint({"v": x})
+@pytest.mark.parametrize("shape", [(64, 8), (576, 1536), (300, 127), (301, 211), (70_000,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_permutation_changes_it(shape, dtype):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    before = fingerprint({"w": x})
+    assert before == fingerprint({"w": x.clone()}) != fingerprint({"v": x})
+    for dim in range(x.dim()):
+        for i, j in ((0, 1), (3, 4), (1, 60), (5, 7)):
+            order = torch.arange(x.shape[dim])
+            order[[i, j % len(order)]] = order[[j % len(order), i]]
+            assert fingerprint({"w": x.index_select(dim, order)}) != before, (dim, i, j)
+
+
+def test_an_edit_and_the_same_edit_with_its_neurons_permuted(tiny_llama):
+    """The control of an edit moves the same values to other neurons: a sum over the weight does not see that."""
+    lm = tiny_llama(d_model=128)
+    delta = torch.zeros(lm.d_model, lm.d_mlp)
+    delta[:, 10:14] = torch.randn(lm.d_model, 4, generator=torch.Generator().manual_seed(0))
+    found = set()
+    lm.parameters()[lm.down_proj_name(0)].zero_()
+    for order in ([10, 11, 12, 13], [11, 10, 12, 13], [13, 11, 12, 10], [20, 21, 22, 23]):
+        moved = torch.zeros_like(delta)
+        moved[:, order] = delta[:, 10:14]
+        with WeightEdit(lm.name, {lm.down_proj_name(0): Dense(moved)}).applied(lm):
+            found.add(lm.fingerprint())
+    assert len(found) == 4
+
+
+def test_another_copy_of_the_unembedding_at_the_same_address(tiny_llama):
+    """Torch gives the memory of a tensor that is gone to the next one, and counts its versions from 0 again."""
+    lm = tiny_llama(tie_word_embeddings=True)
+    found = []
+    for row in range(5):
+        with lm.untied():
+            with torch.no_grad():
+                lm.unembedding_rows()[row] += 1
+            found.append(lm.fingerprint())
+    assert len(set(found)) == 5
 
 
 def test_an_untied_unembedding_counts(tiny_llama):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from conceptlab.core import ConceptLabError, atomic_path
 from conceptlab.edits import value_edit
-from conceptlab.models import load_model
+from conceptlab.models import greedy, load_model
 from conceptlab.models.sites import SITES
 
 TEXTS = ["The capital of Japan is the city of", "Bees make honey"]
@@ -177,7 +177,7 @@ def test_bundled_tokens(bundled):
 
 
 def test_bundled_generate(bundled):
-    assert bundled.generate(TEXTS[0], 2).strip().startswith("Tokyo")
+    assert bundled.decode(greedy(bundled, TEXTS[:1], 2)[0]).strip().startswith("Tokyo")
 
 
 # ---- other architectures, loaded from a local folder ------------------------------------------------------------
@@ -332,6 +332,48 @@ def test_no_gpu(monkeypatch):
     says(error)
 
 
+@pytest.mark.parametrize("device", ["tpu9", "cpu:5", "gpu", "cuda:-1", "cuda:99", "meta", " "])
+def test_a_device_that_does_not_exist(device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(
+        ConceptLabError, match=f"no device '{device}' here; there are cpu, cuda, cuda:0, cuda:1"
+    ) as error:
+        load_model("smollm2-135m", device=device)
+    says(error)
+
+
+def test_a_gguf_file_or_a_folder_of_them(tmp_path):
+    for path in (tmp_path / "missing.gguf", tmp_path / "Model.Q4_K_M.GGUF", tmp_path):
+        (tmp_path / "Model.Q4_K_M.GGUF").write_bytes(b"GGUF")
+        with pytest.raises(
+            ConceptLabError, match=r"GGUF format.*gguf_file=.*or use a packaged model: smollm2"
+        ) as error:
+            load_model(path)
+        says(error)
+
+
+def test_too_little_memory_is_said_before_the_weights_are_read(folders, monkeypatch):
+    from conceptlab.models import load
+
+    monkeypatch.setattr(load, "from_folder_or_hub", lambda *_: pytest.fail("the weights were read"))
+    monkeypatch.setattr("conceptlab.models.compute.memory_free", lambda device: 1_000_000)
+    with pytest.raises(ConceptLabError, match=r"needs 0\.0 GB of weights and .* cpu has 0\.0 GB free") as error:
+        load_model(folders("Llama"))
+    says(error)
+
+
+def test_what_load_model_refuses_of_types(folders):
+    with pytest.raises(ConceptLabError, match="Gemma overflows in float16; load it in float32") as error:
+        load_model(folders("Gemma2"), dtype=torch.float16)
+    says(error)
+    assert load_model(folders("Llama"), dtype=torch.float16).dtype is torch.float16
+    with pytest.raises(ConceptLabError, match="torch.int8 is no number type to compute in") as error:
+        load_model(folders("Llama"), dtype=torch.int8)
+    says(error)
+
+
 def test_bad_arguments(tiny_llama):
     lm = tiny_llama()
     last = lm.d_vocab - 1
@@ -352,6 +394,3 @@ def test_bad_arguments(tiny_llama):
             pass
     says(error)
     assert not lm._blocks[0].mlp.down_proj._forward_pre_hooks, "the first hook was left behind"
-    with pytest.raises(ConceptLabError, match="An empty text was given") as error:
-        lm.tokens(["", "a"])
-    says(error)

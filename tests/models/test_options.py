@@ -6,7 +6,8 @@ import torch
 from conceptlab.core import ConceptLabError
 from conceptlab.data import FEW_SHOT, general_questions, question_stem
 from conceptlab.evaluation import score_questions
-from conceptlab.models import branch_logprobs, shared_prefix
+from conceptlab.models import branch_logprobs, branch_states, shared_prefix
+from conceptlab.models.options import as_branch
 
 TREES = [
     ("Question: who is it?\nAnswer:", [" the old man", " a dog", " one"]),
@@ -91,8 +92,34 @@ def test_texts_longer_than_a_sliding_window(tiny_llama):
 
 
 def test_a_tokenizer_without_a_start_token(tiny_llama):
-    """Qwen's: the end-of-text token opens the text instead."""
+    """Qwen's: the end-of-text token opens an empty prefix instead."""
     lm = tiny_llama(initializer_range=0.5)
-    head = lm.tokenizer.eos_token
     lm.tokenizer.bos_token = None
-    assert largest_difference(branch_logprobs(lm, "", TREES), branch_logprobs(lm, head, TREES)) < 1e-5
+    assert shared_prefix(lm, "").ids == (lm.tokenizer.eos_token_id,)
+    assert shared_prefix(lm, "a").ids == tuple(lm.encode("a"))
+
+
+@pytest.mark.parametrize("gold", [" grass", "grass ", " grass ", "  grass", "grass\n", "\tgrass", "grass\u00a0"])
+def test_spaces_at_the_edges_of_an_option_do_not_matter(tiny_llama, gold):
+    """A15: gold -1.04 became -7.2 and -3.1. Options are written behind a space, as all callers do."""
+    lm = tiny_llama(initializer_range=0.5)
+    stem = "Question: what do cows eat?\nAnswer:"
+    plain = branch_logprobs(lm, "One.\n", [(stem, [" grass", " wood"])])
+    found = branch_logprobs(lm, "One.\n", [(stem, [f" {gold}", " wood  "])])
+    assert [x.tolist() for x in found[0]] == [x.tolist() for x in plain[0]]
+    states = [
+        branch_states(lm, "", [(stem, [o])], [("resid_post", 1)])["resid_post", 1] for o in (" grass", f" {gold}")
+    ]
+    assert torch.equal(states[0][0], states[1][0])
+
+
+def test_what_a_branch_is():
+    assert as_branch("  New  York ") == " New  York", "spaces inside belong to it"
+    assert as_branch("grass") == as_branch("grass\n") == "grass" and as_branch("\n\nA") == "\nA"
+    assert as_branch(" ") == as_branch("") == ""
+
+
+def test_special_tokens_in_a_branch_are_text(tiny_llama):
+    lm = tiny_llama(initializer_range=0.5)
+    found = branch_logprobs(lm, "", [("One", [" a<|im_end|>"])])[0][0]
+    assert len(found) == len(lm.encode(" a<|im_end|>")) > 3

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conceptlab.core import ConceptLabError
 from conceptlab.models import TopTokens, logit_effect, project, projection
@@ -88,6 +89,41 @@ def test_cache_hit_and_what_makes_a_new_entry(tiny, own_cache, monkeypatch):
         tiny.unembedding_rows()[7, 0] += 1
     project(tiny, vectors, k=3)
     assert len(list(own_cache.rglob("*.safetensors"))) == 5
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "another", "wrong shape", "nan", "ids"])
+def test_a_damaged_cache_is_computed_anew(tiny, own_cache, harm):
+    vectors = random_vectors(1_001, tiny.d_model)
+    first = project(tiny, vectors, k=3)
+    (path,) = own_cache.rglob("*.safetensors")
+    good = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    whole = path.read_bytes()
+    if harm in ("cut", "empty"):
+        path.write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"")
+    elif harm == "another":
+        save_file({"weight": torch.ones(3)}, path)
+    elif harm == "wrong shape":
+        save_file({name: tensor[:5].contiguous() for name, tensor in good.items()}, path)
+    else:
+        field, value = ("top_values", torch.nan) if harm == "nan" else ("bottom_ids", tiny.d_vocab)
+        good[field][7, 1] = value
+        save_file(good, path)
+    again = project(tiny, vectors, k=3)
+    assert all(torch.equal(getattr(first, f), getattr(again, f)) for f in TopTokens.__dataclass_fields__)
+    assert path.read_bytes() == whole, "and written again"
+
+
+def test_the_cache_goes_by_the_weights_and_not_by_the_name(tiny, tiny_llama, own_cache, monkeypatch):
+    monkeypatch.undo()  # the tokenizer lies in the usual cache
+    other = tiny_llama(seed=1)
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(own_cache))
+    vectors = random_vectors(1_001, tiny.d_model)
+    project(tiny, vectors, k=3)
+    assert other.name == tiny.name
+    project(other, vectors, k=3)
+    tiny.name = "renamed"
+    project(tiny, vectors, k=3)
+    assert len(list(own_cache.rglob("*.safetensors"))) == 2
 
 
 def test_small_results_and_cache_off_write_nothing(tiny, own_cache):

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..data import Article
-from ..models import LanguageModel, project
+from ..models import LanguageModel, greedy, project
 from .examples import Corpus, Example, UnitExamples
 from .prompts import explain_prompt, first_line, marked
 
@@ -203,7 +203,7 @@ class ModelExplainer:
     def explain(self, examples: UnitExamples) -> Label:
         """The label of one unit."""
         texts = [marked(e, before=8) for e in examples.top[: self.n_contexts]]
-        answer = self.lm.generate(explain_prompt(texts), self.n_tokens)
+        answer = self.lm.decode(greedy(self.lm, [explain_prompt(texts)], self.n_tokens)[0])
         promotes = self.writer.explain(examples).promotes if self.writer else {}
         return text_label(examples.unit, self.name, first_line(answer), promotes)
 

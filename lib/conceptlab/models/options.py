@@ -41,6 +41,7 @@ def shared_prefix(lm: LanguageModel, text: str, after: Prefix | None = None) -> 
         ids = prefix_ids(lm, text)
         return Prefix(tuple(ids), prefix_cache(lm, ids))
     ids, cache = _ids(lm, text), repeated(after.cache, 1)
+    lm.check_length(len(after.ids) + len(ids))
     lm.hf.get_decoder()(torch.tensor([ids], device=lm.device), past_key_values=cache, use_cache=True)
     return Prefix((*after.ids, *ids), cache)
 
@@ -52,11 +53,11 @@ def branch_logprobs(
     """For each tree, for each branch: the log-probability of every token of the branch given prefix and stem.
 
     A prefix that serves several calls may be run beforehand (`shared_prefix`). Texts are tokenised piece by piece, so
-    write pieces that begin at a token boundary (a leading space or newline). Raises ConceptLabError for a piece without
-    tokens, and for texts longer than a model's sliding attention window, since the tree-shaped mask stands for full
-    attention.
+    write pieces that begin at a token boundary (a leading space or newline). Spaces at the edges of a branch are not
+    part of it: one in front stays (`as_branch`). Raises ConceptLabError for a piece without tokens, for texts beyond
+    the context, and beyond a sliding attention window, since the tree-shaped mask stands for full attention.
     """
-    results: list = [None] * len(trees)
+    results: list[list[Tensor]] = [[] for _ in trees]
     for chosen, rows, cache, n_head in _batches(lm, prefix, trees, batch_size):
         hidden, where, _ = _hidden(lm, rows, cache, n_head)
         for j, found in zip(chosen, _logprobs(lm, rows, hidden, where), strict=True):
@@ -83,7 +84,16 @@ def branch_states(
 def prefix_ids(lm: LanguageModel, prefix: str) -> list[int]:
     """Token ids of `prefix` with the model's start token, if it has one; of an empty prefix a start token alone."""
     start = lm.tokenizer.bos_token_id if lm.tokenizer.bos_token_id is not None else lm.tokenizer.eos_token_id
-    return lm.tokenizer(prefix).input_ids if prefix else [start]
+    return [*lm.start_ids, *lm.encode(prefix)] if prefix else [start]
+
+
+def as_branch(text: str) -> str:
+    """A continuation without the spaces at its edges, but for the first one in front: "  grass " is " grass".
+
+    An option with a stray space would else be scored on a token that no text contains, several nats too low.
+    """
+    body = text.strip()
+    return text[0] + body if body and text[0].isspace() else body
 
 
 @torch.no_grad()
@@ -92,7 +102,8 @@ def prefix_cache(lm: LanguageModel, ids: Sequence[int]):
     from transformers import DynamicCache
 
     cache = DynamicCache(config=lm.hf.config)
-    lm.hf.get_decoder()(torch.tensor([list(ids)], device=lm.device), past_key_values=cache, use_cache=True)
+    new = lm.check_ids(torch.tensor([list(ids)])).to(lm.device)
+    lm.hf.get_decoder()(new, past_key_values=cache, use_cache=True)
     return cache
 
 
@@ -107,8 +118,11 @@ def _batches(lm: LanguageModel, prefix: str | Prefix, trees: Sequence[Tree], bat
     """(indices, encoded trees, the prefix' cache for as many rows, its length) of each batch of like length."""
     known = prefix if isinstance(prefix, Prefix) else shared_prefix(lm, prefix)
     head, cache = known.ids, known.cache
-    encoded = [(_ids(lm, stem), [_ids(lm, b) for b in branches]) for stem, branches in trees]
-    window = getattr(lm.hf.config, "sliding_window", None)
+    encoded = [(_ids(lm, stem), [_ids(lm, as_branch(b)) for b in branches]) for stem, branches in trees]
+    if not all(branches for _, branches in encoded):
+        raise ConceptLabError("A stem without branches was given; there is nothing to score behind it.")
+    lm.check_length(len(head) + max((len(stem) + max(map(len, branches)) for stem, branches in encoded), default=0))
+    window = getattr(lm.hf.config.get_text_config(), "sliding_window", None)
     longest = len(head) + max(map(_length, encoded), default=0)
     if window is not None and longest > window:
         raise ConceptLabError(f"{lm.name} attends to {window} tokens and a text has {longest}; shorten the prefix.")
@@ -119,7 +133,7 @@ def _batches(lm: LanguageModel, prefix: str | Prefix, trees: Sequence[Tree], bat
 
 
 def _ids(lm: LanguageModel, text: str) -> list[int]:
-    ids = lm.tokenizer(text, add_special_tokens=False).input_ids
+    ids = lm.encode(text)
     if not ids:
         raise ConceptLabError(f"The text {text!r} has no tokens; stems and branches need at least one.")
     return ids

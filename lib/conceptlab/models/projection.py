@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..core import ConceptLabError, atomic_path, cache_dir, largest
 from .language_model import LanguageModel
+from .tokens import whole_number
 
 _CHUNK = 256  # vectors per matrix product: 50 MB of logits for SmolLM2, 270 MB for Gemma
 
@@ -48,22 +51,24 @@ def project(
     """Top and bottom `k` tokens of every vector.
 
     `vocab_ids` restricts the projection to some tokens (say so where you show it). Results of more than 1,000
-    vectors are kept on disk under a hash of vectors, unembedding, subset and k. Extra memory: one chunk of logits.
-    Raises ConceptLabError when k exceeds the vocabulary or a token id is out of range.
+    vectors are kept on disk under the fingerprint of the weights and a hash of vectors, subset and k; a damaged file
+    is computed anew. Extra memory: one chunk of logits. Raises ConceptLabError when k exceeds the vocabulary, a token
+    id is out of range or a vector is not finite.
     """
-    rows, folded = lm.unembedding_rows(), vectors.to(lm.device) * lm.final_gain()
+    rows, folded = lm.unembedding_rows(), lm.folded(vectors)
     if vocab_ids is not None:
         if not len(vocab_ids):
             raise ConceptLabError("vocab_ids is empty; give at least one token to project on.")
         if int(vocab_ids.min()) < 0 or int(vocab_ids.max()) >= lm.d_vocab:
             raise ConceptLabError(f"vocab_ids must lie in 0 to {lm.d_vocab - 1} for {lm.name}.")
         rows = rows[vocab_ids.to(rows.device)]
-    if not 1 <= k <= len(rows):
+    if not 1 <= whole_number(k, "k") <= len(rows):
         raise ConceptLabError(f"k must lie in 1 to {len(rows)}, the number of tokens that are projected on; got {k}.")
-    path = _cache_path(folded, rows, k) if cache and len(vectors) > 1000 else None
-    if path is not None and path.exists():
-        found = load_file(path)
-    else:
+    if not bool(torch.isfinite(folded).all()):
+        raise ConceptLabError("A vector that is projected holds values that are not finite; it has no top tokens.")
+    path = _cache_path(lm, folded, vocab_ids, k) if cache and len(vectors) > 1000 else None
+    found = _cached(path, len(vectors), k, len(rows)) if path is not None else None
+    if found is None:
         found = _project(folded, rows, k)
         if path is not None:
             with atomic_path(path) as temporary:
@@ -76,7 +81,8 @@ def project(
 
 
 def _project(folded: Tensor, rows: Tensor, k: int) -> dict[str, Tensor]:
-    n, parts = len(folded), {name: [] for name in TopTokens.__dataclass_fields__}
+    n = len(folded)
+    parts: dict[str, list[Tensor]] = {name: [] for name in TopTokens.__dataclass_fields__}
     buffer = torch.empty(min(n, _CHUNK), len(rows), device=rows.device, dtype=rows.dtype)  # reused: no page faults
     for i in range(0, n, _CHUNK):
         chunk = folded[i : i + _CHUNK].to(rows.dtype)
@@ -89,15 +95,30 @@ def _project(folded: Tensor, rows: Tensor, k: int) -> dict[str, Tensor]:
     return {name: torch.cat(found).contiguous() for name, found in parts.items()}
 
 
-def _cache_path(folded: Tensor, rows: Tensor, k: int):
-    digest = hashlib.sha256(f"projection 1 {k} {tuple(folded.shape)} {tuple(rows.shape)} {rows.dtype}".encode())
-    for tensor in (folded, rows):
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+def _cache_path(lm: LanguageModel, folded: Tensor, vocab_ids: Tensor | None, k: int) -> Path:
+    subset = torch.empty(0, dtype=torch.long) if vocab_ids is None else vocab_ids
+    key = f"projection 2 {lm.fingerprint()} {k} {folded.dtype} {tuple(folded.shape)} {vocab_ids is None}"
+    digest = hashlib.sha256(key.encode())
+    for tensor in (folded, subset):
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return cache_dir() / "projection" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _cached(path: Path, n: int, k: int, n_tokens: int) -> dict[str, Tensor] | None:
+    """What an earlier call kept; None where there is nothing, or nothing that can be used."""
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError):
+        return None
+    whole = found.keys() == TopTokens.__dataclass_fields__.keys() and all(x.shape == (n, k) for x in found.values())
+    if not whole or not all(bool(torch.isfinite(found[f"{end}_values"]).all()) for end in ("top", "bottom")):
+        return None
+    ids = torch.stack([found["top_ids"], found["bottom_ids"]])
+    return found if 0 <= int(ids.min()) and int(ids.max()) < n_tokens else None
 
 
 def logit_effect(
     lm: LanguageModel, vectors: Float[Tensor, "n d_model"], token_ids: Int[Tensor, " m"]
 ) -> Float[Tensor, "n m"]:
     """Logit contribution of each vector to each of a few tokens, without touching the rest of the vocabulary."""
-    return (vectors * lm.final_gain()) @ lm.unembedding_rows()[token_ids.to(lm.device)].T
+    return lm.folded(vectors) @ lm.unembedding_rows()[token_ids.to(lm.device)].T

@@ -9,7 +9,7 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, sha256
 
@@ -116,12 +116,28 @@ def _convert(gguf: Path, folder: Path) -> None:
 
     print(f"Converting {gguf.stem} once (about a minute) ...", flush=True)
     with quiet_transformers(progress=True):
-        hf = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+        hf: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         hf.hf_quantizer = None  # the weights are plain float32 now; else save_pretrained refuses
         del hf.config.quantization_config
         hf.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+def skeleton(name: str, path: str) -> Any:
+    """The model that `path` describes, without its weights (on torch's meta device); 0.1 s, reads config.json alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path)
+            with torch.device("meta"):
+                hf = AutoModelForCausalLM.from_config(config)
+        hf.tie_weights()  # shared weights count once
+    except Exception as error:  # transformers raises a dozen types
+        _refuse(name, path, _reason(error))
+    return hf
 
 
 def from_folder_or_hub(name: str, path: str, dtype):
@@ -130,14 +146,15 @@ def from_folder_or_hub(name: str, path: str, dtype):
 
     try:
         with quiet_transformers():
-            hf, report = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+            hf, report = loaded
             tokenizer = AutoTokenizer.from_pretrained(path)
     except MemoryError:
         raise
     except Exception as error:  # transformers and safetensors raise a dozen types
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise ConceptLabError(f"No disk space left while loading {name}; make room and call again.") from None
-        _refuse(name, path, str(error).strip().splitlines()[0][:160].rstrip(". ("))
+        _refuse(name, path, _reason(error))
     if missing := sorted(report["missing_keys"]):  # transformers would go on with random numbers
         _refuse(name, path, f"{missing[0]} and {len(missing) - 1} more weights are missing")
     return hf, tokenizer
@@ -153,9 +170,15 @@ def encoder_from_folder(path: Path):
             hf = AutoModel.from_pretrained(path, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers and safetensors raise a dozen types
-        reason = str(error).strip().splitlines()[0][:160].rstrip(". (")
-        raise ConceptLabError(f"{path.name} holds no sentence encoder ({reason}); give another folder.") from None
+        raise ConceptLabError(
+            f"{path.name} holds no sentence encoder ({_reason(error)}); give another folder."
+        ) from None
     return hf, tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160].rstrip(". (")
 
 
 def _refuse(name: str, path: str, reason: str) -> NoReturn:

@@ -9,33 +9,59 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
     mlp_contribution        what the MLP adds to the residual stream           [batch, pos, d_model]
     attn_contribution       what attention adds to the residual stream         [batch, pos, d_model]
 
-`mlp_contribution` differs from `mlp_output` where a model normalises after the MLP (Gemma, OLMo 2): there it is
-`mlp_output / rms(mlp_output) * gain`.
+`mlp_contribution` differs from `mlp_output` where a model normalises after the MLP (Gemma, OLMo 2, GLM-4): there it is
+`mlp_output / rms(mlp_output) * gain`; and where it multiplies before it adds (Granite, MiniCPM): there it is
+`multiplier * mlp_output`. `architecture` checks that these hold for a model that is loaded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ..core import ConceptLabError
+from .tokens import Tokenized, whole_number
 
 Site = tuple[str, int]
 
-
 SITES = ("resid_pre", "resid_post", "mlp_input", "neurons", "mlp_output", "mlp_contribution", "attn_contribution")
+# (norm after attention, norm after the MLP); in Llama a norm of the first name stands *before* the MLP
+_POST_NORMS = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM-4
+)
+_MULTIPLIERS = ("residual_multiplier", "residual_scale")  # of what a block adds: Granite, MiniCPM
 
 
 class _Stop(Exception):
     """Raised inside a forward pass once everything asked for has been captured."""
 
 
-class Hooked:
+class Hooked(Tokenized):
     """What a `LanguageModel` can do at its sites."""
+
+    _blocks: Any  # the decoder's layers; their parts differ from class to class, so no type says more
+    _decoder: Any
+
+    @property
+    def n_layers(self) -> int:
+        return len(self._blocks)
+
+    @property
+    def device(self) -> torch.device:
+        return self._blocks[0].mlp.down_proj.weight.device
+
+    def check_layer(self, layer: int) -> int:
+        """`layer` as a non-negative index. Raises when the model has no such layer."""
+        index = whole_number(layer, "A layer")
+        if not -self.n_layers <= index < self.n_layers:
+            raise ConceptLabError(f"{self.name} has layers 0 to {self.n_layers - 1}; layer {index} does not exist.")
+        return index % self.n_layers
 
     @torch.no_grad()
     def capture(
@@ -55,7 +81,7 @@ class Hooked:
 
         try:
             with self.intervene({site: keep(site) for site in wanted}):
-                self._decoder(self._check_ids(ids).to(self.device), attention_mask=as_long(mask), use_cache=False)
+                self._decoder(self.check_ids(ids).to(self.device), attention_mask=as_long(mask), use_cache=False)
         except _Stop:
             pass
         return {site: found[site] for site in sites}
@@ -93,17 +119,26 @@ class Hooked:
                 vars(block).pop("forward", None)
 
     # ---- what differs between architectures ---------------------------------------------------------
-    def _post_mlp_norm(self, layer: int) -> nn.Module | None:
-        return getattr(self._blocks[layer], "post_feedforward_layernorm", None)
+    def _post_norms(self, layer: int) -> tuple[nn.Module | None, nn.Module | None]:
+        """The norms between attention and residual stream and between MLP and residual stream, where there are any."""
+        block = self._blocks[layer]
+        for after_attention, after_mlp in _POST_NORMS:
+            if hasattr(block, after_mlp):
+                return getattr(block, after_attention, None), getattr(block, after_mlp)
+        return None, None
 
     def _pre_mlp_norm(self, layer: int) -> nn.Module | None:
-        block = self._blocks[layer]
-        name = "post_attention_layernorm" if self._post_mlp_norm(layer) is None else "pre_feedforward_layernorm"
-        return getattr(block, name, None)
+        name = "post_attention_layernorm" if self._post_norms(layer)[1] is None else "pre_feedforward_layernorm"
+        return getattr(self._blocks[layer], name, None)
 
-    def _post_attn_norm(self, layer: int) -> nn.Module | None:
-        block = self._blocks[layer]  # in Llama a norm of this name stands *before* the MLP
-        return block.post_attention_layernorm if self._post_mlp_norm(layer) is not None else None
+    def post_mlp_norm(self, layer: int) -> nn.Module | None:
+        """The norm between MLP and residual stream; None where there is none."""
+        return self._post_norms(self.check_layer(layer))[1]
+
+    def _multiplier(self, layer: int) -> float:
+        """What attention's and the MLP's output is multiplied by before it is added to the residual stream."""
+        found = (getattr(self._blocks[layer], name, None) for name in _MULTIPLIERS)
+        return next((float(x) for x in found if isinstance(x, int | float)), 1.0)
 
     def _register(self, kind: str, layer: int, function: Callable):
         block = self._blocks[layer]
@@ -113,19 +148,32 @@ class Hooked:
             return block.mlp.register_forward_pre_hook(input_hook(function), with_kwargs=True)
         if kind == "neurons":
             return block.mlp.down_proj.register_forward_pre_hook(input_hook(function), with_kwargs=True)
+        after_attention, after_mlp = self._post_norms(layer)
         modules = {
             "resid_post": block,
             "mlp_output": block.mlp,
-            "mlp_contribution": self._post_mlp_norm(layer) or block.mlp,
-            "attn_contribution": self._post_attn_norm(layer) or block.self_attn,
+            "mlp_contribution": block.mlp if after_mlp is None else after_mlp,
+            "attn_contribution": block.self_attn if after_attention is None else after_attention,
         }
         if kind not in modules:
             raise ConceptLabError(f"Unknown site {kind!r}; the sites are {', '.join(SITES)}.")
-        return modules[kind].register_forward_hook(output_hook(function))
+        scale = self._multiplier(layer) if kind.endswith("contribution") else 1.0
+        return modules[kind].register_forward_hook(output_hook(function if scale == 1 else _scaled(function, scale)))
 
 
 def as_long(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.long()
+
+
+def _scaled(function: Callable, scale: float) -> Callable:
+    """`function` on what is added to the residual stream, around the module that writes `1 / scale` of it."""
+
+    def around(written: Tensor) -> Tensor | None:
+        added = written * scale
+        new = function(added)
+        return None if new is None or new is added else new / scale
+
+    return around
 
 
 def input_hook(function: Callable) -> Callable:
@@ -153,12 +201,27 @@ def output_hook(function: Callable) -> Callable:
 def norm_gain(norm: nn.Module | None, d_model: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Per-dimension gain of a norm layer, measured: an alternating +1/-1 input has mean 0 and rms 1.
 
-    Holds for RMSNorm with weight `w` (Llama) or `1 + w` (Gemma) and for LayerNorm without parameters (OLMo).
+    Holds for RMSNorm with weight `w` (Llama) or `1 + w` (Gemma) and for LayerNorm with or without parameters; the
+    difference of the probe and its negative takes a bias out.
     """
     if norm is None:
         return torch.ones(d_model, device=device, dtype=dtype)
     probe = torch.ones(d_model, device=device, dtype=torch.float32)
     probe[1::2] = -1
-    eps = next((getattr(norm, n) for n in ("eps", "variance_epsilon") if hasattr(norm, n)), 0.0)
-    gain = norm(probe.to(dtype)).float() * probe * (1 + eps) ** 0.5
+    both = norm(torch.stack([probe, -probe]).to(dtype)).float()
+    gain = (both[0] - both[1]) / 2 * probe * (1 + epsilon(norm)) ** 0.5
     return gain.to(dtype)
+
+
+@torch.no_grad()
+def takes_mean_out(norm: nn.Module, d_model: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a norm layer subtracts the mean (LayerNorm) or not (RMSNorm), measured on a probe and the probe + 1."""
+    probe = torch.ones(d_model, device=device, dtype=dtype)
+    probe[1::2] = -1
+    plain, shifted = norm(torch.stack([probe, probe + 1])).float()
+    return bool((plain - shifted).norm() < 0.1 * plain.norm())
+
+
+def epsilon(norm: nn.Module) -> float:
+    """What a norm layer adds to the mean square before it takes the root."""
+    return next((float(getattr(norm, n)) for n in ("eps", "variance_epsilon") if hasattr(norm, n)), 0.0)

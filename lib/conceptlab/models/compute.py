@@ -1,0 +1,170 @@
+"""Where a model computes: device, number type, memory and threads, each decided in one place.
+
+Measured on 2 cores with a loop of products of the size of SmolLM2's MLP for 32 tokens (steps per second, the range
+over several runs; first beside 1 or 2 other busy threads, then beside 3 to 13):
+
+    2 threads, torch as it comes (waiting threads spin)      1.7 to 2.0       0.1 to 0.7
+    2 threads, OMP_WAIT_POLICY=passive                       5.1 to 5.6       4.4 to 12.6
+    2 threads, GOMP_SPINCOUNT=1000                           5.1 to 6.2       3.5 to 10.4
+    2 threads, GOMP_SPINCOUNT=10000 or 20000                 4.2 to 6.2       0.7 to 5.2
+    1 thread                                                 14.2 to 14.6     2.8 to 9.4
+
+Alone, waiting passively costs a quarter (11.7 instead of 16.0 steps per second, measured before on the same kind of
+machine); beside others, spinning costs nine tenths. So threads wait passively (set by `conceptlab.__init__`, since it
+must be there before torch is imported), and a busy machine gets only as many threads as it has cores free.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core import ConceptLabError
+
+BATCH_TOKENS = 512  # tokens of the batch whose activations are counted in the estimate of memory
+_THREADS_ARE_SET: list[int] = []  # the number chosen, once per process
+
+
+# ---- device and number type ---------------------------------------------------------------------------------
+def choose_device(device: str | None = None) -> torch.device:
+    """The device that was asked for, or CUDA where there is one. Raises ConceptLabError for one that is not there."""
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    known: list[str] = ["cpu", *(["cuda"] if found else []), *(f"cuda:{i}" for i in range(found))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    name = ("cuda" if found else "cpu") if device is None else device
+    if name in known:
+        return torch.device(name)
+    if str(name).startswith("cuda") and not found:
+        raise ConceptLabError("There is no GPU that torch can use here; load the model with device='cpu'.")
+    raise ConceptLabError(f"There is no device {name!r} here; there are {', '.join(known)}.")
+
+
+def choose_dtype(device: torch.device, model_type: str, dtype: torch.dtype | None = None) -> torch.dtype:
+    """float32 on a CPU; on a GPU bfloat16 where the chip computes with it (capability 8, Ampere), else float32.
+
+    `model_type`: the configuration's. Gemma's residual stream overflows in float16, so that is refused.
+    """
+    if dtype is torch.float16 and model_type.startswith("gemma"):
+        raise ConceptLabError(
+            f"Gemma overflows in float16; load it in {str(choose_dtype(device, model_type)).removeprefix('torch.')}."
+        )
+    if dtype is not None:
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            raise ConceptLabError(
+                f"{dtype!r} is no number type to compute in; choose torch.float32, torch.bfloat16 or torch.float16."
+            )
+        return dtype
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if fast else torch.float32
+
+
+# ---- memory -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a model takes."""
+
+    weights: int
+    activations: int  # of one batch of `BATCH_TOKENS` tokens, forward, its logits once more in float32
+
+    def __str__(self) -> str:
+        return (
+            f"{self.weights / 1e9:.1f} GB of weights and {self.activations / 1e9:.1f} GB for a batch of "
+            f"{BATCH_TOKENS} tokens"
+        )
+
+
+def memory_needed(skeleton: Any, dtype: torch.dtype) -> Memory:
+    """What a model will take in `dtype`, from its skeleton (a model without weights, on torch's meta device)."""
+    n_parameters = sum(p.numel() for p in skeleton.parameters())
+    d_vocab, d_model = skeleton.get_output_embeddings().weight.shape
+    per_token = d_vocab * (dtype.itemsize + 4) + 16 * d_model * dtype.itemsize  # a block's states are freed behind it
+    return Memory(n_parameters * dtype.itemsize, BATCH_TOKENS * per_token)
+
+
+def memory_free(device: torch.device) -> int | None:
+    """Free bytes of a device; None where it cannot be found out."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu":
+        return None
+    free = [n for n in (_free_of_machine(), _free_of_group()) if n is not None]
+    return min(free, default=None)
+
+
+def require_memory(name: str, need: Memory, device: torch.device) -> None:
+    """Raise, with the number, where a device lacks the memory for a model."""
+    free = memory_free(device)
+    if free is not None and need.weights + need.activations > free:
+        raise ConceptLabError(
+            f"{name} needs {need}, and {device} has {free / 1e9:.1f} GB free; choose a smaller model, a smaller dtype "
+            "or another device."
+        )
+
+
+def _free_of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        kilobytes = {key: int(value.split()[0]) for key, value in (line.split(":") for line in lines)}
+        return 1024 * (kilobytes["MemAvailable"] + kilobytes.get("SwapFree", 0))
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+
+
+def _free_of_group() -> int | None:
+    """What is left of the limit of a container (control groups, version 2)."""
+    try:
+        limit, used = (
+            int((Path("/sys/fs/cgroup") / name).read_text(encoding="utf-8"))
+            for name in ("memory.max", "memory.current")
+        )
+        return max(0, limit - used)
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+# ---- threads ------------------------------------------------------------------------------------------------
+def cores() -> int:
+    """Cores that this process may use, as the scheduler and the container's quota have it."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for path, split in (("cpu.max", True), ("cpu/cpu.cfs_quota_us", False)):
+        try:
+            words = (Path("/sys/fs/cgroup") / path).read_text(encoding="utf-8").split()
+            period = words[1] if split else Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text(encoding="utf-8")
+            if int(words[0]) > 0:
+                allowed = min(allowed, max(1, int(words[0]) // int(period)))
+        except (OSError, ValueError, IndexError):  # no such file, or "max": no quota
+            continue
+    return allowed
+
+
+def busy_elsewhere(samples: int = 20, pause: float = 0.005) -> float:
+    """Threads of other processes that run at this moment, on average over `samples` looks `pause` seconds apart."""
+    try:
+        looks = []
+        for _ in range(samples):
+            looks.append(int(Path("/proc/loadavg").read_text(encoding="utf-8").split()[3].split("/")[0]) - 1)
+            time.sleep(pause)
+        return max(0.0, sum(looks) / len(looks))
+    except (OSError, ValueError, IndexError):  # no Linux
+        return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def choose_threads() -> int:
+    """Give torch as many threads as there are cores free, at least one; once per process, and only if nobody has.
+
+    OMP_NUM_THREADS, MKL_NUM_THREADS and an earlier `torch.set_num_threads` are left as they are. Returns the number.
+    """
+    if not _THREADS_ARE_SET:
+        n, available = torch.get_num_threads(), cores()
+        untouched = not {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} & os.environ.keys() and n >= available
+        if untouched and n > 1:
+            n = max(1, round(available - busy_elsewhere()))
+            torch.set_num_threads(n)
+        _THREADS_ARE_SET.append(n)
+    return _THREADS_ARE_SET[0]
