@@ -376,7 +376,8 @@ def test_how_long_a_server_may_make_us_wait(stub, connect):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"timeout": 0.0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"retries": -1}, {"backoff": -1.0},
+    "wrong", [{"timeout": 0.0}, {"timeout": float("nan")}, {"timeout": float("inf")}, {"retries": -1},
+              {"backoff": -1.0},
               {"longest_wait": -1.0}, {"max_tokens": 0}, {"max_tokens": True}, {"temperature": -0.1}]
 )  # fmt: skip
 def test_settings_that_make_no_sense(wrong):

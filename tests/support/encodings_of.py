@@ -37,11 +37,12 @@ def encodings(key):
     for before in ("", "B", "Be", "Bearer ", "user:", "any name:"):
         for after in ("", "\n", "ab"):
             packed = base64.b64encode(f"{before}{key}{after}".encode())
+            text, name = packed.decode(), f"{before!r}..{after!r}"
             found |= {
-                f"base64 of {before!r}..{after!r}": packed.decode(),
-                f"base64 for URLs {before!r}..{after!r}": packed.decode().translate(str.maketrans("+/", "-_")).rstrip("="),
-                f"base64 in lines {before!r}..{after!r}": "\n".join(packed.decode()[i : i + 9] for i in range(0, len(packed), 9)),
-                f"base64 twice {before!r}..{after!r}": base64.b64encode(packed).decode(),
-                f"hex of base64 {before!r}..{after!r}": packed.hex(),
+                f"base64 of {name}": text,
+                f"base64 for URLs {name}": text.translate(str.maketrans("+/", "-_")).rstrip("="),
+                f"base64 in lines {name}": "\n".join(text[i : i + 9] for i in range(0, len(packed), 9)),
+                f"base64 twice {name}": base64.b64encode(packed).decode(),
+                f"hex of base64 {name}": packed.hex(),
             }  # fmt: skip
     return found

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -161,7 +162,7 @@ class Endpoint:
             raise ConceptLabError(f"The endpoint {self.host} refused the key; check {KEY}.")
         if 300 <= reply.status < 400:
             raise ConceptLabError(
-                f"The endpoint {self.host} sends its visitors elsewhere (status {reply.status}), where the key does not "
+                f"The endpoint {self.host} sends visitors elsewhere (status {reply.status}), where the key does not "
                 f"follow; set {URL} to the address that answers."
             )
         said = " ".join(self._redact(reply.text).split())  # redacted first: a cut would hide a part of the key
@@ -223,7 +224,7 @@ class EndpointJudge:
         for start in range(0, len(contexts), self.batch_size):
             texts = [marked(context) for context in contexts[start : start + self.batch_size]]
             messages = rate_messages(label.text, texts)
-            answer = self.endpoint.ask(messages, check=lambda said, n=len(texts): read_ratings(said, n))
+            answer = self.endpoint.ask(messages, check=partial(read_ratings, n=len(texts)))
             found += read_ratings(answer, len(texts))
         return torch.tensor(found)
 
