@@ -50,10 +50,9 @@ def search_labels(
         raise ConceptLabError("Give at least one word to search for.")
     records = [r for r in records if r.explained or not explained_only]
     near = _near(lm, records, wanted) if lm is not None and records else torch.zeros(len(records))
-    stems = {_stem(word) for word in wanted}
     hits = []
     for record, meaning in zip(records, near.tolist(), strict=True):
-        sides = [_matches(stems, side) for side in (record.top_tokens, record.words, record.promoted)]
+        sides = [_matches(wanted, side) for side in (record.top_tokens, record.words, record.promoted)]
         score = sum(1 / rank for side in sides for rank, _ in side) + meaning
         if score:
             reads, context, writes = (tuple(item for _, item in side) for side in sides)
@@ -70,9 +69,11 @@ def _stem(word: str) -> str:
     return re.sub(r"(?<=...)(?:ings?|ers?|ed|ies|es|s|y|e)$", "", word) if len(word) > 3 else word
 
 
-def _matches(stems: set[str], items: Sequence[str]) -> list[tuple[int, str]]:
-    """(rank from 1, item) of the items with the stem of a word."""
-    return [(rank, item) for rank, item in enumerate(items, 1) if _stem(item.strip().lower()) in stems]
+def _matches(wanted: Sequence[str], items: Sequence[str]) -> list[tuple[int, str]]:
+    """(rank from 1, item) of the items with the stem of a word, or that begin with one of four letters or more."""
+    stems, starts = {_stem(word) for word in wanted}, tuple(word for word in wanted if len(word) >= 4)
+    plain = [item.strip().lower() for item in items]
+    return [(i + 1, items[i]) for i, x in enumerate(plain) if _stem(x) in stems or x.startswith(starts)]
 
 
 def _near(lm: LanguageModel, records: Sequence[FeatureLabel], wanted: Sequence[str]) -> Float[Tensor, " records"]:

@@ -110,7 +110,7 @@ def score_bars(
     for k, (model, color) in enumerate(zip(models, ("neighbour", "second", "general"), strict=False)):
         found = [unit * torch.tensor(group[model][:3]) for group in groups.values()]
         centres = [i + (k - (len(models) - 1) / 2) * height for i in range(len(groups))]
-        ax.barh(centres, [float(f[0]) for f in found], height * 0.9, color=COLORS[color], label=model)
+        ax.barh(centres, [float(f[0]) for f in found], height * 0.9, color=COLORS[color], label=plain(model))
         for centre, (_, low, high) in zip(centres, found, strict=True):
             ax.plot([low, high], [centre, centre], color=COLORS["ink"], lw=1.2)
     if chance is not None:
