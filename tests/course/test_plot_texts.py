@@ -10,7 +10,8 @@ from conceptlab.course.plots import attacks, autointerp, concept_vectors, pisces
 from conceptlab.course.plots.dashboard import feature_dashboard
 from conceptlab.course.plots.style import finish, new_figure, plain, printable
 
-TEXTS = ["$", "$$", "$x$", r"\$", "\\", "$_^{}$", "_^{}", r"$\frac{", "😀", "עברית", "مرحبا", "\n", "\t", "\x00", "漢字", "",
+TEXTS = ["$", "$$", "$x$", r"\$", "\\", "$_^{}$", "_^{}", r"$\frac{", "😀",
+         "עברית", "مرحبا", "\n", "\t", "\x00", "漢字", "",
          " ", "{", "%", "&", "#", "~", "é", "a$b$c"]  # fmt: skip
 AREA = Interval(0.5, 0.4, 0.6, 9)
 THREE = np.array([[0.5, 0.4, 0.6]])

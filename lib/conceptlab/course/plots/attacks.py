@@ -74,7 +74,7 @@ def attack_matrix(
     ax.set_yticks(range(len(cells)), [plain(m.replace("_", " ")) for m in cells], fontsize=9)
     ax.grid(False)
     finish(ax, title)
-    ax.figure.colorbar(image, ax=ax, label=label, pad=0.01)
+    ax.figure.colorbar(image, ax=ax, label=plain(label), pad=0.01)
     return ax.figure
 
 

@@ -77,7 +77,7 @@ def clamp_curves(
             ax.plot(values, rows[:, 0], color=color, marker="o", ms=3, label=plain(label))
         ax.set_yscale("log")
         finish(ax, name, "clamped activation")
-    axes[0, 0].set_ylabel(y)
+    axes[0, 0].set_ylabel(plain(y))
     axes[0, 0].legend(frameon=False, fontsize=9)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
@@ -106,7 +106,7 @@ def interval_panels(
         ax.axhline(0, color=COLORS["ink"], lw=0.8)
         ax.grid(axis="x", visible=False)
         finish(ax, name, x)
-    axes[0, 0].set_ylabel(y)
+    axes[0, 0].set_ylabel(plain(y))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig

@@ -136,11 +136,11 @@ def class_areas(
     for (kind, found), colour, shift in zip(series.items(), colours, offsets, strict=False):
         values = np.array([i.value for i in found])
         bars = np.abs(np.array([[i.value - i.low, i.high - i.value] for i in found]).T)
-        ax.errorbar(values, y + shift, xerr=bars, fmt="o", ms=4, lw=1, color=COLORS[colour], label=kind)
+        ax.errorbar(values, y + shift, xerr=bars, fmt="o", ms=4, lw=1, color=COLORS[colour], label=plain(kind))
     if split_after is not None:
         ax.axhline(split_after - 0.5, color=COLORS["ink"], lw=0.8)
     ax.axvline(0.5, color=COLORS["ink"], ls="--", lw=1)
-    ax.set_yticks(y, list(names))
+    ax.set_yticks(y, [plain(name) for name in names])
     ax.invert_yaxis()
     finish(ax, "", "AUROC on texts not used for choosing (0.5: chance)", "")
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
