@@ -49,6 +49,104 @@ def test_files_that_cannot_be_read(tmp_path):
             load_records(path)
 
 
+def test_one_reader_refuses_what_is_no_label_file(tmp_path):
+    from dataclasses import asdict
+
+    from conceptlab.autointerp import load_records
+
+    path = tmp_path / "layer_00.jsonl.gz"
+    good = json.loads(json.dumps(asdict(record(1))))
+    wrong = [{"layer": -1}, {"feature": "1"}, {"feature": True}, {"label": None}, {"explained": 1}, {"rate": 2},
+             {"scores": []}, {"scores": {"f1": [1, 2]}}, {"scores": {"f1": [1, 2, float("nan")]}}, {"words": "word"},
+             {"top_tokens": [1]}, {"control_high": "x"}, {"unknown": 1}]  # fmt: skip
+    texts = ["", "\n", "null", "7", "[" * 100_000, json.dumps(good | {"layer": 0})[:50], f"{json.dumps(good)}\n" * 2]
+    for text in [*texts, *(json.dumps(good | change) for change in wrong)]:
+        path.write_bytes(gzip.compress(text.encode()))
+        with pytest.raises(ConceptLabError, match=r"layer_00.jsonl.gz cannot be read as labels \(.*\); fetch it again"):
+            load_records(path)
+    path.write_bytes(b"")
+    with pytest.raises(ConceptLabError, match="it is empty"):
+        load_records(path)
+
+
+def test_search_by_concept_stem_and_meaning(tiny_llama):
+    from conceptlab.autointerp import search_labels
+    from conceptlab.data import load_concept
+
+    lm = tiny_llama()
+    records = [record(0, words=("golfers",)), record(1, top_tokens=(" putter",)), record(2, promoted=(" river",))]
+    assert [h.record.feature for h in search_labels(records, "golf")] == [0]
+    assert [h.record.feature for h in search_labels(records, "golfer")] == [0]
+    assert [h.record.feature for h in search_labels(records, "Golf", load_concept("golf"))] == [0, 1]
+    near = search_labels(records, "Golf", load_concept("golf"), lm)
+    assert [h.record.feature for h in near][:2] == [0, 1], "what matches comes first"
+    (best, *_) = search_labels(records, "rivers", lm=lm, n=1)
+    assert best.record.feature == 2 and best.writes == (" river",)
+    assert search_labels([], "golf", lm=lm) == [] and search_labels([record(0)], "golf", lm=lm) == []
+
+
+def test_every_title_finds_features(bundled):
+    from conceptlab.autointerp import labelled_layers, read_labels, search_labels
+    from conceptlab.data import list_concepts, load_concept
+
+    records = [r for layer in labelled_layers(bundled.name) for r in read_labels(bundled.name, layer)]
+    concepts = [load_concept(name) for name in list_concepts()]
+    assert len(concepts) == 16
+    for concept in concepts:
+        assert len(search_labels(records, concept.title, concept)) >= 9, concept.title
+    assert len(search_labels(records, "Halloween", lm=bundled)) == 10, "by meaning alone"
+
+
+def test_an_export_comes_back_as_it_went(tmp_path):
+    from conceptlab.autointerp import read_neuronpedia, write_neuronpedia
+
+    records = [record(i, f"label {i} é $") for i in range(1500)] + [record(9999, "unexplained", explained=False)]
+    paths = write_neuronpedia(records, "Owner/Model.1", tmp_path)
+    folder = tmp_path / "v1" / "owner-model-1" / "0-conceptlab-mlp-out" / "explanations"
+    assert paths == [folder / "batch-0.jsonl.gz", folder / "batch-1.jsonl.gz"]
+    assert read_neuronpedia(folder) == {i: f"label {i} é $" for i in range(1500)}
+    rows = [json.loads(x) for p in paths for x in gzip.decompress(p.read_bytes()).decode().splitlines()]
+    columns = ["id", "modelId", "layer", "index", "authorId", "description", "embedding", "typeName",
+               "explanationModelName", "umap_x", "umap_y", "umap_cluster", "umap_log_feature_sparsity"]  # fmt: skip
+    assert all(list(row) == columns for row in rows) and len({row["id"] for row in rows}) == 1500
+    assert [r["index"] for r in rows] == sorted(r["index"] for r in rows) and rows[0][
+        "typeName"
+    ] == "conceptlab_ensemble"
+    for wrong in ({"index": 3}, {"index": "-3"}, {"description": None}, {"umap_x": "0"}, {"typeName": 7}):
+        paths[1].write_bytes(gzip.compress(json.dumps(rows[0] | wrong).encode()))
+        with pytest.raises(ConceptLabError, match=f"has a {next(iter(wrong))} that does not fit"):
+            read_neuronpedia(folder)
+    paths[1].write_bytes(b"no gzip")
+    with pytest.raises(ConceptLabError, match="cannot be read"):
+        read_neuronpedia(folder)
+    with pytest.raises(ConceptLabError, match="holds no batch"):
+        read_neuronpedia(tmp_path)
+    with pytest.raises(ConceptLabError, match="one layer's labels; got 2"):
+        write_neuronpedia([record(1), record(1, layer=2)], "m", tmp_path)
+
+
+def test_the_command_line_refuses_before_it_loads_anything(monkeypatch, tmp_path, capsys):
+    import conceptlab.models
+    from conceptlab import cli
+
+    monkeypatch.setattr(conceptlab.models, "load_model", lambda name: 1 / 0)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for words, message in (
+        ("--n -1", "n must be at least 2; got -1"),
+        ("--n 0", "n must be at least 2; got 0"),
+        ("--seed -1", "seed must be at least 0"),
+        (f"--out {tmp_path / 'file'}", "is a file"),
+        (f"--out {tmp_path / 'file' / 'below'}", "is a file"),
+        ("--export neuronpedia", "needs --out"),
+        (f"--export neuronpedia --model none --out {tmp_path}", "no labels of none"),
+        (f"--export neuronpedia --layers 99 --out {tmp_path}", "layer 99"),
+    ):
+        assert cli.main(["label", *words.split()]) == 1
+        assert message in capsys.readouterr().err, words
+    assert cli.main(["label", "--export", "neuronpedia", "--layers", "6", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "v1/smollm2-135m/6-conceptlab-mlp-out/explanations/batch-0.jsonl.gz").exists()
+
+
 def test_search_shows_both_kinds_of_evidence():
     from conceptlab.autointerp import hit_lines, search_labels
 
@@ -59,18 +157,18 @@ def test_search_shows_both_kinds_of_evidence():
         record(3, top_tokens=(" goldfish",), explained=False),
         record(4, top_tokens=("old",)),
     ]
-    hits = search_labels(["GOLD "], records)
+    hits = search_labels(records, ["GOLD "])
     assert [hit.record.feature for hit in hits] == [0, 3, 1, 2]
     assert (hits[0].reads, hits[0].writes, hits[0].score) == ((" gold",), (" Gold",), 2.0)
     assert (hits[2].reads, hits[2].writes) == ((), (" golden",)) and hits[3].reads == ("gold",)
-    assert [h.record.feature for h in search_labels(["gold"], records, n=2, explained_only=True)] == [0, 1]
-    assert [h.record.feature for h in search_labels(["sea", "x"], records)] == [1]
-    assert search_labels(["en"], records)[0].writes == ("en",), "short words match whole items only"
-    assert search_labels(["atlantis"], records) == []
+    assert [h.record.feature for h in search_labels(records, "gold", n=2, explained_only=True)] == [0, 1]
+    assert [h.record.feature for h in search_labels(records, "sea, x")] == [1]
+    assert search_labels(records, "en")[0].writes == ("en",), "short words match whole items only"
+    assert search_labels(records, "atlantis") == []
     lines = hit_lines(hits[:2]).splitlines()
     assert lines[1].split()[:4] == ["0:0", "0.90", "gold", "Gold"] and len(lines) == 3
     with pytest.raises(ConceptLabError, match="at least one word"):
-        search_labels(["  "], records)
+        search_labels(records, "  ")
 
 
 def test_a_label_within_the_shuffled_range_reads_unexplained():

@@ -101,7 +101,7 @@ def test_label_widget_shows_the_static_table():
     widget = label_widget(records, "nile")
     box, only = widget.children[0].children
     shown = widget.children[1]
-    assert hit_lines(search_labels(["nile"], records)).replace("<", "&lt;").replace(">", "&gt;") in shown.value
+    assert hit_lines(search_labels(records, "nile")).replace("<", "&lt;").replace(">", "&gt;") in shown.value
     only.value = True
     assert shown.value.count("0:") == 1
     box.value = "desert"

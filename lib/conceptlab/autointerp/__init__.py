@@ -30,17 +30,17 @@ from .judge import EmbeddingJudge, EvidenceJudge, Judge, ModelJudge, judge_all
 from .labelling import LabelConfig, Labelled, Workbench
 from .labels import (
     FeatureLabel,
-    Hit,
-    hit_lines,
+    check_label_folder,
     labelled_layers,
     labels_path,
     load_records,
     read_labels,
-    search_labels,
     write_labels,
 )
+from .neuronpedia import read_neuronpedia, write_neuronpedia
 from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
+from .search import Hit, hit_lines, search_labels
 from .steer import SCORE_PROMPTS, SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 
 __all__ = [
@@ -76,6 +76,7 @@ __all__ = [
     "Workbench",
     "as_articles",
     "background_examples",
+    "check_label_folder",
     "control_neurons",
     "control_units",
     "dense_firings",
@@ -103,6 +104,7 @@ __all__ = [
     "output_tables",
     "random_dictionary",
     "read_labels",
+    "read_neuronpedia",
     "risen_tokens",
     "sae_firings",
     "sample_by_rate",
@@ -114,4 +116,5 @@ __all__ = [
     "text_label",
     "unit_examples",
     "write_labels",
+    "write_neuronpedia",
 ]

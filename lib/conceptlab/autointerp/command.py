@@ -21,7 +21,15 @@ from .controls import feature_units
 from .explain import EnsembleExplainer, OutputExplainer
 from .judge import EvidenceJudge
 from .labelling import LabelConfig, Workbench
-from .labels import FeatureLabel, feature_label, labels_path, load_records, silent_label, write_labels
+from .labels import (
+    FeatureLabel,
+    check_label_folder,
+    feature_label,
+    labels_path,
+    load_records,
+    silent_label,
+    write_labels,
+)
 from .score import detect
 from .scorers import score_label
 from .steer import output_scores
@@ -57,6 +65,12 @@ def label_dictionaries(
         raise ConceptLabError(f"There is no dictionary of {lm.name} to label; build them or give --saes.")
     if others := sorted(set(listed) - set(layers)):
         raise ConceptLabError(f"Features of layer {others[0]} are listed, which is not to be labelled; add the layer.")
+    for layer, found in listed.items():
+        if wrong := [feature for feature in found if not 0 <= feature < dictionaries[layer].cfg.d_sae]:
+            raise ConceptLabError(
+                f"Layer {layer} has units 0 to {dictionaries[layer].cfg.d_sae - 1}; unit {wrong[0]} does not exist."
+            )
+    check_label_folder(out)
     chosen = label_texts() if texts is None else list(texts)
     rows, articles = token_rows(lm, chosen, n_ctx=N_CTX), as_articles(chosen)
     data = harvest(lm, rows, layers, kind=shared_kind(dictionaries), progress=progress)
@@ -100,7 +114,7 @@ def _label_layer(bench: Workbench, path: Path, recipe: dict, progress: bool) -> 
     if _read(folder / "recipe.json") != recipe:  # chunks of other settings are of no use
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_path(folder / "recipe.json") as temporary:
-            temporary.write_text(json.dumps(recipe))
+            temporary.write_text(json.dumps(recipe), encoding="utf-8")
     features = bench.choose(recipe["listed"])
     if len(features) < 2:
         raise ConceptLabError(
@@ -127,13 +141,13 @@ def _label_layer(bench: Workbench, path: Path, recipe: dict, progress: bool) -> 
         "torch": torch.__version__,
     }
     with atomic_path(path.with_name(f"layer_{bench.layer:02d}.json")) as temporary:
-        temporary.write_text(json.dumps(how, indent=1) + "\n")
+        temporary.write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
 
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 

@@ -30,6 +30,21 @@ class LabelConfig:
     n_resamples: int = 1_000  # of every interval
     chunk: int = 50  # features that are labelled, scored and kept together; foreign labels come from the same chunk
 
+    def __post_init__(self):
+        small = {
+            "n": 2,
+            "seed": 0,
+            "least": 1,
+            "n_label": 1,
+            "n_score": 1,
+            "n_background": 1,
+            "n_resamples": 1,
+            "chunk": 2,
+        }
+        for name, low in small.items():
+            if getattr(self, name) < low:
+                raise ConceptLabError(f"Labelling: {name} must be at least {low}; got {getattr(self, name)}.")
+
 
 @dataclass(frozen=True)
 class Labelled:

@@ -1,4 +1,4 @@
-"""Labels of dictionaries in data/labels: written, read, and searched by words, with both kinds of evidence.
+"""Labels of dictionaries in data/labels: written, and read by one validating reader.
 
 One file per dictionary, `<model>/layer_NN.jsonl.gz`, one JSON object per feature and line, features ascending; the same
 records always give the same bytes. `layer_NN.json` beside it says how they were made.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import os
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
 
 from ..core import ConceptLabError, Interval, atomic_path, data_dir
 from .explain import Label
@@ -71,6 +73,16 @@ def labels_path(model: str, layer: int, root: Path | None = None) -> Path:
     return (root or data_dir() / "labels") / model.replace("/", "_") / f"layer_{layer:02d}.jsonl.gz"
 
 
+def check_label_folder(root: Path | None) -> None:
+    """Raise ConceptLabError unless labels can be written below `root` (None: data/labels), before any work is done."""
+    root = root or data_dir() / "labels"
+    there = next(path for path in (root, *root.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        raise ConceptLabError(f"Labels are written into a folder, and {there} is a file; choose another --out.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConceptLabError(f"The folder {there} cannot be written to; choose another --out.")
+
+
 def labelled_layers(model: str, root: Path | None = None) -> tuple[int, ...]:
     """Layers of `model` whose labels are there."""
     folder = labels_path(model, 0, root).parent
@@ -98,78 +110,71 @@ def read_labels(model: str, layer: int, root: Path | None = None) -> list[Featur
 
 
 def load_records(path: Path) -> list[FeatureLabel]:
-    """Records of one file; raises ConceptLabError for a damaged one."""
+    """Records of one file. Raises ConceptLabError for a file that is damaged, empty or no label file."""
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            return [_record(json.loads(line)) for line in file]
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
-        raise ConceptLabError(
-            f"{path.name} cannot be read as labels ({type(error).__name__}); fetch it again or delete it and run "
-            "`conceptlab label`."
-        ) from None
+            lines = file.read().splitlines()
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise _unreadable(path, type(error).__name__) from None
+    if not lines:
+        raise _unreadable(path, "it is empty")
+    records = [_record(line, path, number) for number, line in enumerate(lines, 1)]
+    if len({(r.layer, r.feature) for r in records}) < len(records):
+        raise _unreadable(path, "a feature is in it twice")
+    return records
 
 
-def _record(raw: dict) -> FeatureLabel:
-    listed = {f.name: tuple(raw[f.name]) for f in fields(FeatureLabel) if isinstance(raw[f.name], list)}
+def _unreadable(path: Path, why: str) -> ConceptLabError:
+    return ConceptLabError(
+        f"{path.name} cannot be read as labels ({why}); fetch it again or delete it and run `conceptlab label`."
+    )
+
+
+def _record(line: str, path: Path, number: int) -> FeatureLabel:
+    """One line as a record: every field there, of its type, no other."""
+    try:
+        raw = json.loads(line)
+        names = {f.name for f in fields(FeatureLabel)}
+        if not isinstance(raw, dict) or set(raw) != names:
+            raise ValueError("fields")
+        wrong = [name for name, right in _RIGHT.items() if not right(raw[name])]
+    except (ValueError, RecursionError):
+        raise _unreadable(path, f"line {number} is no record") from None
+    if wrong:
+        raise _unreadable(path, f"line {number}: {wrong[0]}")
+    listed = {name: tuple(raw[name]) for name in ("top_tokens", "words", "promoted")}
     return FeatureLabel(**raw | listed | {"scores": {k: tuple(v) for k, v in raw["scores"].items()}})
 
 
-# ---- search ----------------------------------------------------------------------------------------------
-class Hit(NamedTuple):
-    """A feature that has to do with the words asked for."""
-
-    record: FeatureLabel
-    reads: tuple[str, ...]  # items of its input side that match: it fires on or after these
-    writes: tuple[str, ...]  # promoted tokens that match
-    score: float  # sum over matching items of 1 / rank in their list
+def _count(x: object) -> bool:
+    return type(x) is int and x >= 0
 
 
-def search_labels(
-    words: Sequence[str], records: Iterable[FeatureLabel], n: int = 10, explained_only: bool = False
-) -> list[Hit]:
-    """Features for some words, best first, with what matches on the input side and on the output side.
-
-    A word matches an item that equals it, or that begins with it where the word has four letters or more; case and
-    spaces do not matter. Each side counts its items by rank, so a feature that both reads and writes the words comes
-    before one with as good a match on one side. Raises ConceptLabError when no word is left to search for.
-    """
-    wanted = [w for w in (word.strip().lower() for word in words) if w]
-    if not wanted:
-        raise ConceptLabError("Give at least one word to search for.")
-    hits = []
-    for record in records:
-        if explained_only and not record.explained:
-            continue
-        sides = [_matches(wanted, side) for side in (record.top_tokens, record.words, record.promoted)]
-        score = sum(1 / rank for side in sides for rank, _ in side)
-        if score:
-            reads, context, writes = (tuple(item for _, item in side) for side in sides)
-            hits.append(Hit(record, tuple(dict.fromkeys(reads + context)), writes, score))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.record.layer, hit.record.feature))[:n]
+def _share(x: object) -> bool:
+    return type(x) in (int, float) and 0 <= x <= 1
 
 
-def hit_lines(hits: Sequence[Hit], width: int = 112) -> str:
-    """A table in plain text: where, how well the label detects, what matches on each side, and the label."""
-    lines = [f"{'layer:feature':14}{'AUROC':7}{'reads':26}{'writes':26}label"]
-    for hit in hits:
-        record = hit.record
-        area = f"{record.scores['detection_auroc'][0]:.2f}" if "detection_auroc" in record.scores else "-"
-        reads, writes = (_shortened(", ".join(x.strip() for x in side) or "-", 24) for side in (hit.reads, hit.writes))
-        line = f"{f'{record.layer}:{record.feature}':14}{area:7}{reads:26}{writes:26}{record.label}"
-        lines.append(_shortened(line, width))
-    return "\n".join(lines)
+def _texts(x: object) -> bool:
+    return isinstance(x, list) and all(isinstance(item, str) for item in x)
 
 
-def _shortened(text: str, width: int) -> str:
-    text = " ".join(text.split("\n"))
-    return text if len(text) <= width else text[: width - 1] + "\u2026"
+def _scores(x: object) -> bool:
+    return isinstance(x, dict) and all(
+        isinstance(v, list) and len(v) == 3 and all(type(n) in (int, float) and math.isfinite(n) for n in v)
+        for v in x.values()
+    )
 
 
-def _matches(wanted: Sequence[str], items: Sequence[str]) -> list[tuple[int, str]]:
-    """(rank from 1, item) of the items that match a word."""
-    found = []
-    for rank, item in enumerate(items, 1):
-        plain = item.strip().lower()
-        if any(plain == word or (len(word) >= 4 and plain.startswith(word)) for word in wanted):
-            found.append((rank, item))
-    return found
+_RIGHT = {
+    "layer": _count,
+    "feature": _count,
+    "label": lambda x: isinstance(x, str),
+    "method": lambda x: isinstance(x, str),
+    "explained": lambda x: isinstance(x, bool),
+    "rate": _share,
+    "scores": _scores,
+    "control_high": lambda x: x is None or _share(x),
+    "top_tokens": _texts,
+    "words": _texts,
+    "promoted": _texts,
+}

@@ -92,15 +92,21 @@ def rate_messages(description: str, texts: Sequence[str]) -> list[dict[str, str]
 
 
 def read_ratings(answer: str, n: int) -> list[float]:
-    """The `n` numbers of an answer to `rate_messages`; raises ConceptLabError when it holds anything else."""
-    found = re.search(r"\[[^\[\]]*\]", answer)
-    try:
-        numbers = [float(x) for x in json.loads(found.group())] if found else []
-    except (ValueError, TypeError):
-        numbers = []
-    if len(numbers) != n:
+    """The `n` numbers from 0 to 100 of an answer to `rate_messages`; raises ConceptLabError for any other answer."""
+    lists = [_ratings(found) for found in re.findall(r"\[[^\[\]]*\]", answer)]
+    fitting = [numbers for numbers in lists if len(numbers) == n]
+    if len(fitting) != 1:
         raise ConceptLabError(
-            f"The endpoint's model was asked for a list of {n} numbers and answered {answer[:80]!r}; "
+            f"The endpoint's model was asked for a list of {n} numbers from 0 to 100 and answered {answer[:80]!r}; "
             "use a model that follows instructions."
         )
-    return numbers
+    return fitting[0]
+
+
+def _ratings(text: str) -> list[float]:
+    """The numbers of a JSON list; empty where one of its items is no number from 0 to 100."""
+    try:
+        items = json.loads(text)
+    except ValueError:
+        return []
+    return [float(x) for x in items] if all(type(x) in (int, float) and 0 <= x <= 100 for x in items) else []

@@ -26,12 +26,17 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--saes", type=Path, help="folder with <model>/layer_NN; default: data/saes")
     verb.add_argument("--out", type=Path, help="folder for <model>/layer_NN.jsonl.gz; default: data/labels")
+    verb.add_argument(
+        "--export",
+        choices=["neuronpedia"],
+        help="make nothing; write the labels that are there in this layout, below --out",
+    )
     verb.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Label and score features of dictionaries into data/labels, or go on with it."""
-    from ..autointerp import LabelConfig, label_dictionaries
+    from ..autointerp import LabelConfig, check_label_folder, label_dictionaries
     from ..models import load_model
 
     listed: dict[int, list[int]] = {}
@@ -41,7 +46,10 @@ def run(arguments: argparse.Namespace) -> None:
         if not (colon and layer.isdecimal() and feature.isdecimal()):
             raise ConceptLabError(f"{name!r} names no feature; write LAYER:FEATURE, for example 6:1203.")
         listed.setdefault(int(layer), []).append(int(feature))
+    if arguments.export:
+        return _export(arguments)
     cfg = LabelConfig(n=arguments.n, seed=arguments.seed)
+    check_label_folder(arguments.out)
     lm = load_model(arguments.model)
     if arguments.concepts is not None:
         texts = _add_candidates(lm, arguments, listed)
@@ -76,3 +84,19 @@ def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: di
         if layer in wanted:
             listed.setdefault(layer, []).append(feature)
     return label_texts(concepts)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    """Write the labels that are there in another project's layout."""
+    from ..autointerp import check_label_folder, labelled_layers, read_labels, write_neuronpedia
+
+    if arguments.out is None:
+        raise ConceptLabError("An export needs --out FOLDER.")
+    check_label_folder(arguments.out)
+    layers = arguments.layers or labelled_layers(arguments.model)
+    records = [read_labels(arguments.model, layer) for layer in layers]  # all are read before the first is written
+    if not records:
+        raise ConceptLabError(f"There are no labels of {arguments.model} to export; make them with `conceptlab label`.")
+    for found in records:
+        for path in write_neuronpedia(found, arguments.model, arguments.out):
+            print(f"{path}: ready", flush=True)

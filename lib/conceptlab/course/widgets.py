@@ -11,10 +11,10 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from ..autointerp import FeatureLabel, Firings, hit_lines, search_labels
+from ..autointerp import FeatureLabel, Firings, Hit, hit_lines, search_labels
 from ..concept_vectors import Atlas, search
 from ..core import ConceptLabError
-from ..data import Harvest
+from ..data import Harvest, list_concepts, load_concept
 from ..models import LanguageModel, project
 from ..sae import SAE
 from .plots.concept_vectors import word_bars
@@ -99,15 +99,28 @@ def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings
     return ipywidgets.VBox([box, message, image])
 
 
-def label_widget(records: Sequence[FeatureLabel], words: str = "river, water") -> ipywidgets.VBox:
-    """A search box over labels: type words, separated by commas. Shows what `hit_lines` prints."""
+def label_hits(
+    records: Sequence[FeatureLabel], query: str, lm: LanguageModel | None = None, explained_only: bool = False
+) -> list[Hit]:
+    """Features for words, or for a concept of the course where the query is its name or title ("Harry Potter")."""
+    named = [c for c in map(load_concept, list_concepts()) if query.strip().lower() in (c.name, c.title.lower())]
+    return search_labels(records, query, named[0] if named else None, lm, explained_only=explained_only)
+
+
+def label_widget(
+    records: Sequence[FeatureLabel], words: str = "river, water", lm: LanguageModel | None = None
+) -> ipywidgets.VBox:
+    """A search box over labels: type words, separated by commas, or a concept's title. Shows `hit_lines`.
+
+    `lm`: also finds what is near in meaning.
+    """
     box = ipywidgets.Text(words, description="words", continuous_update=False)
     only = ipywidgets.Checkbox(False, description="explained only")
     shown = ipywidgets.HTML()
 
     def show(_change=None) -> None:
         try:
-            hits = search_labels(box.value.split(","), records, explained_only=only.value)
+            hits = label_hits(records, box.value, lm, only.value)
             text = hit_lines(hits) if hits else "No label has to do with these words."
         except ConceptLabError as error:
             text = str(error)

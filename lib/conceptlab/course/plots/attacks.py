@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...core import ConceptLabError, Interval
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain
 
 # one look per arm, whatever the panel
 _ARMS = (("target", "o", "-"), ("control", "s", "--"), ("ink", "^", ":"), ("accent", "D", "-."))
@@ -36,11 +36,11 @@ def recovery_curves(
         values = [curve[s].value for s in steps]
         error = [[curve[s].value - curve[s].low for s in steps], [curve[s].high - curve[s].value for s in steps]]
         ax.errorbar(
-            [s + shift for s in steps], values, error, label=name, color=COLORS[color], marker=marker, linestyle=line,
-            capsize=2, elinewidth=1, markersize=5,
+            [s + shift for s in steps], values, error, label=plain(name), color=COLORS[color], marker=marker,
+            linestyle=line, capsize=2, elinewidth=1, markersize=5,
         )  # fmt: skip
     for name, level in references.items():
-        ax.axhline(level, color=COLORS["ink"], linewidth=0.8, zorder=0, label=name)
+        ax.axhline(level, color=COLORS["ink"], linewidth=0.8, zorder=0, label=plain(name))
     finish(ax, title, "optimisation steps of the attacker", y)
     ax.set_xticks(sorted({s for curve in curves.values() for s in curve}))
     if legend:
@@ -70,11 +70,11 @@ def attack_matrix(
                 attacks.index(a), i, text, ha="center", va="center", fontsize=7,
                 fontweight="bold" if sure else "normal", color="white" if abs(x.value) > 0.65 else "black",
             )  # fmt: skip
-    ax.set_xticks(range(len(attacks)), [a.replace("_", "\n") for a in attacks], fontsize=8)
-    ax.set_yticks(range(len(cells)), [m.replace("_", " ") for m in cells], fontsize=9)
+    ax.set_xticks(range(len(attacks)), [plain(a.replace("_", "\n")) for a in attacks], fontsize=8)
+    ax.set_yticks(range(len(cells)), [plain(m.replace("_", " ")) for m in cells], fontsize=9)
     ax.grid(False)
     finish(ax, title)
-    ax.figure.colorbar(image, ax=ax, label=label, pad=0.01)
+    ax.figure.colorbar(image, ax=ax, label=plain(label), pad=0.01)
     return ax.figure
 
 
@@ -98,10 +98,10 @@ def strength_curves(
         middle = np.array([v.value for v in curve.values()])
         error = np.abs(np.array([[v.low, v.high] for v in curve.values()]).T - middle)
         ax.errorbar(
-            at, middle, error, label=name, color=COLORS[color], marker=marker, linestyle=line, capsize=2, elinewidth=1,
-            markersize=5,
+            at, middle, error, label=plain(name), color=COLORS[color], marker=marker, linestyle=line, capsize=2,
+            elinewidth=1, markersize=5,
         )  # fmt: skip
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), [plain(name) for name in names])
     finish(ax, title, x, y)
     if legend:
         ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -115,7 +115,7 @@ def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
     for (name, values), (color, _, line) in zip(ratios.items(), _ARMS, strict=False):
         ax.hist(
             np.clip(values, bins[0], bins[-1]), bins, weights=np.full(len(values), 1 / len(values)), histtype="step",
-            label=name, color=COLORS[color], linestyle=line, linewidth=1.6,
+            label=plain(name), color=COLORS[color], linestyle=line, linewidth=1.6,
         )  # fmt: skip
     ax.axvline(0.5, color=COLORS["ink"], linewidth=0.8)
     ax.set_xscale("log")

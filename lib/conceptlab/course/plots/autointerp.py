@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain, printable
 
 _FONT, _CHAR = 8.4, 0.0702  # points, and inches per character: 7 pixels, so that letters keep their distance
 
@@ -32,7 +32,7 @@ def context_heat_map(
     fig, ax = new_figure(width=chars * _CHAR + 0.09, height=0.23 * len(contexts) + 0.4)
     peak = max((max(a) for a in activations if len(a)), default=0.0) or 1.0
     for line, (tokens, heat, place) in enumerate(zip(contexts, activations, places, strict=True)):
-        shown = [_printable(t) for t in tokens]
+        shown = [printable(t) for t in tokens]
         x = before - sum(map(len, shown[:place]))
         for text, value in zip(shown, heat, strict=True):
             end = min(x + len(text), before + after)
@@ -43,19 +43,22 @@ def context_heat_map(
                     box = Rectangle((left, line - 0.45), len(visible), 0.9, lw=0, fc=COLORS["target"])
                     box.set_alpha(0.12 + 0.6 * value / peak)
                     ax.add_patch(box)
-                ax.text(left, line, visible, family="monospace", size=_FONT, va="center", color=COLORS["ink"])
+                ax.text(left, line, plain(visible), family="monospace", size=_FONT, va="center", color=COLORS["ink"])
             x += len(text)
         if notes:
-            ax.text(before + after + 2, line, notes[line], family="monospace", size=_FONT, va="center", color="#777777")
+            ax.text(
+                before + after + 2,
+                line,
+                plain(notes[line]),
+                family="monospace",
+                size=_FONT,
+                va="center",
+                color="#777777",
+            )
     ax.set(xlim=(0, chars), ylim=(len(contexts) - 0.4, -0.6))
     ax.axis("off")
-    ax.set_title(title, loc="left", fontweight="bold", fontsize=10)
+    ax.set_title(plain(title), loc="left", fontweight="bold", fontsize=10)
     return fig
-
-
-def _printable(token: str) -> str:
-    """A token without line breaks and without characters that the plotting font does not have."""
-    return "".join(c if 31 < ord(c) < 0x0590 or c in "–—‘’“”…" else "\u00b7" for c in token)
 
 
 def score_strips(
@@ -79,7 +82,7 @@ def score_strips(
             1.005, y, f"{mean:.2f} [{low:.2f}, {high:.2f}]", transform=ax.get_yaxis_transform(), va="center", size=9
         )
     ax.axvline(0.5, color=COLORS["ink"], lw=1, ls=":")
-    ax.set_yticks(range(len(scores)), list(scores))
+    ax.set_yticks(range(len(scores)), [plain(name) for name in scores])
     ax.set_ylim(len(scores) - 0.5, -0.5)
     finish(ax, title, f"{label} (dotted: chance; dots: {dots}; bars: 95 % interval of the mean)")
     return fig
@@ -103,11 +106,11 @@ def interval_panels(
             ax.plot(mean, y, "o", color=colors[name], mec=COLORS["ink"], ms=7)
             ax.text(mean, y - 0.33, f"{mean:.2f}", ha="center", va="center", size=8)
         ax.axvline(0.5, color=COLORS["ink"], lw=1, ls=":")
-        ax.set_yticks(range(len(rows)), rows)
+        ax.set_yticks(range(len(rows)), [plain(row) for row in rows])
         ax.set_ylim(len(rows) - 0.5, -0.7)
         ax.set_xlim(min(low, 0.5) - 0.03, high + 0.03)
         finish(ax, "", label)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -122,8 +125,8 @@ def strength_curves(
     for shift, (name, points) in enumerate(curves.items()):
         mean, low, high = np.array(points).T
         x = np.arange(len(points)) + 0.06 * (shift - (len(curves) - 1) / 2)
-        ax.errorbar(x, mean, [mean - low, high - mean], color=colors[name], marker="o", capsize=3, label=name)
+        ax.errorbar(x, mean, [mean - low, high - mean], color=colors[name], marker="o", capsize=3, label=plain(name))
     ax.axhline(0.5, color=COLORS["ink"], lw=1, ls=":")
-    ax.set_xticks(range(len(bins)), list(bins))
+    ax.set_xticks(range(len(bins)), [plain(name) for name in bins])
     finish(ax, title, "firings of a unit, by strength", "detection AUROC", legend=True)
     return fig

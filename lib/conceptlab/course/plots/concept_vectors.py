@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain, printable
 
 Triple = Sequence[float]  # value, lower end, upper end
 
@@ -22,12 +22,12 @@ def coherence_tails(panels: Mapping[str, Mapping[str, np.ndarray]], title: str =
         for (label, scores), color in zip(groups.items(), _LINES, strict=False):
             scores = np.sort(np.asarray(scores).ravel())
             share = 1 - np.arange(len(scores)) / len(scores)
-            ax.plot(scores, 100 * share, color=color, label=label, lw=2 if color == _LINES[0] else 1.4)
+            ax.plot(scores, 100 * share, color=color, label=plain(label), lw=2 if color == _LINES[0] else 1.4)
         ax.set(yscale="log", ylim=(0.01, 110))
         finish(ax, name, "coherence of the top tokens")
     axes[0, 0].set_ylabel("vectors above x (%)")
     axes[0, -1].legend(frameon=False, fontsize=9)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -38,7 +38,7 @@ def share_by_layer(shares: Mapping[str, Sequence[Triple]], expected: float = 1.0
         rows = np.asarray(rows)
         depth = np.arange(len(rows)) / max(len(rows) - 1, 1)
         ax.fill_between(depth, rows[:, 1], rows[:, 2], color=color, alpha=0.2, lw=0)
-        ax.plot(depth, rows[:, 0], color=color, marker="o", ms=3, label=label)
+        ax.plot(depth, rows[:, 0], color=color, marker="o", ms=3, label=plain(label))
     ax.axhline(expected, color=COLORS["control"], ls="--", label=f"random vectors ({expected:g} %)")
     finish(ax, title, "depth (0: first layer, 1: last layer)", "coherent ends (%)", legend=True)
     return fig
@@ -51,17 +51,18 @@ def word_bars(names: Sequence[str], scores: Sequence[float], words: Sequence[Seq
     ax.barh(at, scores, color=COLORS["target"], height=0.7)
     top = max(scores, default=1.0) or 1.0
     for y, score, tokens in zip(at, scores, words, strict=True):
-        ax.text(score + 0.02 * top, y, "  ".join(_printable(t) for t in tokens), va="center", fontsize=8)
-    ax.set_yticks(at, names)
+        ax.text(
+            score + 0.02 * top,
+            y,
+            plain("  ".join(printable(t.strip()) or "\u00b7" for t in tokens)),
+            va="center",
+            fontsize=8,
+        )
+    ax.set_yticks(at, [plain(name) for name in names])
     ax.set_xlim(0, 3.2 * top)
     ax.set_xticks([t for t in ax.get_xticks() if t <= 1.05 * top])
     ax.grid(False)
     return finish(ax, title, "score").figure
-
-
-def _printable(token: str) -> str:
-    """The token without its space; characters that the figure's font lacks become a dot."""
-    return "".join(c if c.isprintable() and ord(c) < 0x250 else "·" for c in token.strip()) or "·"
 
 
 def clamp_curves(
@@ -73,12 +74,12 @@ def clamp_curves(
         for (label, rows), color in zip(series.items(), _LINES, strict=False):
             rows = np.asarray(rows)
             ax.fill_between(values, rows[:, 1], rows[:, 2], color=color, alpha=0.2, lw=0)
-            ax.plot(values, rows[:, 0], color=color, marker="o", ms=3, label=label)
+            ax.plot(values, rows[:, 0], color=color, marker="o", ms=3, label=plain(label))
         ax.set_yscale("log")
         finish(ax, name, "clamped activation")
-    axes[0, 0].set_ylabel(y)
+    axes[0, 0].set_ylabel(plain(y))
     axes[0, 0].legend(frameon=False, fontsize=9)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -98,12 +99,14 @@ def interval_panels(
             rows = np.asarray(rows, dtype=float)
             at = np.arange(len(rows)) + (j - (len(series) - 1) / 2) * step
             error = np.abs(rows[:, 1:].T - rows[:, 0])
-            ax.errorbar(at, rows[:, 0], error, fmt="o", ms=5, lw=1.6, capsize=3, color=colors[label], label=label)
-        ax.set_xticks(range(len(groups)), groups)
+            ax.errorbar(
+                at, rows[:, 0], error, fmt="o", ms=5, lw=1.6, capsize=3, color=colors[label], label=plain(label)
+            )
+        ax.set_xticks(range(len(groups)), [plain(group) for group in groups])
         ax.axhline(0, color=COLORS["ink"], lw=0.8)
         ax.grid(axis="x", visible=False)
         finish(ax, name, x)
-    axes[0, 0].set_ylabel(y)
+    axes[0, 0].set_ylabel(plain(y))
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig

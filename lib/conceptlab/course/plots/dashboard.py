@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .sae import Context, draw_contexts
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain, printable
 
 
 def feature_dashboard(
@@ -36,7 +36,7 @@ def feature_dashboard(
     _activations(fig.add_subplot(grid[1, 0]), activations)
     _density(fig.add_subplot(grid[1, 1]), rate, rates)
     _tokens(fig.add_subplot(grid[1, 2]), tokens)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -56,11 +56,11 @@ def _density(ax: Axes, rate: float, rates: np.ndarray) -> None:
 
 
 def _tokens(ax: Axes, tokens: Sequence[tuple[str, float]]) -> None:
-    words, effects = [w.strip() or "·" for w, _ in tokens], np.array([e for _, e in tokens])
+    words, effects = [printable(w.strip()) or "·" for w, _ in tokens], np.array([e for _, e in tokens])
     colours = [COLORS["target" if e > 0 else "neighbour"] for e in effects]
     y = np.arange(len(words))
     ax.barh(y, effects, color=colours)
-    ax.set_yticks(y, ["".join(c if ord(c) < 0x0530 else "·" for c in w) for w in words], fontsize=8)
+    ax.set_yticks(y, [plain(w) for w in words], fontsize=8)
     ax.invert_yaxis()
     finish(ax, "", "logit change per unit of activation", "")
     _bare(ax)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain
 
 SET_COLORS = {"target": COLORS["target"], "neighbour": COLORS["neighbour"], "general": COLORS["general"]}
 
@@ -28,7 +28,7 @@ def plot_grid(
         ax.grid(False)
         finish(ax, label, "mu (strength)", "tau (rows must exceed it)" if i == 0 else "")
     fig.colorbar(image, ax=axes, label="change of gold log-prob. (nats)")
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -44,7 +44,7 @@ def plot_reach(
     for x, y, name, on in zip(reach, effects, names, kept, strict=True):
         if not on:  # those that do nothing lie on each other
             continue
-        ax.annotate(name, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7, color=COLORS["ink"])
+        ax.annotate(plain(name), (x, y), xytext=(6, 3), textcoords="offset points", fontsize=7, color=COLORS["ink"])
     ax.axhline(0, color=COLORS["ink"], lw=0.8)
     finish(ax, title, "reach: written on the concept over written elsewhere", "change of gold log-prob. (nats)", True)
     return fig
@@ -100,7 +100,7 @@ def plot_concepts(names: Sequence[str], values: dict[str, np.ndarray], title: st
         label, color, _ = METHOD_STYLE[method]
         ax.bar(at, middle, 0.9 * width, color=color, label=label)
         ax.errorbar(at, middle, error, fmt="none", ecolor=COLORS["ink"], lw=0.8)
-    ax.set_xticks(range(len(names)), [n.replace("_", " ") for n in names], rotation=35, ha="right", fontsize=9)
+    ax.set_xticks(range(len(names)), [plain(n.replace("_", " ")) for n in names], rotation=35, ha="right", fontsize=9)
     ax.grid(False, axis="x")
     ax.set_ylim(0, 1.05)
     finish(ax, title, "", y)
@@ -118,9 +118,9 @@ def plot_card(names: Sequence[str], cards: dict[str, np.ndarray], title: str) ->
     for i, (edit, found) in enumerate(cards.items()):
         at = np.arange(len(names)) + (i - (len(cards) - 1) / 2) * width
         middle, low, high = found.T
-        ax.bar(at, middle, 0.9 * width, color=colors[i % len(colors)], label=edit)
+        ax.bar(at, middle, 0.9 * width, color=colors[i % len(colors)], label=plain(edit))
         ax.errorbar(at, middle, np.stack([middle - low, high - middle]).clip(0), fmt="none", ecolor=COLORS["ink"], lw=1)
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), [plain(name) for name in names])
     ax.set_ylim(0, 1.08)
     finish(ax, title, "", "share (95 % interval)")
     fig.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=len(cards))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ...core import Interval
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain, printable
 
 Context = tuple[Sequence[str], Sequence[float], str]  # tokens, activation of each, note at the right end
 
@@ -31,7 +31,7 @@ def token_heatmap(blocks: Mapping[str, Sequence[Context]], title: str = "", colo
     fig, ax = new_figure(width=9.6, height=0.22 * n_lines + (0.45 if title else 0.15))
     draw_contexts(ax, blocks, colour)
     if title:
-        ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        ax.set_title(plain(title), loc="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -42,7 +42,7 @@ def draw_contexts(ax: Axes, blocks: Mapping[str, Sequence[Context]], colour: str
     for heading, contexts in blocks.items():
         if heading:
             y += 1.0
-            ax.text(0, y, heading, fontsize=9, fontweight="bold", va="center")
+            ax.text(0, y, plain(heading), fontsize=9, fontweight="bold", va="center")
         largest = max(max(values) for _, values, _ in contexts)
         for tokens, values, note in contexts:
             y += 1.0
@@ -53,7 +53,7 @@ def draw_contexts(ax: Axes, blocks: Mapping[str, Sequence[Context]], colour: str
 
 
 def _line(ax: Axes, y: float, tokens: Sequence[str], shares: np.ndarray, note: str, shades) -> None:
-    cells = [("".join(c if c.isprintable() and _drawable(c) else "·" for c in t) or "·") for t in tokens]
+    cells = [(printable(t) or "·") for t in tokens]
     while sum(map(len, cells)) > _WIDTH and len(cells) > 1:
         cells, shares = cells[1:], shares[1:]
     x = _WIDTH - sum(map(len, cells))  # aligned at the right, where the strongest token stands
@@ -61,14 +61,9 @@ def _line(ax: Axes, y: float, tokens: Sequence[str], shares: np.ndarray, note: s
         if share > 0.02:
             ax.add_patch(Rectangle((x, y - 0.45), len(cell), 0.9, color=shades(0.85 * share), lw=0))
         for i, character in enumerate(cell):  # one by one: the width of a font does not matter then
-            ax.text(x + i + 0.5, y, character, fontsize=7, family="monospace", ha="center", va="center")
+            ax.text(x + i + 0.5, y, plain(character), fontsize=7, family="monospace", ha="center", va="center")
         x += len(cell)
-    ax.text(_WIDTH + 1, y, note, fontsize=7.5, color="#666666", va="center")
-
-
-def _drawable(character: str) -> bool:
-    """Whether matplotlib's own monospaced font has it: Latin, Greek, Cyrillic, punctuation, mathematical signs."""
-    return ord(character) < 0x0530 or 0x1E00 <= ord(character) < 0x2600
+    ax.text(_WIDTH + 1, y, plain(note), fontsize=7.5, color="#666666", va="center")
 
 
 def sparsity_frontier(
@@ -83,11 +78,11 @@ def sparsity_frontier(
         for (name, values), colour, marker in zip(points.items(), _LINES, "osD^v", strict=False):
             order = np.argsort(values["l0"])
             x, y = (np.asarray(values[m], dtype=float)[order] for m in ("l0", measure))
-            ax.plot(x, y, marker + "-", ms=5, lw=1.2, color=COLORS[colour], label=name)
+            ax.plot(x, y, marker + "-", ms=5, lw=1.2, color=COLORS[colour], label=plain(name))
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
         finish(ax, "", "L0: active features per token", label)
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
 
@@ -97,7 +92,7 @@ def sorted_cosines(series: Mapping[str, np.ndarray], title: str, x: str, y: str,
     fig, ax = new_figure(width=7.6, height=3.2)
     for (name, values), colour in zip(series.items(), ("target", "neighbour", "general", "control"), strict=False):
         ordered = np.sort(np.asarray(values))[::-1]
-        ax.plot(np.arange(1, len(ordered) + 1) / len(ordered), ordered, color=COLORS[colour], label=name)
+        ax.plot(np.arange(1, len(ordered) + 1) / len(ordered), ordered, color=COLORS[colour], label=plain(name))
     if least is not None:
         ax.axhline(least, color=COLORS["ink"], ls="--", lw=1)
     ax.set(xlim=(0, 1), ylim=(min(0.0, *(float(np.min(v)) for v in series.values())), 1.02))
@@ -110,7 +105,7 @@ def densities(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -
     """Histogram of log10 firing rates per dictionary: `metrics.density_histogram`'s counts and edges."""
     fig, ax = new_figure(width=7, height=2.8)
     for (name, (counts, edges)), colour in zip(series.items(), _LINES, strict=False):
-        ax.stairs(np.asarray(counts), np.asarray(edges), color=COLORS[colour], lw=1.4, label=name)
+        ax.stairs(np.asarray(counts), np.asarray(edges), color=COLORS[colour], lw=1.4, label=plain(name))
     finish(ax, title, "log10 of the share of tokens a feature fires on", "features")
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
@@ -121,7 +116,7 @@ def variance_against_k(ks: Sequence[int], series: Mapping[str, Sequence[float]],
     fig, ax = new_figure(width=7, height=3.4)
     colours = ("target", "neighbour", "general", "control")
     for (name, values), colour in zip(series.items(), colours, strict=False):
-        ax.plot(ks, values, "o-", ms=4, color=COLORS[colour], label=name)
+        ax.plot(ks, values, "o-", ms=4, color=COLORS[colour], label=plain(name))
     ax.set_xscale("log", base=2)
     ax.set_xticks(list(ks), [str(k) for k in ks])
     ax.set_ylim(0, 1)
@@ -141,13 +136,13 @@ def class_areas(
     for (kind, found), colour, shift in zip(series.items(), colours, offsets, strict=False):
         values = np.array([i.value for i in found])
         bars = np.abs(np.array([[i.value - i.low, i.high - i.value] for i in found]).T)
-        ax.errorbar(values, y + shift, xerr=bars, fmt="o", ms=4, lw=1, color=COLORS[colour], label=kind)
+        ax.errorbar(values, y + shift, xerr=bars, fmt="o", ms=4, lw=1, color=COLORS[colour], label=plain(kind))
     if split_after is not None:
         ax.axhline(split_after - 0.5, color=COLORS["ink"], lw=0.8)
     ax.axvline(0.5, color=COLORS["ink"], ls="--", lw=1)
-    ax.set_yticks(y, list(names))
+    ax.set_yticks(y, [plain(name) for name in names])
     ax.invert_yaxis()
     finish(ax, "", "AUROC on texts not used for choosing (0.5: chance)", "")
-    fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ...core import Interval
-from .style import COLORS, finish, new_figure
+from .style import COLORS, finish, new_figure, plain, printable
 
 
 def norm_growth(norms: dict[str, dict[str, Float[Tensor, " layers"]]], title: str) -> Figure:
@@ -22,7 +22,7 @@ def norm_growth(norms: dict[str, dict[str, Float[Tensor, " layers"]]], title: st
     colors = dict(zip(next(iter(norms.values())), ("ink", "neighbour", "target"), strict=False))
     for ax, (model, parts) in zip(axes[0], norms.items(), strict=True):
         for name, values in parts.items():
-            ax.plot(range(len(values)), values, marker="o", ms=3, color=COLORS[colors[name]], label=name)
+            ax.plot(range(len(values)), values, marker="o", ms=3, color=COLORS[colors[name]], label=plain(name))
         _log_norms(ax, model, "layer", legend=ax is axes[0][0])
     return _titled(fig, title)
 
@@ -48,9 +48,8 @@ def lens_grid(
 
 def _short(word: str) -> str:
     """A token as printable ASCII or Latin text (the course's fonts have no other scripts), at most 11 characters."""
-    word = word.replace("\n", "\\n").strip(" ") or "(space)"
-    word = "".join(c if ord(c) < 0x250 and c.isprintable() and c != "$" else "\u25a1" for c in word)
-    return word if len(word) <= 11 else word[:10] + "\u2026"
+    word = printable(word.replace("\n", "\\n").strip(" ")) or "(space)"
+    return plain(word if len(word) <= 11 else word[:10] + "\u2026")
 
 
 def rank_curves(
@@ -64,7 +63,7 @@ def rank_curves(
         for name, values in groups.items():
             low, middle, high = np.quantile(values.numpy() + 1, (0.25, 0.5, 0.75), axis=1)
             ax.fill_between(range(len(middle)), low, high, color=COLORS[colors[name]], alpha=0.2, lw=0)
-            ax.plot(range(len(middle)), middle, color=COLORS[colors[name]], label=name)
+            ax.plot(range(len(middle)), middle, color=COLORS[colors[name]], label=plain(name))
         ax.axvline(len(values) * 2 / 3 - 0.5, color=COLORS["ink"], lw=0.8, ls=":")
         ax.set_yscale("log")
         finish(ax, f"{model} ({d_vocab[model]:,} tokens)", "after layer", "rank of the token (1 = top)")
@@ -80,7 +79,7 @@ def partial_sums(counts: Sequence[int], errors: dict[str, dict[str, Float[Tensor
     fig, axes = new_figure(1, len(errors), width=9, height=3.0, squeeze=False, sharey=True)
     for ax, (model, lines) in zip(axes[0], errors.items(), strict=True):
         for (name, values), color in zip(lines.items(), ("target", "control"), strict=False):
-            ax.plot(counts, values, marker="o", ms=4, color=COLORS[color], label=name)
+            ax.plot(counts, values, marker="o", ms=4, color=COLORS[color], label=plain(name))
         ax.set_xscale("log")
         finish(ax, model, "neurons in the sum (log scale)", "missing, share of the norm", legend=ax is axes[0][0])
     axes[0][0].set_ylim(0, None)
@@ -111,12 +110,12 @@ def score_bars(
     for k, (model, color) in enumerate(zip(models, ("neighbour", "second", "general"), strict=False)):
         found = [unit * torch.tensor(group[model][:3]) for group in groups.values()]
         centres = [i + (k - (len(models) - 1) / 2) * height for i in range(len(groups))]
-        ax.barh(centres, [float(f[0]) for f in found], height * 0.9, color=COLORS[color], label=model)
+        ax.barh(centres, [float(f[0]) for f in found], height * 0.9, color=COLORS[color], label=plain(model))
         for centre, (_, low, high) in zip(centres, found, strict=True):
             ax.plot([low, high], [centre, centre], color=COLORS["ink"], lw=1.2)
     if chance is not None:
         ax.axvline(chance * unit, color=COLORS["control"], ls="--", label="chance")
-    ax.set_yticks(range(len(groups)), list(groups))
+    ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -131,7 +130,7 @@ def _log_norms(ax: Axes, model: str, x: str, legend: bool) -> None:
 
 
 def _titled(fig: Figure, title: str) -> Figure:
-    fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    fig.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
 
 

@@ -48,9 +48,22 @@ def new_figure(
 
 def finish(ax: Axes, title: str = "", x: str = "", y: str = "", legend: bool = False) -> Axes:
     """Title (the claim, in words), axis labels (with units) and legend of one panel."""
-    ax.set_title(title, loc="left", fontweight="bold", fontsize=11)
-    ax.set_xlabel(x)
-    ax.set_ylabel(y)
+    ax.set_title(plain(title), loc="left", fontweight="bold", fontsize=11)
+    ax.set_xlabel(plain(x))
+    ax.set_ylabel(plain(y))
     if legend:
         ax.legend(frameon=False, fontsize=9)
     return ax
+
+
+def plain(text: str) -> str:
+    """A text as it is: `$` is a token of many models, and for matplotlib the start of a formula that may not end."""
+    return text.replace("$", r"\$")
+
+
+def printable(token: str) -> str:
+    """A token with a dot for every character that matplotlib's own fonts lack, as many characters as it has.
+
+    They have Latin, Greek, Cyrillic, punctuation and mathematical signs. Pass what is drawn through `plain`.
+    """
+    return "".join(c if c.isprintable() and (ord(c) < 0x0530 or 0x1E00 <= ord(c) < 0x2600) else "\u00b7" for c in token)

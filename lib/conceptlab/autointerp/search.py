@@ -1,0 +1,119 @@
+"""Features for words or a concept: by the tokens they read and write, the words around, and what lies near in meaning.
+
+Exact words and stems count most. With a model, an item also counts by the cosine of its token embeddings with those of
+the words, less their mean (squared, at most `NEAR` of an exact match in all): so a word that no label holds finds what
+is nearest. Every item counts by its rank in its list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core import ConceptLabError
+from ..data import Concept
+from ..models import LanguageModel
+from .labels import FeatureLabel
+
+NEAR = 0.5  # what the best feature gets for meaning alone; an exact match on the first item of a side gets 1
+
+
+class Hit(NamedTuple):
+    """A feature that has to do with the words asked for."""
+
+    record: FeatureLabel
+    reads: tuple[str, ...]  # items of its input side that match: it fires on or after these
+    writes: tuple[str, ...]  # promoted tokens that match
+    score: float  # sum over matching items of 1 / rank in their list, and with a model what is near in meaning
+
+
+def search_labels(
+    records: Iterable[FeatureLabel],
+    query: str | Sequence[str],
+    concept: Concept | None = None,
+    lm: LanguageModel | None = None,
+    n: int = 10,
+    explained_only: bool = False,
+) -> list[Hit]:
+    """Features for some words, best first, with what matches on the input side and on the output side.
+
+    `concept`: its words count too. `lm`: what is near in its embeddings counts as well, behind what matches. Case,
+    spaces and common endings do not matter. Raises ConceptLabError when no word is left to search for.
+    """
+    wanted = _words([query] if isinstance(query, str) else query) + (_words(concept.words) if concept else [])
+    if not wanted:
+        raise ConceptLabError("Give at least one word to search for.")
+    records = [r for r in records if r.explained or not explained_only]
+    near = _near(lm, records, wanted) if lm is not None and records else torch.zeros(len(records))
+    hits = []
+    for record, meaning in zip(records, near.tolist(), strict=True):
+        sides = [_matches(wanted, side) for side in (record.top_tokens, record.words, record.promoted)]
+        score = sum(1 / rank for side in sides for rank, _ in side) + meaning
+        if score:
+            reads, context, writes = (tuple(item for _, item in side) for side in sides)
+            hits.append(Hit(record, tuple(dict.fromkeys(reads + context)), writes, score))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.record.layer, hit.record.feature))[:n]
+
+
+def _words(texts: Sequence[str]) -> list[str]:
+    return [word for text in texts for word in re.findall(r"[^\W_]+", text.lower())]
+
+
+def _stem(word: str) -> str:
+    """A word without a common English ending; at least three letters are left."""
+    return re.sub(r"(?<=...)(?:ings?|ers?|ed|ies|es|s|y|e)$", "", word) if len(word) > 3 else word
+
+
+def _matches(wanted: Sequence[str], items: Sequence[str]) -> list[tuple[int, str]]:
+    """(rank from 1, item) of the items with the stem of a word, or that begin with one of four letters or more."""
+    stems, starts = {_stem(word) for word in wanted}, tuple(word for word in wanted if len(word) >= 4)
+    plain = [item.strip().lower() for item in items]
+    return [(i + 1, items[i]) for i, x in enumerate(plain) if _stem(x) in stems or x.startswith(starts)]
+
+
+def _near(lm: LanguageModel, records: Sequence[FeatureLabel], wanted: Sequence[str]) -> Float[Tensor, " records"]:
+    """What each record gets for the meaning of its items."""
+    sides = [(i, side) for i, r in enumerate(records) for side in (r.top_tokens, r.words, r.promoted)]
+    places: dict[str, int] = {}
+    rows = [(i, places.setdefault(item, len(places)), 1 / rank) for i, x in sides for rank, item in enumerate(x, 1)]
+    if not rows:
+        return torch.zeros(len(records))
+    vectors = _embedded(lm, [*places, *wanted])
+    cosines = vectors[: len(places)] @ vectors[len(places) :].T
+    value = cosines.amax(1).clamp_min(0).square()
+    record, item, weight = zip(*rows, strict=True)
+    found = torch.zeros(len(records)).index_add(0, torch.tensor(record), torch.tensor(weight) * value[list(item)])
+    return NEAR * found / found.max().clamp_min(1e-9)
+
+
+@torch.no_grad()
+def _embedded(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "texts d_model"]:
+    """Directions of the texts: the mean embedding of their tokens less that of all tokens; 0 for a text without."""
+    weight = lm.embedding().float().cpu()
+    rows = lm.tokenizer([f" {text.strip()}" for text in texts], add_special_tokens=False).input_ids
+    ids = torch.tensor([token for row in rows for token in row], dtype=torch.long)
+    owner = torch.tensor([i for i, row in enumerate(rows) for _ in row], dtype=torch.long)
+    total = torch.zeros(len(texts), weight.shape[1]).index_add(0, owner, weight[ids] - weight.mean(0))
+    return torch.nn.functional.normalize(total, dim=1)
+
+
+def hit_lines(hits: Sequence[Hit], width: int = 112) -> str:
+    """A table in plain text: where, how well the label detects, what matches on each side, and the label."""
+    lines = [f"{'layer:feature':14}{'AUROC':7}{'reads':26}{'writes':26}label"]
+    for hit in hits:
+        record = hit.record
+        area = f"{record.scores['detection_auroc'][0]:.2f}" if "detection_auroc" in record.scores else "-"
+        reads, writes = (_shortened(", ".join(x.strip() for x in side) or "-", 24) for side in (hit.reads, hit.writes))
+        line = f"{f'{record.layer}:{record.feature}':14}{area:7}{reads:26}{writes:26}{record.label}"
+        lines.append(_shortened(line, width))
+    return "\n".join(lines)
+
+
+def _shortened(text: str, width: int) -> str:
+    text = " ".join(text.split("\n"))
+    return text if len(text) <= width else text[: width - 1] + "\u2026"
