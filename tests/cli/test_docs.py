@@ -29,7 +29,15 @@ def test_adding_a_concept(folder, tmp_path, capsys):
     raw = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.S)[1])
     for part in (raw["questions"], raw["neighbour_questions"]):  # the page shows one question of each list
         for split, rows in part.items():
-            part[split] = [{**rows[0], "id": f"{rows[0]['id']}-{i}", "q": f"{rows[0]['q']} ({i})"} for i in range(40)]
+            part[split] = [
+                {
+                    **rows[0],
+                    "options": [*rows[0]["options"]],
+                    "id": f"{rows[0]['id']}-{i}",
+                    "q": f"{rows[0]['q']} ({i})",
+                }
+                for i in range(40)
+            ]
     path = tmp_path / "volcanoes.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     edit = tmp_path / "volcanoes.safetensors"

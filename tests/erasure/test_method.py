@@ -266,7 +266,11 @@ def test_a_search_is_another_one_on_other_weights_or_questions(lm, saes, kept, t
 
 @pytest.mark.parametrize("name", sorted(EDITS_BEFORE))
 def test_the_edits_are_those_of_before_the_interface(smollm2, name):
-    """All sixteen methods that the library had, at the strengths it had chosen; bit-equal where they were moved."""
+    """All sixteen methods that the library had, at the strengths it had chosen.
+
+    They were equal to the bit when they moved onto the interface. Since then decoder norms no longer matter (fault A4);
+    those of the shipped dictionaries are 1 to within .002, so what is written along them differs in the third digit.
+    """
     concept = load_concept(name)
     shared = Shared(smollm2, concept)
     for method_name, before in EDITS_BEFORE[name].items():

@@ -107,7 +107,7 @@ def _strengths(cfg: PromptConfig) -> tuple[int, ...]:
     return strengths
 
 
-def _wordings(kind: str) -> dict | list:
+def _wordings(kind: str) -> Any:
     return attack_data("prompts").get(kind, ())
 
 

@@ -135,6 +135,10 @@ class Hooked(Tokenized):
         """The norm between MLP and residual stream; None where there is none."""
         return self._post_norms(self.check_layer(layer))[1]
 
+    def post_attn_norm(self, layer: int) -> nn.Module | None:
+        """The norm between attention and residual stream; None where there is none."""
+        return self._post_norms(self.check_layer(layer))[0]
+
     def _multiplier(self, layer: int) -> float:
         """What attention's and the MLP's output is multiplied by before it is added to the residual stream."""
         found = (getattr(self._blocks[layer], name, None) for name in _MULTIPLIERS)

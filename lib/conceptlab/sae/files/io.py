@@ -119,9 +119,9 @@ def _settle(sae: SAE, lm: LanguageModel) -> None:
     if isinstance(sae, Transcoder) and cfg.hook_name.endswith(".ln2.hook_normalized"):
         sae.read_before_gain(lm)
         cfg = replace(cfg, hook_name=f"blocks.{layer}.mlp.hook_in")
-    if cfg.hook_name.endswith(".attn.hook_out") and lm._post_attn_norm(layer) is None:
+    if cfg.hook_name.endswith(".attn.hook_out") and lm.post_attn_norm(layer) is None:
         cfg = replace(cfg, hook_name=f"blocks.{layer}.hook_attn_out")
-    if lm._post_mlp_norm(layer) is None:  # else it would be taken as behind a norm
+    if lm.post_mlp_norm(layer) is None:  # else it would be taken as behind a norm
         names = {x: lm.mlp_output(layer) for x in ("hook_name", "hook_name_out") if _behind(getattr(cfg, x, ""))}
         cfg = replace(cfg, **names)
     sae.cfg = cfg
