@@ -2,9 +2,10 @@
 
 from .controls import match_norms, random_direction_edit, random_like, random_norm_edit
 from .intervention import Intervention, applied
+from .kinds import Dense, LowRank, Rows
 from .lora import lora
-from .training import trainable, trained_parameters
-from .weight_edit import INPUT, Dense, LowRank, Rows, WeightEdit, value_edit
+from .training import Trainer, trainable, trained_parameters
+from .weight_edit import INPUT, WeightEdit, value_edit
 
 __all__ = [
     "Dense",
@@ -12,6 +13,7 @@ __all__ = [
     "Intervention",
     "LowRank",
     "Rows",
+    "Trainer",
     "WeightEdit",
     "applied",
     "lora",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from ..core import ConceptLabError
-from .weight_edit import Change, Dense, Rows, WeightEdit
+from .kinds import Dense, Kind, Rows
+from .weight_edit import WeightEdit
 
 
 def random_norm_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
@@ -23,8 +26,8 @@ def random_norm_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
             mask = torch.zeros_like(delta)
             mask[:, columns] = 1.0
             elsewhere[name] = Dense(mask)
-    edit = match_norms(random_like(WeightEdit(like.model, elsewhere), seed), like)
-    return WeightEdit(like.model, edit.changes, {"control": "random edit of equal norm, other rows", "seed": seed})
+    edit = match_norms(random_like(replace(like, changes=elsewhere), seed), like)
+    return replace(edit, info={"control": "random edit of equal norm, other rows", "seed": seed})
 
 
 def random_direction_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
@@ -42,7 +45,7 @@ def random_like(edit: WeightEdit, seed: int = 0) -> WeightEdit:
     Norms are per weight, hence per layer.
     """
     generator = torch.Generator().manual_seed(seed)
-    changes: dict[str, Change] = {}
+    changes: dict[str, Kind] = {}
     for name, change in edit.changes.items():
         if isinstance(change, Rows):
             index, which = change.index.unique(return_inverse=True)
@@ -52,7 +55,7 @@ def random_like(edit: WeightEdit, seed: int = 0) -> WeightEdit:
             delta = change.dense()
             used = delta.abs().amax(0, keepdim=True) > 0
             changes[name] = Dense(_noise(delta, generator, used))
-    return WeightEdit(edit.model, changes, {"control": "random edit of equal norm", "seed": seed})
+    return replace(edit, changes=changes, info={"control": "random edit of equal norm", "seed": seed})
 
 
 def _noise(delta: Tensor, generator: torch.Generator, used: Tensor | float = 1.0) -> Tensor:
@@ -73,4 +76,4 @@ def match_norms(edit: WeightEdit, like: WeightEdit) -> WeightEdit:
     for name, change in edit.changes.items():
         norm = float(change.dense().norm())
         changes[name] = change.scaled(float(like.changes[name].dense().norm()) / norm if norm else 1.0)
-    return WeightEdit(edit.model, changes, edit.info | {"norms": "matched"})
+    return replace(edit, changes=changes, info=edit.info | {"norms": "matched"})

@@ -1,5 +1,6 @@
 """Language models: loading, sites, options, generation, projection, losses. The only room that knows transformers."""
 
+from .changes import Change, Changes
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
 from .language_model import LanguageModel, load_model
@@ -10,6 +11,8 @@ from .registry import PACKAGED, encoder_from_folder, packaged_checkpoint, quiet_
 from .sites import Site
 
 __all__ = [
+    "Change",
+    "Changes",
     "LanguageModel",
     "PACKAGED",
     "Prefix",
