@@ -98,7 +98,7 @@ class Rows:
 Kind = LowRank | Dense | Rows
 
 
-def check_numbers(x: Tensor, name: str, n_dim: int | None = None) -> float:
+def check_numbers(x: object, name: str, n_dim: int | None = None) -> float:
     """The largest absolute value. Raises ConceptLabError unless `x` holds finite real numbers in `n_dim` dimensions."""
     if not isinstance(x, Tensor) or not x.dtype.is_floating_point or x.layout != torch.strided or x.is_meta:
         kind = f"{x.layout} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
