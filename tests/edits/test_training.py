@@ -6,6 +6,7 @@ import torch
 from conceptlab.attacks import RelearnConfig, SoftPromptConfig, relearn, soft_prompt, teach
 from conceptlab.data import load_concept, row_batches, text_rows
 from conceptlab.edits import Trainer, lora, trainable, trained_parameters
+from conceptlab.edits.training import rounded_at_random
 from conceptlab.erasure import EraserConfig, finetuned_eraser
 from conceptlab.models import next_token_loss
 from untouched import TEXTS, assert_untouched, weights
@@ -66,6 +67,7 @@ def test_in_half_precision_the_masters_move_and_the_loss_is_that_of_float32(tiny
     torch.testing.assert_close(
         torch.tensor(half.losses), torch.tensor(full.losses), rtol=torch.finfo(dtype).eps, atol=0
     )
+    assert relearn(lm, None, TEXTS, CFG).losses == half.losses != relearn(lm, None, TEXTS, CFG, seed=1).losses
     assert_untouched(lm, before)
 
 
@@ -77,7 +79,7 @@ def test_small_steps_add_up_in_bfloat16_as_they_do_in_float32(tiny_llama):
     for name, lm in (("float32", exact), ("masters", model(tiny_llama))):
         losses = relearn(lm, None, TEXTS, CFG, steps=60, lr=3e-5).losses
         falls[name] = losses[0] - sum(losses[-6:]) / 6
-    losses, _, _ = plain_torch(model(tiny_llama), lr=3e-5, steps=60)
+    losses, _, _ = plain_torch(model(tiny_llama), lr=3e-5, steps=60)  # as it was
     falls["weights"] = losses[0] - sum(losses[-6:]) / 6
     assert falls["masters"] == pytest.approx(falls["float32"], rel=0.1)
     assert falls["weights"] < 0.8 * falls["float32"]
@@ -87,14 +89,33 @@ def test_the_weights_are_the_masters_rounded(tiny_llama):
     lm = model(tiny_llama)
     chosen = trained_parameters(lm, "down_proj")
     with trainable(lm, chosen):
-        trainer = Trainer(list(chosen.values()), 1e-3, weight_decay=0.0)
+        trainer = Trainer(list(chosen.values()), 1e-3)
         assert trainer.moved() == (0, 0)
         for _ in range(3):
             trainer.step(next_token_loss(lm, *lm.pad([[5, 6, 7, 8]])))
             for p, master in zip(trainer.parameters, trainer.masters, strict=True):
-                assert master.dtype == torch.float32 and torch.equal(p, master.bfloat16()) and p.grad is None
+                assert master.dtype == torch.float32 and p.dtype == torch.bfloat16 and p.grad is None
+                gap = (p.detach().float() - master).abs()
+                assert float((gap / master.abs()).max()) <= 2**-7 and float((p.detach().float() - master).mean().abs()) < 1e-4
         state = trainer.optimiser.state[trainer.masters[0]]
         assert state["exp_avg"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_rounding_at_random_takes_the_neighbours_and_keeps_the_mean(dtype, sign):
+    step = torch.finfo(dtype).eps  # distance of neighbours between 1 and 2
+    generator = torch.Generator().manual_seed(0)
+    for share in (0.0, 0.1, 0.5, 0.75):
+        x = torch.full((20_000,), sign * (1 + 3 * step + share * step))
+        found = rounded_at_random(x, dtype, generator).float()
+        up = (found.abs() == 1 + 4 * step).float().mean()
+        assert set(found.abs().tolist()) <= {1 + 3 * step, 1 + 4 * step}
+        assert float(up) == pytest.approx(share, abs=0.015)  # 4 standard errors at a half
+    same = torch.tensor([0.0, -0.0, 1.5, -3.0, 2.0**-12])
+    assert torch.equal(rounded_at_random(same, dtype, generator).float(), same)
+    tiny = torch.tensor([3e-6, -5e-5])  # fewer digits in float16
+    torch.testing.assert_close(rounded_at_random(tiny, dtype, generator).float(), tiny, rtol=2**-7, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", HALF)

@@ -55,7 +55,7 @@ BAD = {
     "a row too far": (lambda: build(Rows, torch.tensor([10]), ones(1, 3), N), "rows 0 to 9; row 10 does not exist"),
     "a row below 0": (lambda: build(Rows, torch.tensor([3, -1]), ones(2, 3), N), "rows 0 to 9; row -1 does not exist"),
     "fewer row numbers": (lambda: build(Rows, torch.tensor([1]), ones(2, 3), N), "one row number per row; got 1 for 2"),
-    "more row numbers": (lambda: build(Rows, torch.tensor([1, 1, 2]), ones(2, 3), N), "row number per row; got 3 for 2"),
+    "more row numbers": (lambda: build(Rows, torch.tensor([1, 1, 2]), ones(2, 3), N), "per row; got 3 for 2"),
     "row numbers with points": (lambda: build(Rows, torch.tensor([1.0]), ones(1, 3), N), "index .* whole numbers"),
     "a mask of rows": (lambda: build(Rows, torch.tensor([True]), ones(1, 3), N), "index .* whole numbers"),
     "rows in a square": (lambda: build(Rows, torch.tensor([[1]]), ones(1, 3), N), "index .* 1-d tensor"),

@@ -69,7 +69,7 @@ def relearn(
 
 
 def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, evaluate, at: tuple) -> AttackResult:
-    trainer = Trainer(parameters, cfg.lr, weight_decay=cfg.weight_decay)
+    trainer = Trainer(parameters, cfg.lr, cfg.weight_decay, cfg.seed)
     losses: list[float] = []
     values: list = []
     tokens, seconds = 0, 0.0

@@ -1,6 +1,6 @@
 """Changes of weights: `WeightEdit`, the contract `Intervention`, random controls, LoRA, training in place."""
 
-from .controls import match_norms, random_direction_edit, random_like, random_norm_edit
+from .controls import match_norms, permuted_neurons, random_direction_edit, random_like, random_norm_edit
 from .intervention import Intervention, applied
 from .kinds import Dense, LowRank, Rows
 from .lora import lora
@@ -18,6 +18,7 @@ __all__ = [
     "applied",
     "lora",
     "match_norms",
+    "permuted_neurons",
     "random_direction_edit",
     "random_like",
     "random_norm_edit",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import ConceptLabError
+from ..models import LanguageModel
 from .kinds import Dense, Kind, Rows
 from .weight_edit import WeightEdit
 
@@ -37,6 +40,66 @@ def random_direction_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
     they are made to write.
     """
     return random_like(like, seed)
+
+
+def permuted_neurons(
+    lm: LanguageModel, edit: WeightEdit, activity: Mapping[int, Float[Tensor, " d_mlp"]], seed: int = 0
+) -> WeightEdit:
+    """A control: the same changes of value vectors, at other neurons of the same layer that are as active.
+
+    If an edit is precise because of the neurons that it goes through, this one is not, though values, norms and
+    number agree. `activity[layer]`: mean |activation| of each neuron on text of the caller's choice. In the order of
+    activity, edited neurons take turns (drawn with `seed`), and each takes the nearest rank that is neither edited nor
+    taken. Norms of value vectors' changes are kept, in the residual stream's units as in the weights'. The null of
+    permuted neurons is ours; that of activity-matched random neurons is common in work on neuron ablation.
+    Raises ConceptLabError for edits of other weights than down projections, for a layer without activity, and where
+    fewer neurons are left than are edited.
+    """
+    layers = {lm.down_proj_name(layer): layer for layer in range(lm.n_layers)}
+    generator = torch.Generator().manual_seed(seed)
+    changes: dict[str, Kind] = {}
+    moves = {}
+    for name, change in edit.changes.items():
+        if name not in layers:
+            raise ConceptLabError(f"Neurons are permuted in edits of down projections; this one changes {name}.")
+        layer = layers[name]
+        if layer not in activity or tuple(activity[layer].shape) != (lm.d_mlp,):
+            raise ConceptLabError(f"Layer {layer} is edited; give the activity of its {lm.d_mlp} neurons as [d_mlp].")
+        delta = change.dense()
+        edited = (delta.abs().amax(0) > 0).nonzero()[:, 0].cpu()
+        others = _of_equal_activity(edited, activity[layer].detach().float().cpu(), generator, layer)
+        moved = torch.zeros_like(delta)
+        moved[:, others.to(delta.device)] = delta[:, edited.to(delta.device)]
+        changes[name] = Dense(moved)
+        moves[str(layer)] = [edited.tolist(), others.tolist()]
+    return replace(edit, changes=changes, info={"control": "permuted neurons", "seed": seed, "moves": moves})
+
+
+def _of_equal_activity(
+    edited: Int[Tensor, " n"], activity: Float[Tensor, " d_mlp"], generator: torch.Generator, layer: int
+) -> Int[Tensor, " n"]:
+    """For each edited neuron another, none twice and none of the edited, of the nearest rank of activity."""
+    if not bool(torch.isfinite(activity).all()):
+        raise ConceptLabError(f"The activity of layer {layer} holds NaN or infinite numbers; measure it again.")
+    if 2 * len(edited) > len(activity):
+        raise ConceptLabError(
+            f"{len(edited)} of {len(activity)} neurons of layer {layer} are edited, and fewer are left to take their "
+            "place; permute the neurons of a sparser edit."
+        )
+    rank = torch.empty(len(activity), dtype=torch.long)
+    rank[activity.argsort(stable=True)] = torch.arange(len(activity))
+    at = rank.argsort()  # rank -> neuron
+    free = torch.ones(len(activity), dtype=torch.bool)
+    free[rank[edited]] = False
+    found = torch.empty_like(edited)
+    for i in torch.randperm(len(edited), generator=generator).tolist():
+        places = free.nonzero()[:, 0]
+        distance = (places - rank[edited[i]]).abs()
+        nearest = places[distance == distance.min()]  # at most one above and one below
+        place = nearest[int(torch.randint(len(nearest), (1,), generator=generator))]
+        free[place] = False
+        found[i] = at[place]
+    return found
 
 
 def random_like(edit: WeightEdit, seed: int = 0) -> WeightEdit:

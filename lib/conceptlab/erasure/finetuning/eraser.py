@@ -81,7 +81,7 @@ def finetuned_eraser(
     reference = _before_training(lm, planned) if cfg.method == "npo" else None
     keep_batches = row_batches(keep_rows, cfg.batch_size, cfg.seed) if keep_rows else None
     with torch.enable_grad(), trainable(lm, chosen):
-        trainer = Trainer(list(chosen.values()), cfg.lr, weight_decay=0.0)
+        trainer = Trainer(list(chosen.values()), cfg.lr, seed=cfg.seed)
         for step in range(cfg.steps):
             ids, mask = planned[step]
             if reference is None:
