@@ -235,14 +235,14 @@ def test_an_edit_is_not_saved_over_what_is_no_file(lm, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "shut").symlink_to(tmp_path / "folder")
     cases = {
-        "/dev/null": "device or a pipe", "link.st": "is a link", "dangling.st": "is a link", "folder": "is a folder",
-        "pipe": "device or a pipe", "real.st/below.st": "Nothing can be written in", "shut": "is a link",
+        "/dev/null": "no plain file", "link.st": "is a link", "dangling.st": "is a link", "folder": "is a folder",
+        "pipe": "no plain file", "real.st/below.st": "cannot be written", "shut": "is a link",
     }  # fmt: skip
     kept = sorted(p.name for p in tmp_path.iterdir())
     for name, message in cases.items():
         with pytest.raises(ConceptLabError, match=message):
             edit.save(tmp_path / name)
-    for name in ("link.st", "real.st", "folder", "pipe", "real.st/below"):
+    for name in ("link.st", "real.st", "folder", "pipe", "shut", "real.st/below"):
         with pytest.raises(ConceptLabError):
             edit.export(lm, tmp_path / name)
     assert sorted(p.name for p in tmp_path.iterdir()) == kept

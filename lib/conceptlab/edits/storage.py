@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,15 +10,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..core import ConceptLabError, atomic_path
+from ..core import ConceptLabError, atomic_path, check_output
 from .kinds import Dense, Kind, LowRank, Rows
 
 
 def write_edit(path: str | Path, model: str, changes: Mapping[str, Kind], info: dict, fingerprint: str | None) -> None:
     """Write the parts of a WeightEdit (atomic). Raises ConceptLabError where `path` is no place for a file."""
-    path = place_for(path)
-    if path.is_dir():
-        raise ConceptLabError(f"{path} is a folder; give the name of a file, such as {path / 'edit.safetensors'}.")
+    path = check_output(path)
     meta = {"model": model, "info": as_json(info)} | ({} if fingerprint is None else {"fingerprint": fingerprint})
     tensors: dict[str, Tensor] = {}
     for name, change in changes.items():
@@ -58,16 +55,3 @@ def as_json(info: dict, indent: int | None = None) -> str:
         return json.dumps(info, indent=indent)
     except (TypeError, ValueError) as error:
         raise ConceptLabError(f"The edit's info is no JSON ({error}); keep text, numbers and lists.") from None
-
-
-def place_for(path: str | Path) -> Path:
-    """`path`, for a file or folder of ours. Raises where writing there would replace something of another kind."""
-    path = Path(path)
-    if path.is_symlink():
-        raise ConceptLabError(f"{path} is a link, which writing would replace; give the name of what it leads to.")
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ConceptLabError(f"{path} is a device or a pipe, which writing would replace; give the name of a file.")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise ConceptLabError(f"Nothing can be written in {above}; give a name in a folder that you can write to.")
-    return path
