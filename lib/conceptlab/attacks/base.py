@@ -53,6 +53,8 @@ class AttackResult:
     controls: tuple = ()  # the same evaluation under the attack's own control, at each strength
     labels: tuple[str, ...] = ()  # names of the strengths, where numbers say little
     transcript: tuple[Exchange, ...] = ()  # prompts and answers, where the attack asks something
+    # training in half precision: shares of the trained numbers that moved, of the float32 masters and of the weights
+    moved: tuple[float, float] | None = None
 
     @property
     def last(self):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..edits import Intervention, applied
-from ..models import LanguageModel
+from ..models import Change, LanguageModel
 from .base import AttackResult, Cost
 
 # GGUF type of each matrix in the file a packaged model came from: the first name it ends with decides. In the Gemma
@@ -81,16 +81,15 @@ class Quantised:
         with applied(self.inner, lm):  # which may have untied the two embeddings
             keep = {lm.embedding().data_ptr(), lm.unembedding_rows().data_ptr()}
             matrices = [(n, p) for n, p in lm.parameters().items() if p.ndim == 2 and p.data_ptr() not in keep]
-            before = [p.detach().clone() for _, p in matrices]
-            try:
-                with torch.no_grad():
-                    for name, p in matrices:
-                        p.copy_(self._round(lm, name, p))
+
+            @torch.no_grad()
+            def begin(change: Change) -> None:
+                for name, p in matrices:
+                    change.keep(p)
+                    p.copy_(self._round(lm, name, p))
+
+            with Change(lm, "rounding", begin):
                 yield lm
-            finally:
-                with torch.no_grad():
-                    for (_, p), old in zip(matrices, before, strict=True):
-                        p.copy_(old)
 
     def _round(self, lm: LanguageModel, name: str, weight: Tensor) -> Tensor:
         if not self.gguf:

@@ -15,7 +15,7 @@ import torch
 
 from ..core import ConceptLabError
 from ..data import Question, fact_texts, leaked, row_batches, text_rows
-from ..edits import Intervention, applied, lora, trainable, trained_parameters
+from ..edits import Intervention, Trainer, applied, lora, trainable, trained_parameters
 from ..models import LanguageModel, next_token_loss
 from .base import AttackResult, Cost
 
@@ -51,6 +51,8 @@ def relearn(
     `changes` override fields of `cfg` (`steps=4, lr=1e-3`). `at` holds numbers from 0 to `steps` (default: only
     `steps`); `evaluate(lm)` is called there without gradients and its results are kept. Afterwards, also after an
     exception, every weight is bit-identical to what it was and no weight asks for gradients that did not before.
+    A model in half precision is trained on float32 master weights (`Trainer`); `moved` then says what they and the
+    weights did.
     Raises ConceptLabError for a budget that makes no sense, texts with nothing to predict, or a loss that diverges.
     """
     cfg = replace(cfg, **changes)
@@ -67,7 +69,7 @@ def relearn(
 
 
 def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, evaluate, at: tuple) -> AttackResult:
-    optimiser = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=cfg.weight_decay)
+    trainer = Trainer(parameters, cfg.lr, cfg.weight_decay, cfg.seed)
     losses: list[float] = []
     values: list = []
     tokens, seconds = 0, 0.0
@@ -81,15 +83,14 @@ def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, eval
         start = time.perf_counter()
         ids, mask = lm.pad(next(batches))
         loss = next_token_loss(lm, ids, mask)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        trainer.step(loss)
         losses.append(loss.item())
         tokens += int(mask.sum())
         seconds += time.perf_counter() - start
         if not torch.isfinite(loss):
             raise ConceptLabError(f"The loss is {losses[-1]} at step {step}: the attack diverged; lower lr={cfg.lr:g}.")
-    return AttackResult(at if evaluate else (), tuple(values), tuple(losses), Cost(cfg.steps, tokens, seconds))
+    cost = Cost(cfg.steps, tokens, seconds)
+    return AttackResult(at if evaluate else (), tuple(values), tuple(losses), cost, moved=trainer.moved())
 
 
 def split_facts(

@@ -7,8 +7,8 @@ weights, and what it can store in k vectors grows with k, so held-out questions 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -42,8 +42,7 @@ class SoftPrompt:
     ids: tuple[int, ...]  # the stand-in tokens, words that nothing else uses
     vectors: Float[Tensor, "n_tokens d_model"]
 
-    @contextmanager
-    def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
+    def applied(self, lm: LanguageModel) -> AbstractContextManager:
         """Hooks the first layer's input; no weight is touched."""
         words = lm.embed(torch.tensor(self.ids, device=lm.device)).detach()
 
@@ -53,8 +52,7 @@ class SoftPrompt:
                 x[(x == word).all(-1)] = vector
             return x
 
-        with lm.intervene({("resid_pre", 0): hook}):
-            yield lm
+        return lm.intervene({("resid_pre", 0): hook})
 
 
 @torch.no_grad()
@@ -79,6 +77,7 @@ def soft_prompt(
     asked, losses, values, seconds = with_suffix(questions, text), [], [], 0.0
     with applied(intervention, lm):
         objective = SuffixObjective(lm, facts, few_shot)
+        # float32 whatever the model's dtype: rounded for each pass, never in between
         x = objective.embed(torch.tensor(ids, device=lm.device)).detach().float().clone().requires_grad_(True)
         scale = float(objective.embed(torch.arange(1000, device=lm.device)).float().pow(2).mean().sqrt())
         optimiser = torch.optim.Adam([x], lr=cfg.lr * scale)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -78,7 +78,7 @@ def counter_edit(
         delta = edit.changes[name].dense()
         what = delta if way == "undo" else weights[name].detach() + delta.to(weights[name])
         changes[name] = LowRank(-U, U.T @ what.to(U))
-    return WeightEdit(edit.model, changes, {"attack": way})
+    return replace(edit, changes=changes, info={"attack": way})
 
 
 def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, "out k"]:

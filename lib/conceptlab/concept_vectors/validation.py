@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import reduce
 from operator import add
 
@@ -67,7 +68,7 @@ def _edit(lm: LanguageModel, vectors: Sequence[ConceptVector], change, info: dic
         neurons = [v.neuron for v in vectors if v.layer == layer]
         parts.append(value_edit(lm, layer, neurons, change(lm.value_vectors(layer)[neurons])))
     whole = reduce(add, parts)
-    return WeightEdit(lm.name, whole.changes, info | {"vectors": [[v.layer, v.neuron] for v in vectors]})
+    return replace(whole, info=info | {"vectors": [[v.layer, v.neuron] for v in vectors]})
 
 
 def noise_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], c: float, seed: int = 0) -> WeightEdit:
@@ -87,7 +88,7 @@ def noise_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], c: float, se
 
 def scale_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], factor: float = 0.0) -> WeightEdit:
     """Multiply each value vector by `factor`: 0 ablates it (Needle), -1 turns it round."""
-    return _edit(lm, vectors, lambda values: values * (factor - 1.0), {"edit": "scale", "factor": factor})
+    return _edit(lm, vectors, lambda values: values * (factor - 1.0), {"edit": "scale", "times": factor})
 
 
 # ---- measures -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from .console import say
 from .errors import ConceptLabError, NotPossible
 from .files import allocate, atomic_path, cache_dir, check_output, data_dir, require_space, sha256
+from .interrupts import hold_signals, protect, release_signals
 from .merging import merge
 from .packages import Package, package_path, read_member
 from .provenance import commit, versions
@@ -57,13 +58,16 @@ __all__ = [
     "data_dir",
     "draws_interval",
     "f1_interval",
+    "hold_signals",
     "largest",
     "merge",
     "package_path",
     "paired_bootstrap",
+    "protect",
     "read_member",
     "read_table",
     "recovered_share",
+    "release_signals",
     "require_space",
     "results",
     "say",

@@ -1,10 +1,11 @@
 """Changes of weights: `WeightEdit`, the contract `Intervention`, random controls, LoRA, training in place."""
 
-from .controls import match_norms, random_direction_edit, random_like, random_norm_edit
+from .controls import match_norms, permuted_neurons, random_direction_edit, random_like, random_norm_edit
 from .intervention import Intervention, applied
+from .kinds import Dense, LowRank, Rows
 from .lora import lora
-from .training import trainable, trained_parameters
-from .weight_edit import INPUT, Dense, LowRank, Rows, WeightEdit, value_edit
+from .training import Trainer, trainable, trained_parameters
+from .weight_edit import INPUT, WeightEdit, value_edit
 
 __all__ = [
     "Dense",
@@ -12,10 +13,12 @@ __all__ = [
     "Intervention",
     "LowRank",
     "Rows",
+    "Trainer",
     "WeightEdit",
     "applied",
     "lora",
     "match_norms",
+    "permuted_neurons",
     "random_direction_edit",
     "random_like",
     "random_norm_edit",

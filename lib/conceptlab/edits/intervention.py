@@ -1,4 +1,11 @@
-"""The contract of everything that changes a model: `applied(lm)`."""
+"""The contract of everything that changes a model: `applied(lm)`.
+
+Inside the block the model is changed; outside it is bit-identical to what it was, also after an exception, a Ctrl-C at
+any moment, or blocks that were left in another order than they were entered. What keeps the contract is
+`conceptlab.models.Change`: weights that will be written are given to `change.keep`, everything else that has to be
+undone to `change.then`, and the model's stack (`lm.changes`) sees to the order across edits, training, rounding and
+hooks. An intervention of your own returns such a Change from `applied`, or is a `@contextmanager` around others.
+"""
 
 from __future__ import annotations
 

@@ -2,79 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+import math
+import warnings
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int
-from safetensors import safe_open
-from safetensors.torch import save_file
+from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ConceptLabError, atomic_path
-from ..models import LanguageModel
+from ..core import ConceptLabError, atomic_path, check_output
+from ..models import Change, LanguageModel
+from .kinds import Dense, Kind, LowRank, Rows, check_numbers
+from .storage import as_json, read_edit, write_edit
 
 INPUT = ":input"  # after the embedding's name: where the unembedding shares its weights, leave the unembedding alone
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """The change `left @ right` of a weight `[out, in]`; `left [out, k]`, `right [k, in]`."""
-
-    left: Tensor
-    right: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.left), self.right.shape[1]
-
-    def dense(self) -> Tensor:
-        return self.left @ self.right
-
-    def scaled(self, factor: float) -> LowRank:
-        return LowRank(self.left * factor, self.right)
-
-
-@dataclass(frozen=True)
-class Dense:
-    """The change `delta` of a weight of the same shape."""
-
-    delta: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.delta.shape)
-
-    def dense(self) -> Tensor:
-        return self.delta
-
-    def scaled(self, factor: float) -> Dense:
-        return Dense(self.delta * factor)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The change of a few rows of a large weight `[out, in]`: row `index[i]` by `delta[i]`; repeated rows add up."""
-
-    index: Int[Tensor, " n"]
-    delta: Float[Tensor, "n in"]
-    n_rows: Int[Tensor, ""]  # `out`
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return int(self.n_rows), self.delta.shape[1]
-
-    def dense(self) -> Tensor:
-        return self.delta.new_zeros(self.shape).index_add_(0, self.index.to(self.delta.device), self.delta)
-
-    def scaled(self, factor: float) -> Rows:
-        return Rows(self.index, self.delta * factor, self.n_rows)
-
-
-Change = LowRank | Dense | Rows
+HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True)
@@ -84,65 +29,114 @@ class WeightEdit:
     `with edit.applied(lm): ...` adds the changes; on leaving, also by an exception, every weight is bit-identical
     to what it was. `a + b` does both (changes of the same weight add up). A change under the embedding's name
     followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside the block.
+    Raises ConceptLabError for values that are no change of a weight.
     """
 
     model: str  # the name of the model it was made for
-    changes: dict[str, Change]
+    changes: dict[str, Kind]
     info: dict = field(default_factory=dict)  # provenance, JSON-able
+    # `lm.changes.base()` of the model it was made for; None: unknown (made by hand, or saved before there were any)
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, change in self.changes.items():
+            if not isinstance(name, str) or not isinstance(change, Kind):
+                raise ConceptLabError(
+                    f"An edit holds a LowRank, Dense or Rows under each weight's name; got {type(change).__name__} "
+                    f"under {name!r}."
+                )
+
+    @classmethod
+    def of(cls, lm: LanguageModel, changes: dict[str, Kind], info: dict | None = None) -> WeightEdit:
+        """An edit of `lm`, which it knows again by the weights below everything that is on the model now."""
+        return cls(lm.name, changes, info or {}, lm.changes.base())
 
     @classmethod
     def between(cls, lm: LanguageModel, before: dict[str, Tensor], info: dict | None = None) -> WeightEdit:
-        """The edit that leads from saved weights (`name -> tensor`) to the model's present ones."""
-        now = lm.parameters()
-        return cls(lm.name, {n: Dense((now[n].detach() - old).clone()) for n, old in before.items()}, info or {})
+        """The edit that leads from saved weights (`name -> tensor`) to the model's present ones.
 
-    @contextmanager
-    def applied(self, lm: LanguageModel) -> Iterator[LanguageModel]:
-        """Apply inside the block, restore the saved originals afterwards."""
+        It is an edit of the model with the saved weights; inside a block that changes weights, of what is below it.
+        Raises ConceptLabError for weights that the model does not have in that shape.
+        """
+        now = lm.parameters()
+        for name, old in before.items():
+            _check_weight(lm, name, tuple(old.shape), f"The saved weights hold {name}")
+        wide = {n: (_wide(now[n].detach()), _wide(old)) for n, old in before.items()}
+        changes: dict[str, Kind] = {n: Dense(new - old.to(new)) for n, (new, old) in wide.items()}
+        inside = any(change.weights for change in lm.changes)
+        base = lm.changes.base() if inside else lm.fingerprint_with(before)
+        return cls(lm.name, changes, info or {}, base)
+
+    def applied(self, lm: LanguageModel, force: bool = False) -> AbstractContextManager[LanguageModel]:
+        """Apply inside the block, restore the saved originals afterwards.
+
+        Raises ConceptLabError for a model with other weights than those it was made for, unless `force` says to add
+        the changes all the same; names and shapes of weights must fit in any case. What is on the model already does
+        not count: an edit knows the weights below it.
+        """
+        return Change(lm, f"an edit ({self.info.get('method', 'by hand')})", partial(self._begin, lm, force))
+
+    def _begin(self, lm: LanguageModel, force: bool, change: Change) -> None:
+        if not force:
+            self.check_made_for(lm)
         parameters = self._parameters(lm)
-        originals = [(p, p.detach().clone()) for p in {id(p): p for p in parameters.values()}.values()]
+        for p in {id(p): p for p in parameters.values()}.values():
+            change.keep(p)
         alone = [name for name in self.changes if name.endswith(INPUT)]
-        try:
-            self._add(parameters, [name for name in self.changes if name not in alone])
-            with lm.untied() if alone else nullcontext():  # by now the unembedding has what is meant for both
-                self._add(parameters, alone)
-                yield lm
-        finally:
-            with torch.no_grad():
-                for p, original in originals:
-                    p.copy_(original)
+        self._add(lm, parameters, [name for name in self.changes if name not in alone])
+        if alone:
+            lm.untie(change)  # by now the unembedding has what is meant for both
+            self._add(lm, parameters, alone)
 
     @torch.no_grad()
-    def _add(self, parameters: dict[str, Tensor], names: list[str]) -> None:
+    def _add(self, lm: LanguageModel, parameters: dict[str, Tensor], names: list[str]) -> None:
         for name in names:
             change, p = self.changes[name], parameters[name]
-            if isinstance(change, Rows):
+            if p.dtype in HALF:
+                new = _moved(p, change)
+                check_numbers(new, f"{name} plus its change, in {lm.dtype},")
+                p.copy_(new)
+            elif isinstance(change, Rows):
                 p.index_add_(0, change.index.to(p.device), change.delta.to(p))
             else:
                 p.add_(change.dense().to(p))
 
+    def check_made_for(self, lm: LanguageModel) -> None:
+        """Raise ConceptLabError unless this edit was made for the weights of `lm` (without it: for its name)."""
+        if self.fingerprint is None:
+            if self.model != lm.name:
+                raise ConceptLabError(
+                    f"This edit was made for {self.model} and this is {lm.name}; load the model it was made for, or "
+                    "say applied(lm, force=True) to add its changes all the same."
+                )
+        elif self.fingerprint != (here := lm.changes.base()):
+            raise ConceptLabError(
+                f"This edit was made for {self.model} with the weights {self.fingerprint}, and {lm.name} has {here} "
+                "(another model, dtype or state, or one that the edit is in already); load the model it was made for, "
+                "or say applied(lm, force=True) to add its changes all the same."
+            )
+
     def _parameters(self, lm: LanguageModel) -> dict[str, Tensor]:
         """Key of a change -> the parameter it changes."""
         named = lm.parameters()
-        found = {}
         for key, change in self.changes.items():
             name = key.removesuffix(INPUT)
             if name not in named or tuple(named[name].shape) != change.shape:
-                raise ConceptLabError(
-                    f"This edit was made for {self.model} and changes {name} {list(change.shape)}, which {lm.name} "
-                    "does not have in that shape; load the model it was made for."
-                )
+                _check_weight(lm, name, change.shape, f"This edit was made for {self.model} and changes {name}")
             if name != key and name != lm.embedding_name():
                 raise ConceptLabError(f"Only the embedding can be changed on its input side; {name} is none.")
-            found[key] = named[name]
-        return found
+        return {key: named[key.removesuffix(INPUT)] for key in self.changes}
 
     def __add__(self, other: WeightEdit) -> WeightEdit:
-        if self.model != other.model:
-            raise ConceptLabError(f"An edit of {self.model} cannot be added to an edit of {other.model}.")
+        known = self.fingerprint is not None and other.fingerprint is not None
+        if self.fingerprint != other.fingerprint if known else self.model != other.model:
+            weights = f" (weights {self.fingerprint} and {other.fingerprint})" if known else ""
+            raise ConceptLabError(f"An edit of {self.model} cannot be added to an edit of {other.model}{weights}.")
         changes = dict(self.changes)
         for name, change in other.changes.items():
             mine = changes.get(name)
+            if mine is not None and mine.shape != change.shape:
+                raise ConceptLabError(f"The edits change {name} as {list(mine.shape)} and as {list(change.shape)}.")
             if mine is None:
                 changes[name] = change
             elif isinstance(mine, LowRank) and isinstance(change, LowRank):
@@ -152,66 +146,53 @@ class WeightEdit:
                 changes[name] = Rows(index, torch.cat([mine.delta, change.delta]), mine.n_rows)
             else:
                 changes[name] = Dense(mine.dense() + change.dense())
-        return WeightEdit(self.model, changes, {"parts": [self.info, other.info]})
+        return WeightEdit(
+            self.model, changes, {"parts": [self.info, other.info]}, self.fingerprint or other.fingerprint
+        )
 
     def __mul__(self, factor: float) -> WeightEdit:
+        if not math.isfinite(factor):
+            raise ConceptLabError(f"An edit is scaled by a finite number; got {factor}.")
         scaled = {name: change.scaled(factor) for name, change in self.changes.items()}
-        return WeightEdit(self.model, scaled, self.info | {"factor": factor})
+        return replace(self, changes=scaled, info=self.info | {"factor": self.info.get("factor", 1) * factor})
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file (atomic)."""
-        tensors: dict[str, Tensor] = {}
-        for name, change in self.changes.items():
-            for part, tensor in vars(change).items():
-                tensors[f"{name}|{part}"] = tensor.detach().cpu().contiguous()
-        meta = {"model": self.model, "info": json.dumps(self.info)}
-        with atomic_path(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata=meta)
+        """Write one safetensors file (atomic). Raises ConceptLabError where `path` is no place for a file."""
+        write_edit(path, self.model, self.changes, self.info, self.fingerprint)
 
     @classmethod
     def load(cls, path: str | Path) -> WeightEdit:
-        """Read what `save` wrote. Raises ConceptLabError when the file is something else."""
-        try:
-            with safe_open(str(path), "pt") as file:
-                meta, tensors = file.metadata() or {}, {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            parts: dict[str, dict[str, Tensor]] = {}
-            for key, tensor in tensors.items():
-                name, part = key.split("|")
-                parts.setdefault(name, {})[part] = tensor
-            kinds = {frozenset(kind.__dataclass_fields__): kind for kind in (LowRank, Dense, Rows)}
-            changes = {name: kinds[frozenset(part)](**part) for name, part in parts.items()}
-            return cls(meta["model"], changes, json.loads(meta["info"]))
-        except FileNotFoundError:
-            raise ConceptLabError(f"There is no file {path}; give the path that WeightEdit.save wrote.") from None
-        except Exception as error:
-            raise ConceptLabError(
-                f"{path} is not a saved WeightEdit ({type(error).__name__}); save it again."
-            ) from None
+        """Read what `save` wrote. Raises ConceptLabError when the file is something else or holds no finite numbers."""
+        return cls(*read_edit(path))
 
     def export(self, lm: LanguageModel, folder: str | Path) -> None:
         """Write the edited model and its tokenizer as a folder that plain transformers loads, without this library.
 
         `edit.json` in it says what was done. `lm` is left as it was. Raises ConceptLabError for a folder that is there
-        and holds anything but such a model.
+        and holds anything but such a model, and while a change is on the model.
         """
-        folder = Path(folder)
+        lm.check_unchanged("exported")
+        folder = check_output(folder, folder=True)
         if folder.exists() and not (folder / "edit.json").is_file():
             raise ConceptLabError(f"{folder} is there already and no exported edit; give the name of a new folder.")
+        note = {"model": self.model, "fingerprint": self.fingerprint, "info": self.info}
+        text = as_json(note, indent=1) + "\n"
         with self.applied(lm), atomic_path(folder) as temporary:
-            lm.save(temporary)
-            (temporary / "edit.json").write_text(json.dumps({"model": self.model, "info": self.info}, indent=1) + "\n")
+            lm.save(temporary, edited=True)
+            (temporary / "edit.json").write_text(text, encoding="utf-8")
 
+    @torch.no_grad()
     def report(self, lm: LanguageModel) -> dict[str, float]:
-        """What the edit touches: weights, share of value vectors changed, norms.
+        """What the edit changes in the weights as they are stored, rounding to the model's dtype included.
 
         Keys: n_weights, vectors_touched (share of the columns of the changed matrices that change at all),
         rows_touched (number of rows of the embedding that change), norm (Frobenius norm of all changes),
-        relative_norm (the same over the norm of the changed weights).
+        relative_norm (the same over the norm of the changed weights). Warns when rounding leaves nothing of it.
         """
         named = self._parameters(lm)
         touched = columns = rows = delta_sq = 0.0
-        for change in self.changes.values():
-            delta = change.dense().float()
+        for key, change in self.changes.items():
+            delta = _moved(named[key], change).float() - named[key].float()
             if isinstance(change, Rows):
                 rows += float((delta.abs().amax(1) > 0).sum())
             elif delta.ndim == 2:  # gains and biases have no value vectors
@@ -219,6 +200,13 @@ class WeightEdit:
                 columns += delta.shape[1]
             delta_sq += float(delta.square().sum())
         weight_sq = sum(float(p.float().square().sum()) for p in {id(p): p for p in named.values()}.values())
+        if not delta_sq and any(bool(change.dense().any()) for change in self.changes.values()):
+            dtype = str(lm.dtype).removeprefix("torch.")
+            warnings.warn(
+                f"This edit changes nothing in {dtype}: every change is lost in rounding; make it stronger, or load "
+                f"{lm.name} in float32.",
+                stacklevel=2,
+            )
         return {
             "n_weights": float(len(self.changes)),
             "vectors_touched": touched / max(columns, 1),
@@ -226,6 +214,28 @@ class WeightEdit:
             "norm": delta_sq**0.5,
             "relative_norm": (delta_sq / weight_sq) ** 0.5 if weight_sq else 0.0,
         }
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In at least float32, in which a difference of two half-precision numbers is kept."""
+    return x.float() if x.dtype in HALF else x
+
+
+def _moved(p: Tensor, change: Kind) -> Tensor:
+    """A weight with its change, added in float32 where the weight is in half precision, and rounded once."""
+    return (_wide(p) + change.dense().to(_wide(p))).to(p.dtype)
+
+
+def _check_weight(lm: LanguageModel, name: str, shape: tuple[int, ...], what: str) -> None:
+    named = lm.parameters()
+    if name not in named and lm.is_tied and shape == tuple(lm.embedding().shape):
+        raise ConceptLabError(
+            f"{what}, which {lm.name} shares with its embedding; give it as {lm.embedding_name()!r}, the name of both."
+        )
+    if name not in named or tuple(named[name].shape) != shape:
+        raise ConceptLabError(
+            f"{what} {list(shape)}, which {lm.name} does not have in that shape; load the model it was made for."
+        )
 
 
 def value_edit(
@@ -240,10 +250,15 @@ def value_edit(
     Exact except in dimensions that the layer cannot write (gain 0 after the MLP), which stay 0.
     Raises ConceptLabError for a neuron or layer that does not exist.
     """
+    if tuple(delta.shape) != (len(neurons), lm.d_model):
+        raise ConceptLabError(
+            f"{len(neurons)} value vectors of {lm.name} change by [{len(neurons)}, {lm.d_model}] numbers; got "
+            f"{list(delta.shape)}."
+        )
     for neuron in neurons:
         if not 0 <= neuron < lm.d_mlp:
             raise ConceptLabError(f"{lm.name} has neurons 0 to {lm.d_mlp - 1}; neuron {neuron} does not exist.")
     right = torch.zeros(len(neurons), lm.d_mlp, device=delta.device, dtype=delta.dtype)
     right[torch.arange(len(neurons)), torch.tensor(neurons)] = 1.0
     left = lm.weight_delta(layer, delta).contiguous()
-    return WeightEdit(lm.name, {lm.down_proj_name(layer): LowRank(left, right)}, info or {})
+    return WeightEdit.of(lm, {lm.down_proj_name(layer): LowRank(left, right)}, info)

@@ -7,7 +7,7 @@ features), `random_direction` (the same rows), `random_norm` (random rows). Of t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,7 +35,7 @@ def random_features_edit(
     """
     drawn = random_features(saes, features, seed)
     edit = match_norms(directional_edit(lm, saes, drawn, 2.0), like)
-    return WeightEdit(lm.name, edit.changes, edit.info | {"control": "random features", "seed": seed})
+    return replace(edit, info=edit.info | {"control": "random features", "seed": seed})
 
 
 def other_features_edit(
@@ -52,7 +52,7 @@ def other_features_edit(
         index = torch.tensor([f.index for f in drawn], device=saes[layer].W_dec.device)
         d = saes[layer].directions(index).to(rows_for(lm, saes[layer]))
         changes[lm.down_proj_name(layer)] = LowRank(columns_for(lm, saes[layer], d), change.right)
-    return WeightEdit(like.model, changes, {"control": "directions of random features", "seed": seed})
+    return replace(like, changes=changes, info={"control": "directions of random features", "seed": seed})
 
 
 # ---- methods ----------------------------------------------------------------------------------------------

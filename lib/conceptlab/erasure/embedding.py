@@ -113,7 +113,7 @@ def embedding_edit(lm: LanguageModel, atoms: ConceptAtoms, delta: float = 1.0, s
         raise ConceptLabError(f'{lm.name} has an unembedding of its own, which this edit does not reach; use "input".')
     change = Rows(atoms.ids, -delta * atoms.parts, torch.tensor(len(weight)))
     name = lm.embedding_name() + (INPUT if side == "input" else "")
-    return WeightEdit(lm.name, {name: change}, atoms.info | {"delta": delta, "side": side})
+    return WeightEdit.of(lm, {name: change}, atoms.info | {"delta": delta, "side": side})
 
 
 # ---- tokens ------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def turned(lm: LanguageModel, layer: int, Q: Float[Tensor, "d_model k"], strengt
     """`W <- W - strength (W Q) Q^T` for the rows of one down projection; `Q` orthonormal."""
     rows = lm.down_proj(layer)
     change = LowRank(-strength * Q.to(rows), (rows @ Q.to(rows)).T.contiguous())
-    return WeightEdit(lm.name, {lm.down_proj_name(layer): change}, {"method": "turned", "layer": layer})
+    return WeightEdit.of(lm, {lm.down_proj_name(layer): change}, {"method": "turned", "layer": layer})
 
 
 @torch.no_grad()

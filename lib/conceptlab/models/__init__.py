@@ -1,6 +1,7 @@
 """Language models: loading, sites, options, generation, projection, losses. The only room that knows transformers."""
 
 from .architecture import check_architecture
+from .changes import Change, Changes
 from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
@@ -13,6 +14,8 @@ from .registry import PACKAGED, encoder_from_folder, packaged_checkpoint, quiet_
 from .sites import SITES, Site
 
 __all__ = [
+    "Change",
+    "Changes",
     "LanguageModel",
     "PACKAGED",
     "Prefix",

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ..core import ConceptLabError
 from .architecture import check_structure
+from .changes import Change, Changes
 from .fingerprint import fingerprint
 from .registry import quiet_transformers
 from .sites import Hooked, as_long, norm_gain, takes_mean_out
@@ -36,9 +36,9 @@ class LanguageModel(Hooked):
         check_structure(name, hf)
         self._decoder = hf.get_decoder()
         self._blocks = self._decoder.layers
-        self._printed: tuple[list, str] | None = (
-            None  # the state of the weights at the last fingerprint, and what it was
-        )
+        # address of each weight at the last fingerprint -> the weight and torch's version counter; and what it was
+        self._printed: tuple[dict[int, tuple[weakref.ref, int]], str] | None = None
+        self.changes = Changes(self)  # what is on the model at the moment
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 
@@ -90,7 +90,19 @@ class LanguageModel(Hooked):
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Every parameter by its name in transformers; shared ones (tied embeddings) once, under the embedding's."""
-        return dict(self.hf.named_parameters())
+        found, seen = {}, set()
+
+        def walk(prefix: str, module: nn.Module) -> None:  # as `named_parameters` does, at a fifth of its time: every
+            for name, p in module._parameters.items():  # edit that is applied comes past here
+                if p is not None and id(p) not in seen:
+                    seen.add(id(p))
+                    found[prefix + name] = p
+            for name, child in module._modules.items():
+                if child is not None:
+                    walk(f"{prefix}{name}.", child)
+
+        walk("", self.hf)
+        return found
 
     def fingerprint(self) -> str:
         """Which weights these are now: 16 hexadecimal digits, others inside an edit, the same again after it.
@@ -99,14 +111,30 @@ class LanguageModel(Hooked):
         (0.1 s for 135 M of them on a CPU), known again by the version counters that torch keeps.
         """
         weights = self.parameters()
-        now = [(p, p.data_ptr(), p._version) for p in weights.values()]
-        if self._printed is not None and len(self._printed[0]) == len(now):
+        now = {p.data_ptr(): (p, p._version) for p in weights.values()}
+        if self._printed is not None and self._printed[0].keys() == now.keys():
             # by weak references: the address of a tensor that is gone may be given to another one
-            known = ((p() is q, at, version) for (p, at, version), (q, *_) in zip(self._printed[0], now, strict=True))
-            if all(same == (True, *rest) for same, (_, *rest) in zip(known, now, strict=True)):
+            if all(self._printed[0][at][0]() is p and self._printed[0][at][1] == v for at, (p, v) in now.items()):
                 return self._printed[1]
-        self._printed = [(weakref.ref(p), at, version) for p, at, version in now], fingerprint(weights)
+        self._printed = {at: (weakref.ref(p), version) for at, (p, version) in now.items()}, fingerprint(weights)
         return self._printed[1]
+
+    def fingerprint_with(self, instead: Mapping[str, Tensor]) -> str:
+        """What `fingerprint` would be if some parameters were these tensors."""
+        weights = self.parameters()
+        return fingerprint(weights | {name: x.to(weights[name]) for name, x in instead.items()})
+
+    def weights_are_back(self, parameter: nn.Parameter, state: tuple[int, int]) -> None:
+        """`parameter` has again the bits that it had at `state` (its address and torch's version counter)."""
+        if self._printed is None:
+            return
+        known = self._printed[0].get(state[0])
+        if known is not None and known[0]() is parameter and known[1] == state[1]:
+            self._printed[0][parameter.data_ptr()] = known[0], parameter._version
+
+    def restore(self) -> list[str]:
+        """Take off every change that is still on the model, the last first, and say what they were."""
+        return self.changes.clear()
 
     def linear(self, name: str) -> nn.Module:
         """The module whose weight has this name."""
@@ -191,30 +219,47 @@ class LanguageModel(Hooked):
         """Hook point, in TransformerLens' names, that the SAEs of this project read: before any post-MLP norm."""
         return f"blocks.{self.check_layer(layer)}.mlp.hook_out"
 
-    @contextmanager
-    def untied(self) -> Iterator[LanguageModel]:
+    def untied(self) -> Change:
         """Inside the block the unembedding has weights of its own, a copy of the embedding's; then they are one again.
 
         Nothing happens where a model does not share them. `bridge` goes on reading the shared weights.
         """
-        head, config = self.hf.get_output_embeddings(), self.hf.config
-        shared = head.weight
-        if shared is not self.hf.get_input_embeddings().weight:
-            yield self
-            return
-        tied = config.tie_word_embeddings
-        try:
-            head.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
-            config.tie_word_embeddings = False
-            yield self
-        finally:
-            head.weight, config.tie_word_embeddings = shared, tied
+        return Change(self, "untied embeddings", self.untie)
 
-    def save(self, folder: str | Path) -> None:
-        """Write the model as it is now, and its tokenizer: a folder that plain transformers loads."""
+    def untie(self, change: Change) -> None:
+        """Give the unembedding weights of its own until `change` is taken off."""
+        head, config = self.hf.get_output_embeddings(), self.hf.config
+        shared, tied = head.weight, config.tie_word_embeddings
+        if not self.is_tied:
+            return
+        alone = nn.Parameter(shared.detach().clone(), requires_grad=False)
+
+        def tie() -> None:
+            head.weight, config.tie_word_embeddings = shared, tied
+            if self._printed is not None and alone.data_ptr() in self._printed[0]:
+                self._printed = None  # the address will be used again, for other bits
+
+        change.then(tie)
+        head.weight, config.tie_word_embeddings = alone, False
+
+    def save(self, folder: str | Path, edited: bool = False) -> None:
+        """Write the model as it was loaded, and its tokenizer: a folder that plain transformers loads.
+
+        Raises ConceptLabError while the weights are changed; `edited=True` writes them with the changes that are on.
+        """
+        if not edited:
+            self.check_unchanged("saved")
         with quiet_transformers():
             self.hf.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
+
+    def check_unchanged(self, what: str) -> None:
+        """Raise ConceptLabError while a change is on the model; `what`: "saved", "exported"."""
+        if len(self.changes):
+            raise ConceptLabError(
+                f"{self.name} cannot be {what} while changes are on it ({', '.join(c.what for c in self.changes)}), "
+                "which would be in it twice once they are applied again; leave their blocks first."
+            )
 
     # ---- forward passes -----------------------------------------------------------------------------
     @torch.no_grad()

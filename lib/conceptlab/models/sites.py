@@ -16,8 +16,7 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from ..core import ConceptLabError
+from .changes import Change
 from .tokens import Tokenized, whole_number
 
 Site = tuple[str, int]
@@ -91,32 +91,28 @@ class Hooked(Tokenized):
         """Whether a function reads or changes activations at this moment: the weights alone do not say what runs."""
         return any(module._forward_hooks or module._forward_pre_hooks for module in self.hf.modules())
 
-    @contextmanager
-    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Iterator[Hooked]:
+    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Change:
         """Inside the block each function sees the activation at its site and may return a replacement."""
-        handles = []
-        try:
-            for (kind, layer), function in hooks.items():
-                handles.append(self._register(kind, self.check_layer(layer), function))
-            yield self
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    @contextmanager
-    def skip_before(self, layer: int) -> Iterator[Hooked]:
+        def begin(change: Change) -> None:
+            for (kind, layer), function in hooks.items():
+                change.then(self._register(kind, self.check_layer(layer), function).remove)
+
+        return Change(self, f"hooks at {', '.join(f'{kind} {layer}' for kind, layer in hooks)}", begin, weights=False)
+
+    def skip_before(self, layer: int) -> Change:
         """Inside the block the layers before `layer` hand their input on unchanged, at no cost.
 
         For replays: feed what they would have written through a hook at `("resid_pre", layer)`.
         """
         skipped = self._blocks[: self.check_layer(layer)]
-        try:
+
+        def begin(change: Change) -> None:
             for block in skipped:
+                change.then(lambda block=block: vars(block).pop("forward", None))
                 block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
-            yield self
-        finally:
-            for block in skipped:
-                vars(block).pop("forward", None)
+
+        return Change(self, f"skipping layers before {layer}", begin, weights=False)
 
     # ---- what differs between architectures ---------------------------------------------------------
     def _post_norms(self, layer: int) -> tuple[nn.Module | None, nn.Module | None]:

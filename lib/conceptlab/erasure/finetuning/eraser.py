@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...core import ConceptLabError
 from ...data import Concept, Question, evidence_texts, fact_texts, row_batches, text_rows
-from ...edits import WeightEdit, trainable, trained_parameters
+from ...edits import Trainer, WeightEdit, trainable, trained_parameters
 from ...models import LanguageModel, next_token_loss, sequence_logprobs
 
 METHODS = ("gradient_ascent", "npo")
@@ -81,7 +81,7 @@ def finetuned_eraser(
     reference = _before_training(lm, planned) if cfg.method == "npo" else None
     keep_batches = row_batches(keep_rows, cfg.batch_size, cfg.seed) if keep_rows else None
     with torch.enable_grad(), trainable(lm, chosen):
-        optimiser = torch.optim.AdamW(list(chosen.values()), lr=cfg.lr, weight_decay=0.0)
+        trainer = Trainer(list(chosen.values()), cfg.lr, seed=cfg.seed)
         for step in range(cfg.steps):
             ids, mask = planned[step]
             if reference is None:
@@ -92,12 +92,13 @@ def finetuned_eraser(
                 loss = loss + cfg.keep * next_token_loss(lm, *lm.pad(next(keep_batches)))
             if not torch.isfinite(loss):
                 raise ConceptLabError(f"The eraser diverged at step {step}; lower lr={cfg.lr:g}.")
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            trainer.step(loss)
             if enough is not None and (step + 1) % cfg.every == 0 and _asked(enough, lm):
                 break
-        return WeightEdit.between(lm, before, {"method": cfg.method, "steps": step + 1, "lr": cfg.lr})
+        info = {"method": cfg.method, "steps": step + 1, "lr": cfg.lr}
+        if (moved := trainer.moved()) is not None:
+            info["moved"] = moved[1]  # share of the trained weights that differ in the model's half precision
+        return WeightEdit.between(lm, before, info)
 
 
 @torch.no_grad()

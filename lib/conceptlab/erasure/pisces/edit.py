@@ -76,7 +76,7 @@ def pisces_edit(
         coefficients = (wanted - present) * picked
         left = columns_for(lm, sae, sae.directions(index).to(rows), raw_side)
         changes[lm.down_proj_name(layer)] = LowRank(left, coefficients.T.contiguous())
-    return WeightEdit(lm.name, changes, info)
+    return WeightEdit.of(lm, changes, info)
 
 
 SAMPLE = 8  # one feature in so many is looked at before the whole dictionary is
@@ -127,7 +127,7 @@ def directional_edit(lm: LanguageModel, saes: Dictionaries, features: Sequence[F
         rows = rows_for(lm, sae)
         Q, _ = torch.linalg.qr(sae.directions(_indices(chosen, sae)).T.to(rows))  # [d_model, k]
         changes[lm.down_proj_name(layer)] = LowRank(-c * columns_for(lm, sae, Q.T), (rows @ Q).T.contiguous())
-    return WeightEdit(lm.name, changes, info)
+    return WeightEdit.of(lm, changes, info)
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ def signed_edit(
         writes = neuron_signs[layer].to(rows)[:, None] * torch.tensor([float(f.sign) for f in chosen]).to(rows) * along
         coefficients = torch.where(writes > 0, -c * along, 0.0)
         changes[lm.down_proj_name(layer)] = LowRank(columns_for(lm, sae, d), coefficients.T.contiguous())
-    return WeightEdit(lm.name, changes, info)
+    return WeightEdit.of(lm, changes, info)
 
 
 @torch.no_grad()
