@@ -22,20 +22,33 @@ from .ranking import (
 )
 from .selection import largest
 from .shares import recovered_share, share_difference
-from .statistics import Interval, bootstrap, paired_bootstrap
+from .statistics import (
+    Interval,
+    binomial_draws,
+    bootstrap,
+    clustered,
+    combined,
+    exact_levels,
+    interval_of,
+    mean_interval,
+    paired_bootstrap,
+    proportion,
+    t_quantile,
+    widened,
+)
 from .store import Store
 from .tables import COLUMNS, KEY, POOLED, Cell, Contents, contents, read_table, results, table_path
 
 __all__ = [
     "COLUMNS",
-    "KEY",
-    "POOLED",
     "Cell",
     "ConceptLabError",
     "Confusion",
     "Contents",
     "Interval",
+    "KEY",
     "NotPossible",
+    "POOLED",
     "Package",
     "Store",
     "allocate",
@@ -47,20 +60,27 @@ __all__ = [
     "balanced_accuracy_interval",
     "best_direction",
     "best_threshold",
+    "binomial_draws",
     "bootstrap",
     "cache_dir",
     "check_output",
+    "clustered",
+    "combined",
     "commit",
     "confusion",
     "contents",
     "correlation_interval",
     "data_dir",
     "draws_interval",
+    "exact_levels",
     "f1_interval",
+    "interval_of",
     "largest",
+    "mean_interval",
     "merge",
     "package_path",
     "paired_bootstrap",
+    "proportion",
     "read_member",
     "read_table",
     "recovered_share",
@@ -69,6 +89,8 @@ __all__ = [
     "say",
     "sha256",
     "share_difference",
+    "t_quantile",
     "table_path",
     "versions",
+    "widened",
 ]
