@@ -133,7 +133,7 @@ def test_coverage_over_all_questions(axis, truth):
 @pytest.mark.parametrize("m", simulated.CONCEPTS)
 def test_coverage_over_concepts(m):
     for truth in simulated.TRUTHS:
-        assert simulated.over_concepts(truth, m, 40, 80) >= LEAST, truth
+        assert simulated.over_concepts(truth, m, 40, 300) >= LEAST, truth
     assert simulated.real_clusters(m, 100, 0.0) >= LEAST and simulated.real_clusters(m, 100, 1.0) >= LEAST
 
 
