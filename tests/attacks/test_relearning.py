@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from conceptlab.attacks import Quantised, RelearnConfig, relearn, round_to_nearest
-from conceptlab.core import ConceptLabError, recovered_share
+from conceptlab.core import ConceptLabError
 from conceptlab.data import row_batches, text_rows
 from conceptlab.edits import WeightEdit, trained_parameters
 from conceptlab.edits.weight_edit import Dense
@@ -179,44 +179,6 @@ def test_the_trained_parameters_are_those_named(lm):
     assert list(trained_parameters(lm, "down_proj", (1,))) == [lm.down_proj_name(1)]
     assert len(trained_parameters(lm, "attention")) == 8 and len(trained_parameters(lm, "block", (0,))) == 9
     assert set(trained_parameters(lm, "all")) == set(weights(lm))
-
-
-# ---- the recovered share ----------------------------------------------------------------------------------
-def test_recovered_share_by_hand():
-    original, erased = [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 1.0, 0.0]  # means 3/4 and 1/4
-    assert recovered_share(original, erased, [1.0, 0.0, 1.0, 0.0]).value == pytest.approx(0.5)  # (2/4 - 1/4) / (2/4)
-    assert recovered_share(original, erased, erased).value == 0
-    assert recovered_share(original, erased, original).value == 1
-    assert recovered_share(original, erased, [1.0] * 4).value == pytest.approx(1.5)
-    assert recovered_share(original, erased, [0.0] * 4).value == pytest.approx(-0.5)
-
-
-def test_recovered_share_interval():
-    n = torch.arange(200)
-    original, erased = torch.ones(200), torch.zeros(200)
-    share = recovered_share(original, erased, (n % 2).float())
-    sigma = (0.25 / 200) ** 0.5  # the gap is 1 for every question: the share is a mean of coin flips
-    assert share.low == pytest.approx(0.5 - 1.96 * sigma, abs=0.02)
-    assert share.high == pytest.approx(0.5 + 1.96 * sigma, abs=0.02)
-    everything = recovered_share(original, erased, original)
-    assert everything.low == everything.high == 1 and everything.n == 200
-    shifted = recovered_share(original - 7, erased - 7, (n % 2).float() - 7)  # an offset of all three cancels
-    assert shifted.low == pytest.approx(share.low) and shifted.high == pytest.approx(share.high)
-
-
-def test_recovered_share_is_unbounded_where_the_erasure_is_not_sure():
-    original, erased = [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]  # a resample often misses the one question
-    share = recovered_share(original, erased, [1.0, 0.0, 0.0, 0.0])
-    assert share.value == 1 and share.low == -math.inf and share.high == math.inf
-
-
-def test_recovered_share_refuses_when_nothing_was_erased():
-    with pytest.raises(ConceptLabError, match="Nothing was erased"):
-        recovered_share([0.0, 1.0], [1.0, 0.0], [1.0, 1.0])
-    with pytest.raises(ConceptLabError, match="same questions"):
-        recovered_share([0.0, 1.0], [1.0], [1.0, 1.0])
-    with pytest.raises(ConceptLabError, match="same questions"):
-        recovered_share([], [], [])
 
 
 # ---- quantisation -----------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_forms_that_a_question_lacks(lm):
         score_form(lm, [plain], "true_false")
     with pytest.raises(ConceptLabError, match="Unknown form 'riddle'"):
         score_form(lm, [plain], "riddle")
-    with pytest.raises(ConceptLabError, match="at least one question"):
+    with pytest.raises(ConceptLabError, match="There is no question"):
         score_form(lm, [], "choice")
     with pytest.raises(ConceptLabError, match="same number of options"):
         score_form(lm, [plain, replace(plain, options=("a", "b"))], "choice")

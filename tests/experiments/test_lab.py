@@ -95,9 +95,10 @@ def test_pisces_is_fitted_scored_and_its_edit_kept(lm, saes, tmp_path, monkeypat
     found = by_cell(path)
     assert found["golf", "original", "", "", "known_target"] <= FINAL.n_target
     assert found["golf", "pisces", "fit", "", "tried"] in (4, 8)
-    for metric in ("efficacy", "accuracy_target_after", "residue_cosine", "left_cloze", "mmlu_after", "gold_general"):
+    # a random model knows nothing above chance: efficacy is not measurable and has no row
+    for metric in ("gold_target", "accuracy_target_after", "residue_cosine", "mmlu_after", "gold_general"):
         assert ("golf", "pisces", "", "", metric) in found, metric
-    assert ("golf", "other_features", "", "", "efficacy") in found
+    assert ("golf", "other_features", "", "", "gold_target") in found
     assert ("golf", "other_features", "", "", "mmlu_after") not in found
     note = json.loads(path.with_suffix(".json").read_text())
     assert note["fingerprint"] == lm.fingerprint() and set(note["fingerprints"]) == {"layer 0", "layer 1"}
@@ -225,7 +226,7 @@ def test_shares_over_all_concepts_by_hand():
     assert direct["margin"]["margin_kept"].value == pytest.approx(0.5 / 3)
     assert pooled(found.get, ["a", "b"], "pisces", "probe")["3"]["kept"].value == pytest.approx(0.25 / 0.75)
     language = pooled(found.get, ["a", "b"], "pisces", "language")["de"]
-    assert language["n_concepts"].value == 1 and language["share"].value == pytest.approx(2 / 3)
+    assert language["n_concepts"].value == 1 and "share" not in language, "one question has no interval"
     assert pooled(found.get, ["a"], "pisces", "gcg") == {}
     add(found, "a", "original", "relearning", Record(["5"], [[2.5, 4.5]]))
     add(found, "b", "original", "relearning", Record(["5"], [[2.5, 4.5]]))

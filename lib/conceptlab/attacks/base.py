@@ -72,10 +72,9 @@ def share(
     erased: QuestionScores | Hits,
     attacked: QuestionScores | Hits,
     measure: str = "margin",
-    n_resamples: int = 2_000,
 ) -> Interval:
     """`recovered_share` of three evaluations of the same questions."""
-    return recovered_share(*(per_question(x, measure) for x in (original, erased, attacked)), n_resamples)
+    return recovered_share(*(per_question(x, measure) for x in (original, erased, attacked)))
 
 
 def exchanges(questions: Sequence[Question], prompts: Sequence[str], scores: QuestionScores) -> tuple[Exchange, ...]:

@@ -57,7 +57,7 @@ class PromptConfig:
     n_tokens: int = 16  # that the model may think, in step_by_step
 
 
-class Asked(NamedTuple):
+class Way(NamedTuple):
     """One way to ask all questions."""
 
     prefix: str
@@ -111,7 +111,7 @@ def _wordings(kind: str) -> Any:
     return attack_data("prompts").get(kind, ())
 
 
-def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[QuestionScores], Asked, int]:
+def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[QuestionScores], Way, int]:
     values, tables, tokens, asked = [], [], 0, None
     ways = range(1, max(strengths) + 1) if cfg.kind in AVERAGED else strengths
     for way, asked in zip(ways, _ways(lm, cfg, ways, subject, tuple(questions), few_shot), strict=True):
@@ -126,7 +126,7 @@ def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[Questio
     return values, asked, tokens
 
 
-def _ways(lm, cfg: PromptConfig, ways: Sequence[int], subject: Subject, questions, few_shot: str) -> Iterator[Asked]:
+def _ways(lm, cfg: PromptConfig, ways: Sequence[int], subject: Subject, questions, few_shot: str) -> Iterator[Way]:
     """The prompts of each way of asking, one after the other (step_by_step needs the model to write them)."""
     plain = tuple(question_stem(q, few_shot) for q in questions)
     for way in ways:
@@ -135,17 +135,17 @@ def _ways(lm, cfg: PromptConfig, ways: Sequence[int], subject: Subject, question
         elif cfg.kind == "paraphrase":
             wording = _wordings("paraphrase")[way - 1]
             shots = "\n\n".join(f"{wording.format(q=q)} {a}" for q, a in _pairs(few_shot))
-            yield Asked(shots, tuple("\n\n" + wording.format(q=q.q) for q in questions), questions)
+            yield Way(shots, tuple("\n\n" + wording.format(q=q.q) for q in questions), questions)
         elif cfg.kind == "step_by_step":
             wording = list(_wordings(cfg.kind).values())[way - 1]
-            yield Asked(few_shot, _thought_out(lm, wording, questions, subject, cfg), questions)
+            yield Way(few_shot, _thought_out(lm, wording, questions, subject, cfg), questions)
         elif cfg.kind == "priming":
-            yield Asked(f"{few_shot}\n\n{_material('priming', subject, way)[0]}", plain, questions)
+            yield Way(f"{few_shot}\n\n{_material('priming', subject, way)[0]}", plain, questions)
         else:
             wording = _wordings(cfg.kind)[way - 1 if cfg.kind in AVERAGED else 0]
             material = (_material(cfg.kind, subject, way) or [""])[0]
             frame = wording.format(title=subject.title, article=material, definition=material)
-            yield Asked(f"{frame}\n\n{few_shot}", plain, questions)
+            yield Way(f"{frame}\n\n{few_shot}", plain, questions)
 
 
 def _material(kind: str, subject: Subject, strength: int) -> list[str]:
@@ -170,11 +170,11 @@ def _pairs(few_shot: str) -> list[tuple[str, str]]:
     return re.findall(r"Question: (.*)\nAnswer: (.*)", few_shot)
 
 
-def _in_language(language: str, questions: Sequence[Question]) -> Asked:
+def _in_language(language: str, questions: Sequence[Question]) -> Way:
     wording = attack_data("translations")["languages"][language]
     shots = "\n\n".join(f"{wording['stem'].format(q=q)} {a}" for q, a in wording["few_shot"])
     asked = translated(questions, language)
-    return Asked(shots, tuple("\n\n" + wording["stem"].format(q=q.q) for q in asked), asked)
+    return Way(shots, tuple("\n\n" + wording["stem"].format(q=q.q) for q in asked), asked)
 
 
 def _thought_out(

@@ -276,29 +276,30 @@ def summarise(
 ) -> dict[str, dict[str, Interval]]:
     """Per strength: metric -> number with its interval over questions.
 
-    `value`: the measure under attack; `gain`: margin under attack minus margin before; `share`: recovered margin, where
-    something was erased; `below_ceiling`: the original under the same attack (`ceiling`) minus this; `control`: the
-    attack's own; `above_<scorer>`: hidden knowledge, internal minus external K. An attack that does not rank options by
+    `value`: the measure under attack; `gain`: margin under attack minus margin before; `share`: recovered margin;
+    `below_ceiling`: the original under the same attack (`ceiling`) minus this; `control`: the attack's own;
+    `above_<scorer>`: hidden knowledge, internal minus external K. An attack that does not rank options by
     log-probability has neither gain nor share, but `kept`: what it finds as a share of what it finds in the original,
-    both above guessing (or above the attack's own control).
+    both above guessing (or above the attack's own control). Shares that are not measurable are left out.
     """
     measure, rows = MEASURES.get(name, "margin"), {}
     for i, value in enumerate(result.values):
         numbers = per_question(value, measure)
-        found = {"value": bootstrap(numbers)}
+        counted = isinstance(value, Hits) or measure == "correct"
+        found = {"value": bootstrap(numbers > 0 if counted else numbers, over="questions")}
         if isinstance(value, QuestionScores) and name not in MEASURES:
             before, after = (_asked(scores, setting, result) for scores in (original, erased))
             found["gain"] = paired_bootstrap(value.margin, after.margin)
-            if float((before.margin - after.margin).mean()) > 0:
-                found["share"] = share(before, after, value)
+            if (back := share(before, after, value)).measurable:
+                found["share"] = back
         if isinstance(value, HiddenKnowledge):
             found |= {f"above_{scorer}": value.gap(scorer) for scorer in value.external}
         if ceiling is not None:
             top = per_question(ceiling.values[i], measure)
             found["below_ceiling"] = paired_bootstrap(top, numbers)
             floor = floor_of(name, result, i)
-            if floor is not None and float((top - floor).mean()) > 0:
-                found["kept"] = recovered_share(top, floor, numbers)
+            if floor is not None and (kept := recovered_share(top, floor, numbers)).measurable:
+                found["kept"] = kept
         if result.controls:
             found["control"] = bootstrap(per_question(result.controls[i], measure))
         rows[result.labels[i] if result.labels else str(result.steps[i])] = found

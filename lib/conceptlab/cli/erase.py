@@ -86,8 +86,9 @@ def _print_card(lm, concept, edit) -> None:
     with edit.applied(lm):
         after = scorecard(lm, concept, "test", writing=True)
     found = compare(before, after)
-    for axis in ("efficacy", "specificity", "coherence", "overall"):
-        print(f"{axis} {getattr(found, axis)}", flush=True)
+    for axis in ("efficacy", "specificity", "specificity_unseen", "coherence", "overall"):
+        if (value := getattr(found, axis)) is not None:
+            print(f"{axis} {value}", flush=True)
 
 
 def _feature_place(name: str) -> tuple[int, ...]:

@@ -1,75 +1,119 @@
-"""How much of what was lost came back: shares of a gap, and differences between such shares, with intervals."""
+"""How much of what was lost came back: shares of a gap, and differences between such shares, with intervals.
+
+One convention for a gap that may be zero: where the gap's own 95 % interval reaches 0, no share of it is measurable and
+the result says so (`Interval.measurable`); elsewhere Fieller's interval is finite. A share of nothing has no number.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from .errors import ConceptLabError
-from .statistics import Interval
+from .statistics import FEWEST, Interval, t_quantile
 
 
 def recovered_share(
     original: Tensor | Sequence[float],
     erased: Tensor | Sequence[float],
     attacked: Tensor | Sequence[float],
-    n_resamples: int = 2_000,
-    seed: int = 0,
+    groups: Int[Tensor, " n"] | None = None,
 ) -> Interval:
-    """(attacked - erased) / (original - erased), means over questions, with its 95 % bootstrap interval.
+    """(attacked - erased) / (original - erased), means over questions, with Fieller's 95 % interval (1954).
 
-    The three lists hold one number per question (0/1, or a log-probability), the same questions in the same order;
-    whole questions are resampled. 0: the attack brought nothing back; 1: all; above 1 and below 0 are possible.
-    A resample in which nothing was erased (gap <= 0) says nothing about the share and counts as unbounded, half of
-    them on either side. Raises when lengths differ, or when nothing was erased on the questions as a whole.
+    The three lists hold one number per question (0/1, or a log-probability), the same questions in the same order.
+    0: the attack brought nothing back; 1: all; above 1 and below 0 are possible. Not measurable where it is not sure
+    that anything was erased. `groups`: the concept of each question; with three or more, the interval is over concepts
+    drawn anew, and else over questions. Raises when lengths differ or a number is not finite.
     """
-    columns = [torch.as_tensor(x, dtype=torch.float64).flatten() for x in (original, erased, attacked)]
+    columns = [torch.as_tensor(x).double().flatten() for x in (original, erased, attacked)]
     if len({len(c) for c in columns}) != 1 or not len(columns[0]):
         raise ConceptLabError(
             "A recovered share needs the same questions for all three models; got "
             f"{', '.join(str(len(c)) for c in columns)} values."
         )
-    before, after, now = torch.stack(columns)
-    if n_resamples < 1 or not bool(torch.stack(columns).isfinite().all()):
-        raise ConceptLabError("A recovered share needs finite numbers and at least one resample.")
-    gap = float((before - after).mean())
-    if gap <= 0:
-        raise ConceptLabError(
-            f"Nothing was erased on these questions (original - erased = {gap:.3f}), so no share of it can be "
-            "recovered; use questions on which the edit lowers the score."
-        )
-    n = len(before)
-    picks = torch.randint(n, (n_resamples, n), generator=torch.Generator().manual_seed(seed))
-    gaps, gains = (before - after)[picks].mean(1), (now - after)[picks].mean(1)
-    shares = gains / gaps
-    undefined = gaps <= 0
-    shares[undefined] = torch.where(torch.arange(int(undefined.sum())) % 2 == 0, torch.inf, -torch.inf).double()
-    ordered = shares.sort().values
-    low, high = ordered[int(0.025 * n_resamples)], ordered[-1 - int(0.025 * n_resamples)]
-    return Interval(float((now - after).mean()) / gap, float(low), float(high), n)
+    units = _Units(torch.stack(columns), groups)
+    return units.unmeasured() or units.fieller()
 
 
 def share_difference(
-    a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor], n_resamples: int = 2_000, seed: int = 0
-) -> Interval | None:
+    a: tuple[Tensor, Tensor, Tensor], b: tuple[Tensor, Tensor, Tensor], groups: Int[Tensor, " n"] | None = None
+) -> Interval:
     """Difference of two recovered shares of the same questions, each given as (top, bottom, value) `[3][n]`.
 
-    Questions are resampled together for both. None where one of them has no gap to recover.
+    Paired question by question (or concept by concept, see `recovered_share`); the two ratios are linearised, which
+    holds where both gaps are sure; where one is not, the difference is not measurable.
     """
-    x, y = torch.stack(a).double(), torch.stack(b).double()
-    if x.shape != y.shape:
+    x, y = (torch.stack([torch.as_tensor(c).double().flatten() for c in z]) for z in (a, b))
+    if x.shape != y.shape or not x.shape[1]:
         raise ConceptLabError("Two shares can be compared on the same questions only; these have different numbers.")
-    picks = torch.randint(x.shape[1], (n_resamples, x.shape[1]), generator=torch.Generator().manual_seed(seed))
+    mine, other = _Units(x, groups), _Units(y, groups)
+    if (missing := mine.unmeasured() or other.unmeasured()) is not None:
+        return missing
+    value, spread = mine.value - other.value, mine.influence() - other.influence()
+    half = t_quantile(mine.n - 1) * math.sqrt(float(spread.var()) / mine.n + mine.extra() + other.extra())
+    return Interval(value, value - half, value + half, mine.n, mine.over)
 
-    def shares(z: Tensor) -> Tensor:
-        top, bottom, value = z
-        return (value - bottom).mean(-1) / (top - bottom).mean(-1)
 
-    if min(float((z[0] - z[1]).mean()) for z in (x, y)) <= 0:
-        return None
-    draws = shares(x[:, picks]) - shares(y[:, picks])
-    ordered = torch.where(draws.isfinite(), draws, torch.inf).sort().values
-    cut = int(0.025 * n_resamples)
-    return Interval(float(shares(x) - shares(y)), float(ordered[cut]), float(ordered[-1 - cut]), x.shape[1])
+class _Units:
+    """Gains and gaps of the things that are drawn anew: questions, or whole concepts."""
+
+    def __init__(self, columns: Float[Tensor, "3 n"], groups: Tensor | None):
+        if not bool(columns.isfinite().all()):
+            raise ConceptLabError("A recovered share needs finite numbers.")
+        top, bottom, value = columns
+        self.over, gain, gap = "questions", value - bottom, top - bottom
+        weight, self.answers = torch.ones_like(gain), value if set(value.tolist()) <= {0.0, 1.0} else None
+        if groups is not None:
+            if len(groups) != len(gain):
+                raise ConceptLabError(f"Every question needs its concept; got {len(groups)} for {len(gain)}.")
+            _, index = groups.unique(return_inverse=True)
+            if (m := int(index.max()) + 1) >= FEWEST:
+                gain, gap, weight = (torch.zeros(m).double().index_add_(0, index, x) for x in (gain, gap, weight))
+                self.over = "concepts"
+        self.n = len(gain)
+        self.gain, self.gap = gain * self.n / weight.sum(), gap * self.n / weight.sum()
+        self.total = float(self.gap.mean())
+        self.value = float(self.gain.mean()) / self.total if self.total else math.nan
+
+    def extra(self) -> float:
+        """Variance of the share that all-equal answers hide: that of two more right and two more wrong ones."""
+        if self.answers is None or self.n < 2:
+            return 0.0
+        n, share = len(self.answers), float(self.answers.mean())
+        shrunk = (share * n + 2) / (n + 4)
+        return max(shrunk * (1 - shrunk) - share * (1 - share), 0.0) / n / self.total**2
+
+    def unmeasured(self) -> Interval | None:
+        """Said where the interval of the gap holds 0 (or the gap is below it)."""
+        if self.n < 2:
+            return Interval.unmeasured(f"a share needs at least two {self.over}", self.n, self.over)
+        half = t_quantile(self.n - 1) * float(self.gap.std()) / math.sqrt(self.n)
+        if self.total - half > 0:
+            return None
+        low, high = self.total - half, self.total + half
+        return Interval.unmeasured(
+            f"the gap is {self.total:.2f} [{low:.2f}, {high:.2f}], so it is not sure that there is one",
+            self.n,
+            self.over,
+        )
+
+    def influence(self) -> Float[Tensor, " n"]:
+        """What each unit adds to the share, linearised."""
+        return (self.gain - self.value * self.gap) / self.total
+
+    def fieller(self) -> Interval:
+        """The shares R for which the mean of gain - R gap is not significantly different from 0."""
+        t2, (gain, gap) = t_quantile(self.n - 1) ** 2, (self.gain, self.gap)
+        rows = torch.cov(torch.stack([gain, gap])) / self.n
+        var_gain = float(rows[0, 0]) + self.extra() * self.total**2
+        a = self.total**2 - t2 * float(rows[1, 1])  # above 0 where the gap is sure
+        b = float(gain.mean()) * self.total - t2 * float(rows[0, 1])
+        c = float(gain.mean()) ** 2 - t2 * var_gain
+        root = math.sqrt(max(b * b - a * c, 0.0))
+        low, high = min((b - root) / a, self.value), max((b + root) / a, self.value)
+        return Interval(self.value, low, high, self.n, self.over)

@@ -1,23 +1,20 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
+from .comparison import Change, Comparison, compare, compare_writing, harmonic_mean, relative_accuracy
 from .fluency import Fluency, fluency
 from .forms import FORMS, has_form, score_form, score_forms
-from .questions import Asked, QuestionScores, ask, gold_logprobs, score_questions, score_stems
-from .residue import Residue, Trace, residue, trace, vector_residue, write_energy
-from .scorecard import (
-    SETS,
-    Change,
-    Comparison,
-    Scorecard,
-    compare,
-    compare_writing,
-    concept_questions,
-    edit_effects,
-    harmonic_mean,
-    relative_accuracy,
-    score_sets,
-    scorecard,
+from .questions import (
+    Asked,
+    QuestionScores,
+    ask,
+    check_questions,
+    gold_logprobs,
+    guess_corrected,
+    score_questions,
+    score_stems,
 )
+from .residue import Residue, Trace, residue, trace, vector_residue, write_energy
+from .scorecard import SETS, Scorecard, concept_questions, edit_effects, score_sets, scorecard
 from .strength import Cell, Judge, Search, SearchConfig, closest, search_settings
 from .writing import Behaviour, behaviour
 
@@ -39,6 +36,7 @@ __all__ = [
     "Trace",
     "ask",
     "behaviour",
+    "check_questions",
     "closest",
     "compare",
     "compare_writing",
@@ -46,6 +44,7 @@ __all__ = [
     "edit_effects",
     "fluency",
     "gold_logprobs",
+    "guess_corrected",
     "harmonic_mean",
     "has_form",
     "relative_accuracy",

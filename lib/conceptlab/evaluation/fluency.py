@@ -36,6 +36,10 @@ def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size
     """Next-token loss of `texts`, each cut to `n_ctx` tokens. Raises when a text has fewer than two tokens."""
     if not texts:
         raise ConceptLabError("Fluency needs at least one text; the list was empty.")
+    if n_ctx < 2 or batch_size < 1:
+        raise ConceptLabError(f"Fluency reads at least 2 tokens, 1 text at a time; got n_ctx={n_ctx}, {batch_size=}.")
+    if empty := [i for i, text in enumerate(texts) if not text.strip()]:
+        raise ConceptLabError(f"Text {empty[0]} of the fluency measurement is empty; leave it out.")
     losses, counts = [], []
     for i in range(0, len(texts), batch_size):
         ids, mask = lm.tokens(list(texts[i : i + batch_size]), n_ctx)
@@ -49,4 +53,10 @@ def fluency(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 96, batch_size
         nll[real] = logits.logsumexp(-1) - logits.gather(1, ids[:, 1:][real][:, None])[:, 0]
         losses.append(nll.sum(1).cpu())
         counts.append(real.sum(1).float().cpu())
-    return Fluency(torch.cat(losses), torch.cat(counts))
+    nll = torch.cat(losses)
+    if not bool(nll.isfinite().all()):
+        raise ConceptLabError(
+            "The loss of a held-out text is not finite: the model overflows; load it in float32, or make the "
+            "intervention weaker."
+        )
+    return Fluency(nll, torch.cat(counts))

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import ConceptLabError
 from ..data import FEW_SHOT, Question, few_shot_prompt
 from ..models import LanguageModel, branch_logprobs
-from .questions import QuestionScores, score_questions
+from .questions import QuestionScores, check_questions, finite, score_questions
 
 FORMS = ("question", "cloze", "choice", "true_false", "clue")
 
@@ -93,17 +93,22 @@ def score_form(lm: LanguageModel, questions: Sequence[Question], form: str, batc
     The scores of an option: its mean log-probability per token (question, cloze, clue), the log-probability of its
     letter, averaged over all rotations of the options (choice), or log P(true) - log P(false) of the statement that
     it makes (true_false). The answer they favour, margins and intervals mean the same in each form.
-    Raises ConceptLabError when the list is empty, numbers of options differ, or a question lacks the form.
+    Raises ConceptLabError when the list is empty, numbers of options differ, a question lacks the form, or has more
+    options than there are letters.
     """
+    check_questions(questions)
     for q in questions:
         if not has_form(q, form):
             raise ConceptLabError(
                 f"Question {q.id} has no {'clue' if form == 'clue' else 'claim'}, so it cannot be asked as {form}; "
                 "leave it out (has_form) or add one to the concept's file."
             )
-    if len({len(q.options) for q in questions}) != 1:
-        raise ConceptLabError("score_form needs at least one question, all with the same number of options.")
-    return QuestionScores(_TABLES[form](lm, questions, batch_size), torch.tensor([q.answer for q in questions]))
+    if form == "choice" and len(questions[0].options) > len(LETTERS):
+        raise ConceptLabError(
+            f"The choice form has letters for {len(LETTERS)} options; question {questions[0].id} has "
+            f"{len(questions[0].options)}: ask it in another form, or with fewer options."
+        )
+    return QuestionScores(finite(_TABLES[form](lm, questions, batch_size)), torch.tensor([q.answer for q in questions]))
 
 
 def score_forms(

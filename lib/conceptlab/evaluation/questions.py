@@ -45,6 +45,11 @@ class QuestionScores:
     def accuracy(self) -> float:
         return float(self.correct.float().mean())
 
+    @property
+    def chance(self) -> float:
+        """The accuracy of guessing."""
+        return 1 / self.logprobs.shape[1]
+
     def only(self, keep: Bool[Tensor, " n"] | Int[Tensor, " m"]) -> QuestionScores:
         """The scores of some of the questions, by mask or by index."""
         return QuestionScores(self.logprobs[keep], self.answers[keep])
@@ -64,8 +69,40 @@ class Asked:
         return Asked(tuple(self.questions[i] for i in index.tolist()), self.scores.only(index))
 
 
+def guess_corrected(accuracy: float, n_options: int) -> float:
+    """Share of questions that are known, if the others are guessed: `(accuracy - 1/n_options) / (1 - 1/n_options)`.
+
+    Below 0 where fewer are right than guessing gives. Raises for fewer than two options.
+    """
+    if n_options < 2:
+        raise ConceptLabError(f"Guessing needs at least two options to choose from; got {n_options}.")
+    return (accuracy - 1 / n_options) / (1 - 1 / n_options)
+
+
+def check_questions(questions: Sequence[Question], where: str = "the list") -> None:
+    """Raises ConceptLabError, before the model reads a token, for questions that cannot be scored together."""
+    if not questions:
+        raise ConceptLabError(f"There is no question to ask: {where} is empty; give at least one.")
+    for q in questions:
+        told = [option.strip() for option in q.options]
+        if not q.q.strip() or not all(told):
+            raise ConceptLabError(f"Question {q.id} or one of its options is empty; write it out, or leave it out.")
+        if len(set(told)) < max(len(told), 2) or not 0 <= q.answer < len(told):
+            raise ConceptLabError(
+                f"Question {q.id} needs two or more options that differ by more than spaces at their edges, and an "
+                "answer that is one of them."
+            )
+    if len(counts := {len(q.options) for q in questions}) > 1:
+        raise ConceptLabError(
+            "Questions scored together have the same number of options, since chance depends on it; "
+            f"{where} has some with {' and some with '.join(map(str, sorted(counts)))}: ask them apart."
+        )
+
+
 def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, batch_size: int = 32) -> Asked:
     """Ask the model as it is now the first `n` questions (None: all)."""
+    if n is not None and n < 1:
+        raise ConceptLabError(f"At least one question is asked (None: all); got n={n}.")
     chosen = tuple(questions[:n])
     return Asked(chosen, score_questions(lm, chosen, batch_size=batch_size))
 
@@ -77,8 +114,7 @@ def score_questions(
 
     `few_shot`: answered questions, or the same run beforehand (`shared_prefix`) where several lists share them.
     """
-    if len({len(q.options) for q in questions}) != 1:
-        raise ConceptLabError("score_questions needs at least one question, all with the same number of options.")
+    check_questions(questions)
     return score_stems(lm, questions, few_shot, [question_stem(q, few_shot) for q in questions], batch_size)
 
 
@@ -89,13 +125,25 @@ def score_stems(
     trees = [(stem, [f" {o}" for o in q.options]) for stem, q in zip(stems, questions, strict=True)]
     found = branch_logprobs(lm, prefix, trees, batch_size)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
-    return QuestionScores(table, torch.tensor([q.answer for q in questions]))
+    return QuestionScores(finite(table), torch.tensor([q.answer for q in questions]))
+
+
+def finite(table: Float[Tensor, "n options"]) -> Float[Tensor, "n options"]:
+    """The scores, unless the model lost itself: nan compares as wrong, which would look like an erased fact."""
+    if not bool(table.isfinite().all()):
+        raise ConceptLabError(
+            f"{int((~table.isfinite()).any(1).sum())} of {len(table)} questions got scores that are not finite: the "
+            "model overflows; load it in float32, or make the intervention weaker."
+        )
+    return table
 
 
 def gold_logprobs(
     lm: LanguageModel, questions: Sequence[Question], few_shot: str = FEW_SHOT, batch_size: int = 32
 ) -> Float[Tensor, " n"]:
     """`score_questions(...).gold` without the work on the wrong options."""
+    if not questions:
+        raise ConceptLabError("There is no question to ask: the list is empty; give at least one.")
     trees = [(question_stem(q, few_shot), [f" {q.gold}"]) for q in questions]
     found = branch_logprobs(lm, few_shot, trees, batch_size)
-    return torch.tensor([float(branches[0].mean()) for branches in found])
+    return finite(torch.tensor([[float(branches[0].mean())] for branches in found]))[:, 0]

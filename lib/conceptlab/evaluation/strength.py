@@ -24,10 +24,11 @@ from ..core import ConceptLabError, NotPossible, atomic_path
 from ..data import Concept, Question, held_out_passages
 from ..edits import Intervention
 from ..models import LanguageModel
+from .comparison import Comparison, compare
 from .fluency import fluency
 from .forms import has_form, score_form
 from .questions import Asked, QuestionScores, ask
-from .scorecard import SETS, Comparison, Scorecard, compare, concept_questions, score_sets
+from .scorecard import SETS, Scorecard, concept_questions, score_sets
 
 
 def closest(

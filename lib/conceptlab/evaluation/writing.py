@@ -46,6 +46,10 @@ def behaviour(
     n: int = 3,
 ) -> Behaviour:
     """Greedy continuations of `prompts` and answers to INSTRUCTIONS, at most `n_tokens` tokens each."""
+    if not prompts or not all(p.strip() for p in prompts):
+        raise ConceptLabError("Writing needs at least one prompt, and none may be empty.")
+    if n_tokens < n:
+        raise ConceptLabError(f"Repetition of {n}-grams needs at least {n} tokens per continuation; got {n_tokens}.")
     rows = greedy(lm, [lm.tokenizer(p).input_ids for p in prompts], n_tokens)
     answers = [
         lm.tokenizer.decode(row, skip_special_tokens=True).strip()

@@ -84,7 +84,9 @@ def pooled(
         mine = _joined(rows[i][label] for i in chosen)
         counted = attack == DIRECT or bool(_record(records, concepts[chosen[0]], method, attack).floors)
         name = "margin_kept" if label == "margin" else "kept" if counted else "share"
-        found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))} | _numbers(name, mine)
+        groups = _concepts(rows[i][label] for i in chosen)
+        found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))}
+        found[label] |= _numbers(name, mine, groups, counted and label != "margin")
         if attack != DIRECT and method != "original" and not counted:
             tops = [_record(records, concepts[i], "original", attack) for i in chosen]
             if all(top is not None and label in top.labels for top in tops):
@@ -93,8 +95,8 @@ def pooled(
         both = [i for i in chosen if label in others[i]]
         if method not in (against, "original") and both and name in found[label]:
             pair = [_joined(source[i][label] for i in both) for source in (rows, others)]
-            difference = share_difference(*pair)
-            if difference is not None:
+            difference = share_difference(*pair, _concepts(rows[i][label] for i in both))
+            if difference.measurable:
                 found[label][f"minus_{against}"] = difference
     return found
 
@@ -126,12 +128,20 @@ def _joined(rows: Iterable[tuple]) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(torch.cat(column) for column in zip(*rows, strict=True))
 
 
-def _numbers(name: str, columns: tuple[Tensor, Tensor, Tensor]) -> dict[str, Interval]:
-    """The value, and its place between bottom and top under the name `share`, `kept` or `margin_kept`."""
+def _concepts(rows: Iterable[tuple]) -> Tensor:
+    """For each question of the joined rows, which concept it belongs to."""
+    return torch.cat([torch.full((len(row[0]),), i) for i, row in enumerate(rows)])
+
+
+def _numbers(name: str, columns: tuple[Tensor, Tensor, Tensor], groups: Tensor, counted: bool) -> dict[str, Interval]:
+    """The value, and its place between bottom and top under the name `share`, `kept` or `margin_kept`.
+
+    The place is a claim about concepts in general: its interval is over the concepts, of which `groups` tells.
+    """
     top, bottom, value = columns
-    found = {"value": bootstrap(value)}
+    found = {"value": bootstrap(value > 0 if counted else value, over="questions")}
     if name == "margin_kept":
         found["lost"] = paired_bootstrap(top, value)
-    if float((top - bottom).mean()) > 0:
-        found[name] = recovered_share(top, bottom, value)
+    if (place := recovered_share(top, bottom, value, groups)).measurable:
+        found[name] = place
     return found

@@ -120,12 +120,12 @@ class Scoring:
         for name, asked in self.asked.items():
             right = asked.scores.correct
             found[f"known_{name}"] = number(float(right.sum()))
-            found[f"accuracy_{name}"] = bootstrap(right.double(), seed=seed)
+            found[f"accuracy_{name}"] = bootstrap(right, over="questions")
         if self.features:
             found["features"] = number(float(len(self.features)))
             found["reach"] = bootstrap([f.reach for f in self.features], seed=seed)
         for form, scores in self.forms.items():
-            found[f"accuracy_{form}"] = bootstrap(scores.correct.double(), seed=seed)
+            found[f"accuracy_{form}"] = bootstrap(scores.correct, over="questions")
         return found
 
     # ---- beside the card ------------------------------------------------------------------------------------
@@ -174,8 +174,8 @@ class Scoring:
         found = compare_writing(general.writing, behaviour(self.lm), seed=seed)
         if (mmlu := general.mmlu) is not None:
             now = score_questions(self.lm, mmlu.questions)
-            found |= {"mmlu_before": bootstrap(mmlu.scores.correct.double(), seed=seed)}
-            found |= {"mmlu_after": bootstrap(now.correct.double(), seed=seed)}
+            found |= {"mmlu_before": bootstrap(mmlu.scores.correct, over="questions")}
+            found |= {"mmlu_after": bootstrap(now.correct, over="questions")}
             found["gold_mmlu"] = paired_bootstrap(now.gold, mmlu.scores.gold, seed=seed)
         return found
 
@@ -194,7 +194,8 @@ class Scoring:
         found = {"possible": number(1.0)} | card_metrics(before, card, seed)
         for form, scores in forms.items():
             pair = [Scorecard(self.concept.name, "test", {"target": s}) for s in (scores, asked_again[form])]
-            found[f"left_{form}"] = compare(*pair, seed=seed).changes["target"].relative
+            left_of_form = compare(*pair, seed=seed).changes["target"].relative
+            found |= {f"left_{form}": left_of_form} if left_of_form.measurable else {}
         left = residue(base["trace"], after["trace"])
         found |= beside | {f"residue_{name}": value for name, value in vars(left).items()}
         if "rows" in base:
@@ -206,7 +207,10 @@ class Scoring:
 
 
 def card_metrics(base: Scorecard, after: Scorecard, seed: int) -> dict[str, Interval]:
-    """Axes of the scorecard over all questions and over the known ones; accuracies; changes in nats."""
+    """Axes of the scorecard over all questions and over the known ones; accuracies; changes in nats.
+
+    What is not measurable, because the original cannot do it, has no row.
+    """
     found: dict[str, Interval] = {}
     for ending, known in (("", False), ("_known", True)):
         if known and not all(bool(s.correct.any()) for s in base.scores.values()):
@@ -214,17 +218,19 @@ def card_metrics(base: Scorecard, after: Scorecard, seed: int) -> dict[str, Inte
         result = compare(base, after, seed=seed, known=known)
         for axis in ("efficacy", "specificity", "coherence", "overall"):
             found[axis + ending] = getattr(result, axis)
+        if result.specificity_unseen is not None:
+            found[f"specificity_unseen{ending}"] = result.specificity_unseen
         for name, change in result.changes.items():
             found[f"left_{name}{ending}"] = change.relative
+            found[f"accuracy_{name}_before{ending}"] = change.accuracy_before
+            found[f"accuracy_{name}_after{ending}"] = change.accuracy_after
+            if known:
+                found[f"redrawn_{name}_known"] = number(change.redrawn)
             if not known:
                 found[f"gold_{name}"], found[f"margin_{name}"] = change.gold, change.margin
         if not known:
             found |= {f"coherence_{name}": value for name, value in result.parts.items()}
-        for name, scores in base.scores.items():
-            keep = scores.correct if known else torch.ones_like(scores.correct)
-            for when, state in (("before", scores), ("after", after.scores[name])):
-                found[f"accuracy_{name}_{when}{ending}"] = bootstrap(state.correct[keep].double(), seed=seed)
-    return found
+    return {metric: value for metric, value in found.items() if value.measurable}
 
 
 def number(value: float | int) -> Interval:
