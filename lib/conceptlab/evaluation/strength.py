@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..core import ConceptLabError, NotPossible, atomic_path
 from ..data import Concept, Question, held_out_passages
 from ..edits import Intervention
 from ..models import LanguageModel
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, harmonic_mean
 from .fluency import fluency
 from .forms import has_form, score_form
 from .questions import Asked, QuestionScores, ask
@@ -178,20 +179,31 @@ class Judge:
         with edit.applied(self.lm):
             after = score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
             after = self._with_clues(after)
-        return judged(compare(self.base, after, n_resamples=2), setting, self.cfg)
+        return judged(compare(self.base, after, n_resamples=0), setting, self.cfg)
 
 
 def judged(found: Comparison, setting: dict[str, float], cfg: SearchConfig) -> Cell:
-    """Gates and objective of one comparison; a set of questions that was not asked counts as kept."""
+    """Gates and objective of one comparison; a set that was not asked, or cannot be measured, counts as kept.
+
+    Raises NotPossible where the target itself cannot be measured: then no strength can be chosen.
+    """
     left = {name: change.relative.value for name, change in found.changes.items()}
     nats = {name: change.gold.value for name, change in found.changes.items()}
-    target, general, coherence = left.get("target", 1.0), left.get("general", 1.0), found.coherence.value
+    if math.isnan(left.get("target", 1.0)):
+        raise NotPossible("The original knows too little of the target's dev questions to choose a strength on them.")
+    target, neighbour, general = (_or_kept(left.get(name, 1.0)) for name in ("target", "neighbour", "general"))
+    coherence, objective = _or_kept(found.coherence.value), found.overall.value
+    if math.isnan(objective):
+        objective = float(harmonic_mean([1 - target, harmonic_mean([neighbour, general]), coherence]))
     spared = min([0.0, *(value for name, value in nats.items() if name != "target")])
     return Cell(
-        setting, target, left.get("neighbour", 1.0), general, coherence, found.overall.value,
-        -nats.get("target", 0.0) + 3 * spared,
+        setting, target, neighbour, general, coherence, objective, -nats.get("target", 0.0) + 3 * spared,
         target <= cfg.target_gate and general >= cfg.general_gate and coherence >= cfg.coherence_gate,
     )  # fmt: skip
+
+
+def _or_kept(value: float) -> float:
+    return 1.0 if math.isnan(value) else value
 
 
 def _next(
