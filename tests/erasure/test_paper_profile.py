@@ -314,7 +314,7 @@ def test_the_experiment_runs_on_the_papers_models(hub, gemma, tiny_llama, tmp_pa
     add(hub, lm, PUBLIC[which].layers)
     path, final = tmp_path / "lab.csv", FinalConfig(n_target=2, n_spared=2, n_texts=2, n_vectors=3, n_mmlu=0)
     final = dataclasses.replace(final, forms_of=(), writing_of=())
-    lab(lm, path, [name], ("pisces",), ("fit", "score"), LabConfig(QUICK, final))
+    lab(lm, path, [name], ("pisces",), ("fit", "score"), cfg=LabConfig(QUICK, final))
     found = {(row["method"], row["metric"]): float(row["value"]) for row in read_table(path)}
     assert found["pisces", "possible"] == 1 and found["original", "reach"] > 0 and found["pisces", "norm"] > 0
     note = json.loads(path.with_suffix(".json").read_text())

@@ -78,7 +78,7 @@ def fiction(monkeypatch):
     monkeypatch.setattr(attacking, "rates_of", lambda *_: Rates())
 
 
-CFG = LabConfig(SMALL, FINAL, BUDGET, NAMES, 4, ("original", "small", "large", "never", "big_file"))
+CFG = LabConfig(SMALL, FINAL, BUDGET, 4)
 
 
 def by_cell(path):
@@ -91,7 +91,7 @@ def by_cell(path):
 def test_pisces_is_fitted_scored_and_its_edit_kept(lm, saes, tmp_path, monkeypatch):
     monkeypatch.setattr(interface, "cache_dir", lambda: tmp_path / "cache")
     path = tmp_path / "lab.csv"
-    lab(lm, path, ["golf"], ("pisces", "other_features"), ("fit", "score"), CFG, saes)
+    lab(lm, path, ["golf"], ("pisces", "other_features"), ("fit", "score"), cfg=CFG, saes=saes)
     found = by_cell(path)
     assert found["golf", "original", "", "", "known_target"] <= FINAL.n_target
     assert found["golf", "pisces", "fit", "", "tried"] in (4, 8)
@@ -110,18 +110,18 @@ def test_pisces_is_fitted_scored_and_its_edit_kept(lm, saes, tmp_path, monkeypat
 
 def test_what_is_there_is_not_fitted_again(lm, toys, tmp_path):
     path = tmp_path / "lab.csv"
-    lab(lm, path, ["golf"], ("small",), ("fit",), CFG, {})
+    lab(lm, path, ["golf"], ("small",), ("fit",), cfg=CFG, saes={})
     assert toys == [("golf", "small")]
-    lab(lm, path, ["golf"], ("small", "large"), ("fit", "score"), CFG, {})
+    lab(lm, path, ["golf"], ("small", "large"), ("fit", "score"), cfg=CFG, saes={})
     assert toys == [("golf", "small"), ("golf", "large")]  # the first edit was read from its file
     assert by_cell(path)["golf", "small", "", "", "possible"] == 1
     with pytest.raises(ConceptLabError, match=r"made otherwise .*settings"):
-        lab(lm, path, ["golf"], ("small",), ("score",), replace(CFG, n_attacked=5), {})
+        lab(lm, path, ["golf"], ("small",), ("score",), cfg=replace(CFG, n_attacked=5), saes={})
 
 
 def test_only_what_is_not_possible_is_a_result(lm, toys, tmp_path, monkeypatch):
     path = tmp_path / "lab.csv"
-    lab(lm, path, ["golf"], ("never",), ("fit", "score"), CFG, {})
+    lab(lm, path, ["golf"], ("never",), ("fit", "score"), cfg=CFG, saes={})
     found = by_cell(path)
     assert found["golf", "never", "fit", "", "possible"] == found["golf", "never", "", "", "possible"] == 0
     assert not any(k[1] == "never" and k[4] == "efficacy" for k in found)
@@ -131,16 +131,16 @@ def test_only_what_is_not_possible_is_a_result(lm, toys, tmp_path, monkeypatch):
 
     monkeypatch.setitem(interface._METHODS, "large", replace(methods()["large"], fit=broken))
     with pytest.raises(ConceptLabError, match="swapped dictionaries"):
-        lab(lm, path, ["golf"], ("large",), ("fit", "score"), CFG, {})
+        lab(lm, path, ["golf"], ("large",), ("fit", "score"), cfg=CFG, saes={})
     assert not any(k[1] == "large" for k in by_cell(path))
 
 
 def test_a_large_edit_is_fitted_again_and_not_kept(lm, toys, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["conceptlab.experiments.lab"], "LARGEST", 10)
     path = tmp_path / "lab.csv"
-    lab(lm, path, ["golf"], ("big_file",), ("fit",), CFG, {})
+    lab(lm, path, ["golf"], ("big_file",), ("fit",), cfg=CFG, saes={})
     assert not list(tmp_path.glob("lab/*.safetensors"))
-    lab(lm, path, ["golf"], ("big_file",), ("score",), CFG, {})
+    lab(lm, path, ["golf"], ("big_file",), ("score",), cfg=CFG, saes={})
     assert toys == [("golf", "big_file")] * 2
 
 
@@ -155,6 +155,7 @@ def test_names_are_checked_before_the_work(lm, tmp_path):
 # ---- attack -----------------------------------------------------------------------------------------------
 def test_that_very_edit_is_attacked_and_an_interruption_costs_one_cell(lm, toys, fiction, tmp_path, monkeypatch):
     path, run = tmp_path / "lab.csv", attacking.run_attack
+    both = {"attacks": NAMES, "attacked": ("original", "small", "never"), "cfg": CFG, "saes": {}}
     attacked = []
 
     def stop(name, model, edit, setting):
@@ -165,9 +166,27 @@ def test_that_very_edit_is_attacked_and_an_interruption_costs_one_cell(lm, toys,
 
     monkeypatch.setattr(attacking, "run_attack", stop)
     with pytest.raises(KeyboardInterrupt):
-        lab(lm, path, ["japan"], ("small", "never"), cfg=CFG, saes={})
+        lab(
+            lm,
+            path,
+            ["japan"],
+            ("small", "never"),
+            attacks=NAMES,
+            attacked=("original", "small", "never"),
+            cfg=CFG,
+            saes={},
+        )
     assert not path.exists()
-    lab(lm, path, ["japan"], ("small", "never"), cfg=CFG, saes={})
+    lab(
+        lm,
+        path,
+        ["japan"],
+        ("small", "never"),
+        attacks=NAMES,
+        attacked=("original", "small", "never"),
+        cfg=CFG,
+        saes={},
+    )
     done = [x for x in attacked[:4]] + attacked[5:]
     tried = [(a, m) for m in (None, "small") for a in NAMES if (m, a) != (None, "undoing")]
     assert done[: len(tried)] == tried  # each once; then come the copies of the never-taught control

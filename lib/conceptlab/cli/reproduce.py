@@ -17,6 +17,8 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--concepts", nargs="+", help="names in data/concepts; default: all")
     verb.add_argument("--methods", nargs="+", help="lab: of `conceptlab methods`; default: all")
+    verb.add_argument("--attacks", nargs="+", help="lab: of `conceptlab attack`; default: those of the table")
+    verb.add_argument("--attacked", nargs="+", help="lab: methods that are attacked, of those given")
     verb.add_argument("--stages", help="lab: of fit,score,attack; default: all three")
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
     verb.add_argument("--replace", action="store_true", help="replace a finished table that was made otherwise")
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         if unknown := [name for name in arguments.concepts if name not in there]:
             raise ConceptLabError(f"No concept {unknown[0]!r} in data/concepts; there are {', '.join(there)}.")
         chosen["concepts"] = arguments.concepts
-    for option in ("methods", "stages"):
+    for option in ("methods", "stages", "attacks", "attacked"):
         value = getattr(arguments, option)
         if value is not None and option not in takes:
             raise ConceptLabError(f"{arguments.experiment} has no {option}; leave --{option} out.")

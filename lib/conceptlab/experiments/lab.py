@@ -9,7 +9,7 @@ table's folder, large ones (of fine-tuning) are fitted again from the recorded s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..attacks import Budget
@@ -50,9 +50,7 @@ class LabConfig:
     shared: SharedConfig = SharedConfig()
     test: FinalConfig = FinalConfig()
     budget: Budget = BUDGET
-    attacks: tuple[str, ...] = ATTACKS
     n_attacked: int = 14  # known test questions that judge the attacks
-    attacked: tuple[str, ...] = ATTACKED
     split: str = "test"
 
 
@@ -62,6 +60,8 @@ def lab(
     concepts: Sequence[str] | None = None,
     methods: Sequence[str] | None = None,
     stages: Sequence[str] = STAGES,
+    attacks: Sequence[str] = ATTACKS,
+    attacked: Sequence[str] = ATTACKED,
     cfg: LabConfig | None = None,
     saes: Dictionaries | None = None,
     seed: int = 0,
@@ -70,7 +70,8 @@ def lab(
     """Method x concept, one pass; cells that are there are not computed again.
 
     `methods`: default all; `stages`: of STAGES, in order (what a later one needs of an earlier one is made in any
-    case). Concepts are all unless given; attacked are those of ATTACKED_CONCEPTS, or those given. Only NotPossible is
+    case); `attacked`: the methods that meet `attacks`. Concepts are all unless given; attacked are those of
+    ATTACKED_CONCEPTS, or those given. Only NotPossible is
     written as a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that
     was made otherwise.
     """
@@ -88,16 +89,15 @@ def lab(
         settings=asdict(cfg), fingerprints=prints,
         seed=seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
-        store.progress(_planned(loaded, names, stages, cfg, given))
+        store.progress(_planned(loaded, names, stages, attacks, attacked, given))
         general = General(lm, cfg.shared, cfg.test)
         for concept in loaded:
-            attacked = "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS)
-            bench = Bench(lm, concept, store, cfg, saes, general)
-            bench.run(names, stages, attacked)
+            meets = "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS)
+            Bench(lm, concept, store, cfg, saes, general, attacks).run(names, stages, attacked if meets else ())
         if "attack" in stages:
-            Attacking(lm, store, cfg.budget, cfg.attacks).fiction()
-            if pool := over_concepts(store.record, store.rows, cfg):
-                store.add_all(pool)
+            Attacking(lm, store, cfg.budget, attacks).fiction()
+        if pool := over_concepts(store.record, store.rows):
+            store.add_all(pool)
         return store.finish()
 
 
@@ -106,7 +106,12 @@ def _names(wanted: Sequence[str] | None) -> list[str]:
 
 
 def _planned(
-    concepts: Sequence[Concept], names: Sequence[str], stages: Sequence[str], cfg: LabConfig, given: bool
+    concepts: Sequence[Concept],
+    names: Sequence[str],
+    stages: Sequence[str],
+    attacks: Sequence[str],
+    attacked: Sequence[str],
+    given: bool,
 ) -> list[Cell]:
     """The cells that say when a piece of the work is done, for the estimate of the time that is left."""
     cells = []
@@ -115,8 +120,8 @@ def _planned(
         cells += [Cell(concept.name, m, FIT) for m in names if FIT in stages or "score" in stages]
         cells += [Cell(concept.name, m) for m in names if "score" in stages]
         if "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS):
-            attacked = [m for m in (ORIGINAL, *names) if m in cfg.attacked]
-            cells += [Cell(concept.name, m, a, COST) for m in attacked for a in (DIRECT, *cfg.attacks)]
+            those = [m for m in (ORIGINAL, *names) if m in attacked]
+            cells += [Cell(concept.name, m, a, COST) for m in those for a in (DIRECT, *attacks)]
     return cells
 
 
@@ -124,26 +129,33 @@ class Bench:
     """One concept on the bench: its methods fitted, scored and attacked, one after the other."""
 
     def __init__(
-        self, lm: LanguageModel, concept: Concept, store: Store, cfg: LabConfig, saes: Dictionaries, general: General
+        self,
+        lm: LanguageModel,
+        concept: Concept,
+        store: Store,
+        cfg: LabConfig,
+        saes: Dictionaries,
+        general: General,
+        attacks: Sequence[str] = ATTACKS,
     ):
         self.lm, self.concept, self.store, self.cfg, self.general = lm, concept, store, cfg, general
         self.shared = Shared(lm, concept, saes, cfg.shared, store.seed, general=general.dev)
         self.scoring = Scoring(lm, concept, self.shared, cfg.test, general)
-        self.attacking = Attacking(lm, store, cfg.budget, cfg.attacks, concept, cfg.n_attacked, cfg.split)
+        self.attacking = Attacking(lm, store, cfg.budget, attacks, concept, cfg.n_attacked, cfg.split)
 
-    def run(self, names: Sequence[str], stages: Sequence[str], attacked: bool) -> None:
-        """All stages of all methods."""
+    def run(self, names: Sequence[str], stages: Sequence[str], attacked: Sequence[str]) -> None:
+        """All stages of all methods; `attacked`: those that are attacked as well."""
         name = self.concept.name
         if "score" in stages:
             self._cell(Cell(name, ORIGINAL), self.scoring.known)
-        if attacked and ORIGINAL in self.cfg.attacked:
+        if ORIGINAL in attacked:
             self.attacking.method(ORIGINAL, lambda: None)
         for method in names:
             if "score" in stages or FIT in stages:
                 self._cell(Cell(name, method, FIT), lambda m=method: self._chosen(m))
             if "score" in stages:
                 self._cell(Cell(name, method), lambda m=method: self.scoring.measure(m, self.edit(m)))
-            if attacked and method in self.cfg.attacked:
+            if method in attacked:
                 self.attacking.method(method, lambda m=method: self.edit(m))
 
     def _cell(self, cell: Cell, make: Callable[[], dict[str, Interval]]) -> None:
@@ -194,29 +206,26 @@ class Bench:
 
 
 def over_concepts(
-    record: Callable[[Cell], dict | None], rows: Sequence[dict[str, str]], cfg: LabConfig | None = None
+    record: Callable[[Cell], dict | None], rows: Sequence[dict[str, str]]
 ) -> dict[Cell, dict[str, Interval]]:
     """Cells over all attacked concepts together (concept "all")."""
-    cfg = cfg or LabConfig()
-    concepts = sorted({row["concept"] for row in rows if row["attack"] == DIRECT and row["concept"] != POOLED})
+    done = [row for row in rows if row["budget"] == COST and row["concept"] != POOLED and row["metric"] == "steps"]
+    concepts = sorted({row["concept"] for row in done if row["attack"] == DIRECT})
     found = {}
-    for method in cfg.attacked:
-        for attack in (DIRECT, *cfg.attacks):
-            for label, metrics in pooled(record, concepts, method, attack).items():
-                found[Cell(POOLED, method, attack, label)] = metrics
+    for method, attack in dict.fromkeys((row["method"], row["attack"]) for row in done):
+        for label, metrics in pooled(record, concepts, method, attack).items():
+            found[Cell(POOLED, method, attack, label)] = metrics
     return found
 
 
 def summarise(merged: Contents) -> dict[Cell, dict[str, Interval]]:
     """`over_concepts` of a table that was put together from several."""
     seed = next((row["seed"] for row in merged.rows), "0")
-    settings = merged.note["settings"]
-    cfg = replace(LabConfig(), attacked=tuple(settings["attacked"]), attacks=tuple(settings["attacks"]))
 
     def record(cell: Cell) -> dict | None:
         return merged.records.get((cell.concept, cell.method, cell.attack, str(cell.budget), seed))
 
-    return over_concepts(record, merged.rows, cfg)
+    return over_concepts(record, merged.rows)
 
 
 def edit_size(edit: WeightEdit) -> int:
