@@ -312,7 +312,10 @@ def test_the_experiment_runs_on_the_papers_models(hub, gemma, tiny_llama, tmp_pa
         lm, add = tiny_llama(n_layers=32, initializer_range=0.3), add_llama_scope
         lm.name = LLAMA
     add(hub, lm, PUBLIC[which].layers)
-    path, final = tmp_path / "lab.csv", FinalConfig(n_target=2, n_spared=2, n_texts=2, n_vectors=3, n_mmlu=0)
+    path, final = (
+        tmp_path / "lab.csv",
+        FinalConfig(n_target=2, n_spared=2, n_others=0, n_texts=2, n_vectors=3, n_mmlu=0),
+    )
     final = dataclasses.replace(final, forms_of=(), writing_of=())
     lab(lm, path, [name], ("pisces",), ("fit", "score"), cfg=LabConfig(QUICK, final))
     found = {(row["method"], row["metric"]): float(row["value"]) for row in read_table(path)}

@@ -19,7 +19,7 @@ from dictionaries import make_sae
 from sizes import SMALL
 
 FINAL = FinalConfig(
-    n_target=4, n_spared=4, n_texts=2, n_vectors=3, forms=("cloze",), forms_of=("pisces",), n_forms=4,
+    n_target=4, n_spared=4, n_others=2, n_texts=2, n_vectors=3, forms=("cloze",), forms_of=("pisces",), n_forms=4,
     writing_of=("pisces",), n_mmlu=2,
 )  # fmt: skip
 BUDGET = Budget(steps=2, batch_size=2, n_ctx=16, strengths=(("relearning", (1, 2)),), read_layers=(1,), controls=False)
@@ -166,27 +166,9 @@ def test_that_very_edit_is_attacked_and_an_interruption_costs_one_cell(lm, toys,
 
     monkeypatch.setattr(attacking, "run_attack", stop)
     with pytest.raises(KeyboardInterrupt):
-        lab(
-            lm,
-            path,
-            ["japan"],
-            ("small", "never"),
-            attacks=NAMES,
-            attacked=("original", "small", "never"),
-            cfg=CFG,
-            saes={},
-        )
+        lab(lm, path, ["japan"], ("small", "never"), **both)
     assert not path.exists()
-    lab(
-        lm,
-        path,
-        ["japan"],
-        ("small", "never"),
-        attacks=NAMES,
-        attacked=("original", "small", "never"),
-        cfg=CFG,
-        saes={},
-    )
+    lab(lm, path, ["japan"], ("small", "never"), **both)
     done = [x for x in attacked[:4]] + attacked[5:]
     tried = [(a, m) for m in (None, "small") for a in NAMES if (m, a) != (None, "undoing")]
     assert done[: len(tried)] == tried  # each once; then come the copies of the never-taught control

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 
 from ..core import Interval, NotPossible, bootstrap, paired_bootstrap
-from ..data import Concept, general_questions, mmlu_items
+from ..data import Concept, general_questions, list_concepts, load_concept, mmlu_items
 from ..edits import Intervention
 from ..erasure import Feature, Shared, SharedConfig, rows_for
 from ..evaluation import (
@@ -40,6 +40,7 @@ class FinalConfig:
 
     n_target: int | None = 40  # questions on the concept; None: all
     n_spared: int | None = 24  # questions on the neighbour, and general ones
+    n_others: int = 8  # known questions on each other concept, for the collateral map; 0: none
     n_texts: int = 6  # held-out passages
     n_vectors: int = 20  # concept vectors whose residue is measured
     forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
@@ -58,6 +59,7 @@ class General:
 
     def __init__(self, lm: LanguageModel, shared: SharedConfig, test: FinalConfig):
         self.lm, self.n_dev, self.n_test, self.n_mmlu = lm, shared.search.n_asked, test.n_spared, test.n_mmlu
+        self.n_others = test.n_others
 
     @cached_property
     def dev(self) -> Asked:
@@ -66,6 +68,15 @@ class General:
     @cached_property
     def test(self) -> Asked:
         return ask(self.lm, general_questions("test"), self.n_test)
+
+    @cached_property
+    def others(self) -> dict[str, Asked]:
+        """Known test questions on every concept, for the collateral map (every edit on every other concept)."""
+        if not self.n_others:
+            return {}
+        asked = {name: ask(self.lm, load_concept(name).test, 3 * self.n_others) for name in list_concepts()}
+        known = {name: found.known(self.n_others) for name, found in asked.items()}
+        return {name: found for name, found in known.items() if len(found.questions)}
 
     @cached_property
     def writing(self) -> Behaviour:
@@ -179,6 +190,16 @@ class Scoring:
             found["gold_mmlu"] = paired_bootstrap(now.gold, mmlu.scores.gold, seed=seed)
         return found
 
+    def collateral(self) -> dict[str, Interval]:
+        """Every other concept's known questions now: change of gold log-probability (nats), and accuracy."""
+        found = {}
+        for name, asked in self.general.others.items():
+            if name != self.concept.name:
+                now = score_questions(self.lm, asked.questions)
+                found[f"collateral_gold_{name}"] = paired_bootstrap(now.gold, asked.scores.gold, seed=self.shared.seed)
+                found[f"collateral_accuracy_{name}"] = bootstrap(now.correct, seed=self.shared.seed)
+        return found
+
     # ---- one method -----------------------------------------------------------------------------------------
     def measure(self, method: str, intervention: Intervention) -> dict[str, Interval]:
         """All metrics of one method."""
@@ -186,12 +207,13 @@ class Scoring:
         forms, beside, seed = (self.forms if with_forms else {}), {}, self.shared.seed
         if method in self.cfg.writing_of:
             _ = self.general.writing, self.general.mmlu  # of the original, so before the edit is applied
+        _ = self.general.others
         with intervention.applied(self.lm):
-            card, after = self.card(), self.state()
+            card, after, collateral = self.card(), self.state(), self.collateral()
             asked_again = self._forms() if with_forms else {}
             if method in self.cfg.writing_of:
                 beside = self._beside()
-        found = {"possible": number(1.0)} | card_metrics(before, card, seed)
+        found = {"possible": number(1.0)} | card_metrics(before, card, seed) | collateral
         for form, scores in forms.items():
             pair = [Scorecard(self.concept.name, "test", {"target": s}) for s in (scores, asked_again[form])]
             left_of_form = compare(*pair, seed=seed).changes["target"].relative
