@@ -15,7 +15,6 @@ from conceptlab.course.headline import find_headline, refresh_table
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 KNOWN_TAGS = {"colab", "setup", "exercise", "check", "solution", "headline"}
-ROOMY = ("02", "04", "05")  # five exercises of four cells each need more room than the 25 to 45 cells of the design
 SETUP_LINES = r"\bpip3? install|%pip|%conda|conda install|apt-get|sys\.path|os\.chdir|%cd\b"
 UPGRADE = (
     r"--upgrade|--force-reinstall|(?<!\w)-\w*U\w*\b|--pre\b"
@@ -62,12 +61,12 @@ def test_name_title_and_tags(path, nb):
 
 
 def test_length(path, nb):
-    assert 25 <= len(nb.cells) <= (55 if path.stem[:2] in ROOMY else 45)
+    assert 25 <= len(nb.cells) <= 60, "a notebook that grows past 60 cells is two notebooks"
     sizes = [len(cell.source.splitlines()) for cell in notebook.code_cells(nb)]  # blank lines count
     assert statistics.median(sizes) <= 8
     assert max(sizes) <= 30
     prose = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
-    assert 800 <= prose <= 1_800
+    assert prose >= 800  # full sentences for a reader alone; no upper limit
 
 
 def test_first_code_cell_is_for_colab_and_upgrades_nothing(path, nb):

@@ -2,13 +2,14 @@
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .early_exit import early_exit
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
-EXPERIMENTS = {"autointerp": autointerp, "lab": lab, "layers": layers}
+EXPERIMENTS = {"autointerp": autointerp, "early_exit": early_exit, "lab": lab, "layers": layers}
 
 # name -> what makes the rows over all concepts of a merged table
 SUMMARIES = {"lab": summarise}
@@ -26,6 +27,7 @@ __all__ = [
     "Scoring",
     "autointerp",
     "budget_for",
+    "early_exit",
     "edit_size",
     "lab",
     "layers",

@@ -67,3 +67,18 @@ def printable(token: str) -> str:
     They have Latin, Greek, Cyrillic, punctuation and mathematical signs. Pass what is drawn through `plain`.
     """
     return "".join(c if c.isprintable() and (ord(c) < 0x0530 or 0x1E00 <= ord(c) < 0x2600) else "\u00b7" for c in token)
+
+
+def described(fig: Figure, alt: str) -> Figure:
+    """Show a figure with an alternative text (its claim and main number) for readers who do not see it.
+
+    In a notebook the text lies in the output's metadata, where nbconvert and JupyterLab look for it; the figure is
+    closed, so that it is not shown a second time. Elsewhere nothing happens. Returns the figure.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is not None:
+        display(fig, metadata={"image/png": {"alt": alt}})
+        plt.close(fig)
+    return fig

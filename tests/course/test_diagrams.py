@@ -1,0 +1,61 @@
+"""Drawings as SVG and figures with an alternative text."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from conceptlab.course.plots import described, early_exit, new_figure
+from conceptlab.course.plots.diagrams import Diagram
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def contrast(one, two):
+    def light(color):
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    a, b = sorted((light(one), light(two)))
+    return (b + 0.05) / (a + 0.05)
+
+
+def test_a_drawing_is_valid_svg_that_says_what_it_shows(tmp_path):
+    drawing = Diagram(200, 100, 'a "quoted" < claim & more')
+    drawing.box(5, 5, 80, 30, "p < q\nand r").arrow((85, 20), (150, 20)).label(10, 90, "a & b", "target")
+    drawing.save(tmp_path / "drawing.svg")
+    root = ET.fromstring((tmp_path / "drawing.svg").read_text(encoding="utf-8"))
+    assert root.get("role") == "img" and root.get("aria-label") == drawing.alt
+    assert root.find(f"{SVG}title").text == drawing.alt
+    assert [t.text for t in root.findall(f"{SVG}text")] == ["p < q", "and r", "a & b"]
+    assert drawing._repr_html_() == drawing.svg() and drawing.alt in repr(drawing)
+
+
+@pytest.mark.parametrize("page", ["#FFFFFF", "#111111"])
+def test_the_drawing_of_notebook_10_is_readable_on_light_and_dark_pages(page):
+    root = ET.fromstring(early_exit.diagram().svg())
+    boxes = [[float(r.get(k)) for k in ("x", "y", "width", "height")] for r in root.findall(f"{SVG}rect")]
+    grounds = {r.get("fill") for r in root.findall(f"{SVG}rect")}
+    for text in root.findall(f"{SVG}text"):
+        x, y = float(text.get("x")), float(text.get("y"))
+        inside = any(a <= x <= a + w and b <= y <= b + h for a, b, w, h in boxes)
+        grounds_here = grounds if inside else {page}
+        assert all(contrast(text.get("fill"), ground) >= 3 for ground in grounds_here), text.text
+        assert 0 <= x <= 900 and 0 <= y <= 300
+
+
+def test_outside_a_notebook_a_described_figure_is_only_returned():
+    fig, _ = new_figure()
+    assert described(fig, "a claim") is fig
+
+
+def test_in_a_notebook_the_text_goes_into_the_metadata(monkeypatch):
+    import IPython
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: object())
+    monkeypatch.setattr(IPython.display, "display", lambda obj, metadata: shown.append((obj, metadata)))
+    fig, _ = new_figure()
+    described(fig, "a claim")
+    assert shown == [(fig, {"image/png": {"alt": "a claim"}})]
