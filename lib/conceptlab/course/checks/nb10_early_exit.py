@@ -141,11 +141,10 @@ def check_dealt(dealt: Callable) -> None:
     ways = list(itertools.permutations(depth.tolist()))
     truth = torch.stack([correct.float()[torch.arange(5), torch.tensor(w) - 1] for w in ways]).mean(0)
     own = correct.float()[torch.arange(5), depth - 1]
-    share = torch.bincount(depth - 1, minlength=4).float() / 5
     mistakes = {
         "those are the items' own depths: nothing was dealt.": own,
         "every layer has the same share here; use the depths that occur.": correct.float().mean(1),
-        "depth d is column d - 1.": correct.float() @ share.roll(1),
+        "depth d is column d - 1.": correct.float() @ (torch.bincount(depth, minlength=4)[:4].float() / 5),
         "one number per item: average over the depths, not over the items.": correct.float().mean(0),
         "the mean depth for everyone is a fixed exit, not a mixture.": correct.float()[
             :, int(depth.float().mean()) - 1

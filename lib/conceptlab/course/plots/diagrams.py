@@ -16,6 +16,8 @@ LINE = "#7A7A7A"  # 4.3 : 1 on white and on near-black
 GROUND = "#F7F7F5"  # the boxes' own: dark ink on it is read on any page
 FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 
+Number = float | int
+
 
 class Diagram:
     """A drawing of boxes, arrows and words; units are pixels."""
@@ -25,7 +27,7 @@ class Diagram:
         self._parts: list[str] = []
 
     def box(
-        self, x: float, y: float, width: float, height: float, text: str = "", color: str = "ink", size: int = 13
+        self, x: Number, y: Number, width: Number, height: Number, text: str = "", color: str = "ink", size: int = 13
     ) -> Diagram:
         """A rounded box with centred lines of text; `color`: name in the course's palette, for its edge."""
         edge = LINE if color == "ink" else COLORS[color]
@@ -40,14 +42,14 @@ class Diagram:
         return self
 
     def label(
-        self, x: float, y: float, text: str, color: str = "ink", size: int = 13, anchor: str = "start"
+        self, x: Number, y: Number, text: str, color: str = "ink", size: int = 13, anchor: str = "start"
     ) -> Diagram:
         """A line of text on the page itself, so in a colour that both pages carry."""
         self._text(x, y, text, LINE if color == "ink" else COLORS[color], size, anchor)
         return self
 
     def arrow(
-        self, start: tuple[float, float], end: tuple[float, float], color: str = "ink", dashed: bool = False
+        self, start: tuple[Number, Number], end: tuple[Number, Number], color: str = "ink", dashed: bool = False
     ) -> Diagram:
         """A straight arrow from point to point."""
         (x1, y1), (x2, y2) = start, end
@@ -79,7 +81,7 @@ class Diagram:
     def __repr__(self) -> str:
         return f"Diagram: {self.alt}"
 
-    def _text(self, x: float, y: float, text: str, color: str, size: int, anchor: str) -> None:
+    def _text(self, x: Number, y: Number, text: str, color: str, size: int, anchor: str) -> None:
         self._parts.append(
             f"<text x='{x:.1f}' y='{y:.1f}' {FONT} font-size='{size}' fill='{color}' text-anchor='{anchor}'>"
             f"{escape(text)}</text>"
