@@ -259,6 +259,11 @@ class Shared:
         """Nats of margin that known dev questions on the concept lose."""
         return lost_on_dev(self.lm, self, intervention)
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Methods whose strength is chosen already."""
+        return tuple(self._chosen)
+
     def keep_chosen(self, fitted: Fitted) -> None:
         """Take a strength that was chosen in an earlier run, so that it is not chosen again."""
         self._chosen[fitted.method] = fitted

@@ -180,8 +180,7 @@ class Bench:
         found |= {f"setting_{k}": number(v) for k, v in fitted.setting.items()}
         if isinstance(edit, WeightEdit):
             found |= {name: number(value) for name, value in edit.report(self.lm).items()}
-            if edit_size(edit) <= LARGEST:
-                edit.save(self._file(method))
+        self._save(method, edit)
         found["record"] = {"setting": fitted.setting, "config": asdict(fitted.config)}
         return found
 
@@ -192,14 +191,24 @@ class Bench:
         record = self.store.record(cell)
         if "not possible" in record:
             raise NotPossible(record["not possible"])
-        if self._file(method).exists():
-            return WeightEdit.load(self._file(method))
-        if method not in self.shared._chosen:
+        if method not in self.shared.kept:
             known = get_method(method)
+            for need in known.needs:
+                if need in methods():
+                    self.edit(need)  # what it starts from, as it was chosen
             config = known.at(record["setting"])
-            edit = known.fit(self.lm, self.concept, config, self.shared)
+            there = self._file(method).exists()
+            edit = (
+                WeightEdit.load(self._file(method)) if there else known.fit(self.lm, self.concept, config, self.shared)
+            )
             self.shared.keep_chosen(Fitted(method, config, edit, record["setting"]))
+            self._save(method, edit)
         return self.shared.chosen(method).intervention
+
+    def _save(self, method: str, edit: Intervention) -> None:
+        """Keep the edit beside the table, if it is small."""
+        if isinstance(edit, WeightEdit) and edit_size(edit) <= LARGEST and not self._file(method).exists():
+            edit.save(self._file(method))
 
     def _file(self, method: str) -> Path:
         return self.store.folder / f"{self.concept.name}_{method}.safetensors"
