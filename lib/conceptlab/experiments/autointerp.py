@@ -122,6 +122,7 @@ def _fingerprints(
 
 def _add(store: Store, cell: Cell, values: Values) -> None:
     found = {metric: bootstrap(numbers, seed=store.seed) for metric, numbers in values.items() if numbers}
+    found = {metric: x for metric, x in found.items() if x.bounded}  # one unit has no interval; the record keeps it
     store.add(cell, found or {"possible": Interval(0.0, 0.0, 0.0, 1)}, record=values)
     summary = ", ".join(f"{k} {v.value:.2f}" for k, v in found.items())
     say(f"layer {cell.budget} {cell.method}, {cell.attack} judge: {summary}")
