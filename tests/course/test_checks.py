@@ -217,12 +217,14 @@ def test_checks_of_notebook_04_name_the_mistake(capsys):
         assert said in out
 
 
-def test_the_scores_of_an_erasure_pass(capsys):
+@pytest.mark.parametrize(("unknown", "said"), [(float("nan"), "PASSED"), (0.0, "NOT YET"), (1.0, "NOT YET")])
+def test_the_scores_of_an_erasure_pass_where_the_unknown_is_not_measurable(capsys, unknown, said):
     def relative(before, after, chance):
-        return min(max((after - chance) / (before - chance), 0.0), 1.0) if before > chance else 0.0
+        return min(max((after - chance) / (before - chance), 0.0), 1.0) if before > chance else unknown
 
     nb04_pisces.check_scores(relative, lambda parts: len(parts) / sum(1 / p for p in parts) if all(parts) else 0.0)
-    assert "PASSED" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert said in out and ("cannot be measured" in out) == (said != "PASSED")
 
 
 # ---- every notebook ----------------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ def test_a_file_that_went_away_is_one_sentence(lm, rows, tmp_path):
 
 
 @pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EIO"])
-@pytest.mark.parametrize("where", ["allocate", "write_at", "add"])
+@pytest.mark.parametrize("where", ["reserve", "write_at", "add"])
 def test_a_disk_that_fills_up_is_one_sentence(lm, rows, tmp_path, monkeypatch, where, number):
     import errno
     import os
@@ -342,7 +342,7 @@ def test_a_disk_that_fills_up_is_one_sentence(lm, rows, tmp_path, monkeypatch, w
 
     with monkeypatch.context() as patch:
         if where == "add":
-            patch.setattr(harvest_files.Journal, "add", full)
+            patch.setattr(harvest_files.HarvestJournal, "add", full)
         else:
             patch.setattr(activations, where, full)
         with pytest.raises(ConceptLabError, match="The harvest in .* stopped: .*make room or set CONCEPTLAB_CACHE"):

@@ -9,7 +9,7 @@ from conceptlab.core import ConceptLabError
 from conceptlab.data import Concept, load_concept
 from conceptlab.edits import INPUT
 from conceptlab.erasure import words as module
-from conceptlab.erasure.embedding import embedding_edit, single_tokens
+from conceptlab.erasure.embedding import bare_or_spaced_tokens, embedding_edit
 from conceptlab.erasure.words import random_word_atoms, word_atoms
 
 
@@ -29,8 +29,8 @@ def atoms(lm, golf):
 
 
 def test_which_words(lm, golf, atoms):
-    spared = single_tokens(lm, golf.lookalikes)
-    named = single_tokens(lm, golf.words) - spared
+    spared = bare_or_spaced_tokens(lm, golf.lookalikes)
+    named = bare_or_spaced_tokens(lm, golf.words) - spared
     ids = set(atoms.ids.tolist())
     assert named <= ids and not spared & ids and len(ids) == len(atoms.ids) == atoms.info["tokens"]
     assert len(ids) - len(named) <= 5 and atoms.info["named"] == len(named)

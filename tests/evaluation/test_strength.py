@@ -9,7 +9,7 @@ from conceptlab.core import ConceptLabError
 from conceptlab.data import load_concept
 from conceptlab.edits import WeightEdit
 from conceptlab.edits.weight_edit import Dense
-from conceptlab.evaluation import Cell, Judge, QuestionScores, SearchConfig, compare, search_settings
+from conceptlab.evaluation import Judge, QuestionScores, SearchConfig, Trial, compare, search_settings
 from conceptlab.evaluation import strength as search
 from conceptlab.evaluation.strength import judged
 
@@ -29,7 +29,7 @@ class FakeJudge:
         strength = AXES["tau"].index(setting["tau"]) + AXES["mu"].index(setting["mu"])
         target, general = 1 - 0.2 * strength, 1 - 0.1 * strength
         passed = target <= self.cfg.target_gate + 1e-9 and general >= self.cfg.general_gate - 1e-9
-        return Cell(setting, target, general, general, 1.0, 1.0 - abs(strength - 3), 0.0, passed)
+        return Trial(setting, target, general, general, 1.0, 1.0 - abs(strength - 3), 0.0, passed)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_judging_by_hand():
 
 def test_a_cell_that_babbles_rules_out_stronger_ones():
     def cell(target, coherence):
-        return Cell({}, target, 1.0, 1.0, coherence, 0.5, 0.0, False)
+        return Trial({}, target, 1.0, 1.0, coherence, 0.5, 0.0, False)
 
     cfg = SearchConfig()
     assert search._ruled_out((2,), {(1,): cell(0.1, 0.5)}, cfg) and not search._ruled_out(

@@ -21,7 +21,7 @@ from ..edits import Intervention, applied
 from ..models import LanguageModel, branch_states
 from .base import AttackResult, Cost, Exchange, Hits
 
-KINDS = ("logit_lens", "probability_delta")
+READINGS = ("logit_lens", "probability_delta")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def candidate_sets(
     differs. Candidates are taken in the order of their best rank over the layers, the later layer first among equals,
     so B = 1 is the output's own first guess. Raises for an unknown kind, budgets below 1 and no layers.
     """
-    if cfg.kind not in KINDS:
-        raise ConceptLabError(f"Unknown kind of candidates {cfg.kind!r}; choose one of {', '.join(KINDS)}.")
+    if cfg.kind not in READINGS:
+        raise ConceptLabError(f"Unknown kind of candidates {cfg.kind!r}; choose one of {', '.join(READINGS)}.")
     if not cfg.budgets or min(cfg.budgets) < 1 or cfg.layers == ():
         raise ConceptLabError("Candidate sets need budgets of at least 1 token, and at least one layer.")
     layers = tuple(range(lm.n_layers)) if cfg.layers is None else tuple(lm.check_layer(x) for x in cfg.layers)

@@ -26,8 +26,8 @@ from .firings import (
     sae_firings,
     sample_by_rate,
 )
-from .judge import EmbeddingJudge, EvidenceJudge, Judge, ModelJudge, judge_all
-from .labelling import LabelConfig, Labelled, Workbench
+from .judge import EmbeddingJudge, EvidenceJudge, LabelJudge, ModelJudge, judge_all
+from .labelling import LabelConfig, Labelled, Labelling
 from .labels import (
     FeatureLabel,
     check_label_folder,
@@ -60,7 +60,7 @@ __all__ = [
     "Firings",
     "Hit",
     "InputExplainer",
-    "Judge",
+    "LabelJudge",
     "Label",
     "LabelConfig",
     "Labelled",
@@ -73,7 +73,7 @@ __all__ = [
     "UNEXPLAINED",
     "UnitExamples",
     "Units",
-    "Workbench",
+    "Labelling",
     "as_articles",
     "background_examples",
     "check_label_folder",

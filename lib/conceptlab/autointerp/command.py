@@ -20,7 +20,7 @@ from ..sae import N_CTX, SAE, load_shipped, shared_kind, shipped_layers
 from .controls import feature_units
 from .explain import EnsembleExplainer, OutputExplainer
 from .judge import EvidenceJudge
-from .labelling import LabelConfig, Workbench
+from .labelling import LabelConfig, Labelling
 from .labels import (
     FeatureLabel,
     check_label_folder,
@@ -81,66 +81,69 @@ def label_dictionaries(
         ids = hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()[:12]
         recipe |= {"data": ids, "dictionary": _digest(dictionaries[layer])}
         if not (path.exists() and _read(path.with_name(f"layer_{layer:02d}.json")).get("recipe") == recipe):
-            bench = Workbench(lm, dictionaries[layer], data, articles, cfg)
-            _label_layer(bench, path, recipe, progress)
+            labelling = Labelling(lm, dictionaries[layer], data, articles, cfg)
+            _label_layer(labelling, path, recipe, progress)
         yield path
 
 
-def label_features(bench: Workbench, features: Sequence[int]) -> list[FeatureLabel]:
+def label_features(labelling: Labelling, features: Sequence[int]) -> list[FeatureLabel]:
     """Labels and scores of some features; those that never fire strongly in one half are recorded as unexplained.
 
     Their labels are exchanged for the shuffled control, so at least two must fire; a single one is unexplained too.
     """
-    cfg, layer, method, judge = bench.cfg, bench.layer, EnsembleExplainer.name, EvidenceJudge()
-    done = bench.label(feature_units(bench.lm, bench.sae, bench.firings, features))
+    cfg, layer, method, judge = labelling.cfg, labelling.layer, EnsembleExplainer.name, EvidenceJudge()
+    done = labelling.label(feature_units(labelling.lm, labelling.sae, labelling.firings, features))
     n = len(done.ensemble) if len(done.ensemble) > 1 else 0
     labels, records = done.ensemble[:n], []
     found = detect(judge, labels, done.seen[:n], done.new[:n], n_resamples=cfg.n_resamples)
-    directions = bench.directions[[label.unit for label in labels]]
-    pushed = output_scores(bench.lm, layer, directions, labels, n_resamples=cfg.n_resamples, seed=cfg.seed)
+    directions = labelling.directions[[label.unit for label in labels]]
+    pushed = output_scores(labelling.lm, layer, directions, labels, n_resamples=cfg.n_resamples, seed=cfg.seed)
     for i, detection in enumerate(found):
         scores = score_label(judge, detection.label, done.new[i], cfg.n_resamples) | {"output_auroc": pushed[i]}
         records.append(feature_label(layer, detection, scores, done.reads[i], done.writes[i]))
-    rates, writer = bench.firings.rates(), OutputExplainer(bench.lm, bench.directions)
+    rates, writer = labelling.firings.rates(), OutputExplainer(labelling.lm, labelling.directions)
     for feature in sorted(set(features) - {label.unit for label in labels}):
-        promoted = bench.lm.words(writer.token_ids(feature))
+        promoted = labelling.lm.words(writer.token_ids(feature))
         records.append(silent_label(layer, feature, method, float(rates[feature]), promoted))
     return records
 
 
-def _label_layer(bench: Workbench, path: Path, recipe: dict, progress: bool) -> None:
+def _label_layer(labelling: Labelling, path: Path, recipe: dict, progress: bool) -> None:
     """All chunks of one layer, then the file; finished chunks lie in a folder beside it until then."""
-    folder = path.with_name(f"layer_{bench.layer:02d}.parts")
+    folder = path.with_name(f"layer_{labelling.layer:02d}.parts")
     if _read(folder / "recipe.json") != recipe:  # chunks of other settings are of no use
         shutil.rmtree(folder, ignore_errors=True)
         with atomic_path(folder / "recipe.json") as temporary:
             temporary.write_text(json.dumps(recipe), encoding="utf-8")
-    features = bench.choose(recipe["listed"])
+    features = labelling.choose(recipe["listed"])
     if len(features) < 2:
         raise ConceptLabError(
-            f"Layer {bench.layer}: {len(features)} features fire often enough to be labelled, two are needed; use more "
-            "texts, a smaller `least`, or list features."
+            f"Layer {labelling.layer}: {len(features)} features fire often enough to be labelled, two are needed; "
+            "use more texts, a smaller `least`, or list features."
         )
     started, records = time.monotonic(), []
-    chunks = torch.tensor(features).tensor_split(max(1, len(features) // bench.cfg.chunk))
-    with tqdm(total=len(features), unit="feature", disable=not progress, desc=f"labels of layer {bench.layer}") as bar:
+    chunks = torch.tensor(features).tensor_split(max(1, len(features) // labelling.cfg.chunk))
+    with tqdm(
+        total=len(features), unit="feature", disable=not progress, desc=f"labels of layer {labelling.layer}"
+    ) as bar:
         for i, chunk in enumerate(chunks):
             part = folder / f"{i:04d}.jsonl.gz"
             if not part.exists():
-                write_labels(part, label_features(bench, chunk.tolist()))
+                write_labels(part, label_features(labelling, chunk.tolist()))
             records += load_records(part)
             bar.update(len(chunk))
     write_labels(path, records)
     how = {
         "recipe": recipe,
-        "rule": f"{bench.cfg.n} features by firing rate (equal numbers from four bands, at least {bench.cfg.least} "
-        "firings in each half of the texts; all of them where there are fewer) and the listed ones",
+        "rule": f"{labelling.cfg.n} features by firing rate (equal numbers from four bands, at least "
+        f"{labelling.cfg.least} firings in each half of the texts; all of them where there are fewer) and the listed "
+        "ones",
         "features": len(records),
         "explained": sum(r.explained for r in records),
         "minutes": round((time.monotonic() - started) / 60, 1),
         "torch": torch.__version__,
     }
-    with atomic_path(path.with_name(f"layer_{bench.layer:02d}.json")) as temporary:
+    with atomic_path(path.with_name(f"layer_{labelling.layer:02d}.json")) as temporary:
         temporary.write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(folder)
 

@@ -20,7 +20,7 @@ from .prompts import JUDGE_PROMPT, judge_head, marked
 
 
 @runtime_checkable
-class Judge(Protocol):
+class LabelJudge(Protocol):
     """Reads a label and contexts, and says how sure it is that the unit fires on each.
 
     A judge may also have `judge_all(labels, contexts) -> [labels, n]`, where several labels at once are cheaper.
@@ -33,7 +33,7 @@ class Judge(Protocol):
         ...
 
 
-def judge_all(judge: Judge, labels: Sequence[Label], contexts: Sequence[Example]) -> Float[Tensor, "labels n"]:
+def judge_all(judge: LabelJudge, labels: Sequence[Label], contexts: Sequence[Example]) -> Float[Tensor, "labels n"]:
     """Every label on every context: at once where the judge can, else label by label."""
     if not len(contexts):
         return torch.zeros(len(labels), 0)

@@ -58,7 +58,7 @@ class Labelled:
     ensemble: list[Label]
 
 
-class Workbench:
+class Labelling:
     """One layer: its dictionary, the texts in two halves, the background, and where the features fire."""
 
     def __init__(

@@ -102,10 +102,10 @@ def chat_content(text: str) -> tuple[str, dict[str, int]]:
         raise Unreadable("something other than a text")
     if not (content or "").strip():
         raise Unreadable("an empty text (a model that reasons first needs a larger max_tokens)")
-    return content.encode("utf-8", "replace").decode("utf-8"), token_counts(raw.get("usage"))
+    return content.encode("utf-8", "replace").decode("utf-8"), usage_numbers(raw.get("usage"))
 
 
-def token_counts(usage: object) -> dict[str, int]:
+def usage_numbers(usage: object) -> dict[str, int]:
     """The numbers of a reply's `usage`, nothing else of it."""
     names = ("prompt_tokens", "completion_tokens", "total_tokens")
     given = usage if isinstance(usage, dict) else {}

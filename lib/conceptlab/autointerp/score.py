@@ -26,7 +26,7 @@ from ..core import (
 )
 from .examples import UnitExamples
 from .explain import Label
-from .judge import Judge, judge_all
+from .judge import LabelJudge, judge_all
 
 UNEXPLAINED = "unexplained"  # what a label reads that does no better than the labels of other units
 
@@ -62,7 +62,7 @@ class Detection:
 
 
 def detect(
-    judge: Judge,
+    judge: LabelJudge,
     labels: Sequence[Label],
     labelling: Sequence[UnitExamples],
     held_out: Sequence[UnitExamples],
@@ -108,7 +108,7 @@ def _foreign(labels: Sequence[Label], i: int, n_shuffles: int) -> list[Label]:
     return [labels[(i + shift + 1) % n] for shift in range(min(n_shuffles, n - 1))]
 
 
-def _sides(judge: Judge, labels: Sequence[Label], firing: Sequence, silent: Sequence) -> tuple[Tensor, Tensor]:
+def _sides(judge: LabelJudge, labels: Sequence[Label], firing: Sequence, silent: Sequence) -> tuple[Tensor, Tensor]:
     """Scores `[labels, n]` and `[labels, m]` of two lists of contexts, judged together."""
     scores = judge_all(judge, labels, [*firing, *silent])
     return scores[:, : len(firing)], scores[:, len(firing) :]

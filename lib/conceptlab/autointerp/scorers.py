@@ -22,11 +22,11 @@ from ..core import (
 )
 from .examples import Example, UnitExamples
 from .explain import Label
-from .judge import Judge
+from .judge import LabelJudge
 
 
 def detection(
-    judge: Judge, label: Label, examples: UnitExamples, n: int = 100, n_resamples: int = 2_000, seed: int = 0
+    judge: LabelJudge, label: Label, examples: UnitExamples, n: int = 100, n_resamples: int = 2_000, seed: int = 0
 ) -> Interval:
     """AUROC of `n` firing against `n` silent contexts. With an `EmbeddingJudge` this is the embedding scorer.
 
@@ -37,7 +37,7 @@ def detection(
 
 
 def fuzzing(
-    judge: Judge, label: Label, examples: UnitExamples, n: int = 100, n_resamples: int = 2_000, seed: int = 0
+    judge: LabelJudge, label: Label, examples: UnitExamples, n: int = 100, n_resamples: int = 2_000, seed: int = 0
 ) -> Interval:
     """AUROC of rightly against wrongly marked tokens of the same contexts; 0.5 is chance.
 
@@ -61,7 +61,7 @@ def fuzzing(
 
 
 def simulation(
-    judge: Judge, label: Label, examples: UnitExamples, n: int = 20, n_resamples: int = 2_000, seed: int = 0
+    judge: LabelJudge, label: Label, examples: UnitExamples, n: int = 20, n_resamples: int = 2_000, seed: int = 0
 ) -> Interval:
     """Pearson's r between the judge's number for every token of a context and the unit's activation there.
 
@@ -76,7 +76,7 @@ def simulation(
 
 
 def intruder(
-    judge: Judge, label: Label, examples: UnitExamples, n: int = 25, n_resamples: int = 2_000, seed: int = 0
+    judge: LabelJudge, label: Label, examples: UnitExamples, n: int = 25, n_resamples: int = 2_000, seed: int = 0
 ) -> Interval:
     """Share of `n` line-ups in which the silent one among five contexts gets the smallest number; 0.2 is chance.
 
@@ -101,7 +101,7 @@ SCORERS: dict[str, Callable[..., Interval]] = {
 
 
 def score_label(
-    judge: Judge, label: Label, examples: UnitExamples, n_resamples: int = 2_000, **sizes
+    judge: LabelJudge, label: Label, examples: UnitExamples, n_resamples: int = 2_000, **sizes
 ) -> dict[str, Interval]:
     """Every scorer of `SCORERS` on one unit; a question that its examples cannot answer is left out.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..core import ConceptLabError, atomic_path
-from .request import token_counts
+from .request import usage_numbers
 from .secrets import Redactor
 
 
@@ -38,7 +38,7 @@ class Transcripts:
 
     def keep(self, place: str, request: dict, answer: str, usage: dict) -> None:
         """Write an answer down, without secrets."""
-        kept = {"request": self._shown(request), "answer": self._redact(answer), "usage": token_counts(usage)}
+        kept = {"request": self._shown(request), "answer": self._redact(answer), "usage": usage_numbers(usage)}
         with atomic_path(self.path(place, request)) as temporary:
             temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 

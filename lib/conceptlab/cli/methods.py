@@ -14,7 +14,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the registry."""
-    from ..core import ConceptLabError
+    from ..core import ConceptLabError, say
     from ..erasure import KINDS, methods
 
     if arguments.kind is not None and arguments.kind not in KINDS:
@@ -26,4 +26,4 @@ def run(arguments: argparse.Namespace) -> None:
             rows.append((method.name, method.kind, knobs, method.cost or "-", method.source))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())
+        say("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip())

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 
 if TYPE_CHECKING:
     from ..models import LanguageModel
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
         else:
             folders = _train_as_asked(lm, arguments, cfg, out, world)
         for folder in folders if world.rank == 0 else ():
-            print(f"{folder}: ready", flush=True)
+            say(f"{folder}: ready")
     finally:
         leave(world)
 

@@ -6,13 +6,16 @@ import os
 import sys
 
 
-def say(text: str) -> None:
-    """Print a line at once. A reader that has gone (`... | head -1`) ends the printing, not the work."""
+def say(text: str, error: bool = False) -> None:
+    """Print a line at once, an `error` on stderr. A reader that has gone (`... | head -1`) ends the printing only."""
+    stream = sys.stderr if error else sys.stdout
     try:
-        print(text, flush=True)
+        print(text, file=stream, flush=True)
     except BrokenPipeError:
         # Else every later line, and Python's own flush at the end, would raise again.
         try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except (OSError, ValueError):  # a replaced stdout without a descriptor
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError):  # a replaced stream without a descriptor
+            setattr(sys, "stderr" if error else "stdout", open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

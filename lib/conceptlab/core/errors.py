@@ -2,7 +2,13 @@
 
 
 class ConceptLabError(RuntimeError):
-    """An error with a message that says what was wrong and what to do."""
+    """An error with a message that says what was wrong and what to do.
+
+    A notebook shows the sentence alone: IPython asks an exception for its own traceback. `%debug` still works.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
 
 
 class NotPossible(ConceptLabError):

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from ..core import ConceptLabError, atomic_path
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 
@@ -38,17 +40,22 @@ ABSOLUTE_PATH = re.compile(
 
 
 def read(path: Path) -> NotebookNode:
-    """Read a notebook as nbformat 4."""
-    return nbformat.read(path, as_version=4)
+    """Read a notebook as nbformat 4. Raises ConceptLabError for a file that is none, or cannot be read."""
+    try:
+        nb = nbformat.read(path, as_version=4)
+        nbformat.validate(nb)
+        return nb
+    except Exception as error:  # nbformat raises many kinds
+        told = " ".join(str(error).split())[:200]
+        told = f"{type(error).__name__}: {told}"
+        raise ConceptLabError(f"{path.name} is no notebook that can be read ({told}).") from None
 
 
 def write(nb: NotebookNode, path: Path) -> None:
     """Validate and write a notebook atomically, making its folder."""
     nbformat.validate(nb)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    nbformat.write(nb, partial)
-    partial.replace(path)
+    with atomic_path(path) as temporary:
+        nbformat.write(nb, temporary)
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -88,14 +95,14 @@ def clean(nb: NotebookNode) -> NotebookNode:
 
 def smaller_png(encoded: str) -> str:
     """A base64 PNG with a palette of 128 colours: figures look the same at a third of the size."""
+    out = io.BytesIO()
     try:
         image = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    except UnidentifiedImageError:  # not a picture that Pillow can read: leave it as it is
+        if image.mode == "P":
+            return encoded
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # no picture that Pillow can read
         return encoded
-    if image.mode == "P":
-        return encoded
-    out = io.BytesIO()
-    image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     return base64.b64encode(out.getvalue()).decode() if out.tell() < 0.75 * len(encoded) else encoded
 
 

@@ -8,24 +8,29 @@ python -m conceptlab.course student              copies without solutions into b
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import shutil
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
 from .headline import Headline, find_headline, refresh_table
-from .site import update_results, write_figures, write_index, write_page
+from .results import Result, update_results
+from .site import write_figures, write_index, write_page
 
 TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
+CELL_SECONDS = 7_200  # cells took twenty minutes beside other work; a limit is there for those that hang
+INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
+START_SECONDS = 600  # until a kernel answers
 
 
 Progress = Callable[[int, int, float], None]  # cell i of n ended after some seconds
@@ -41,10 +46,10 @@ class Execution:
     error: str | None  # the failing cell and the end of its traceback
 
 
-def execute(path: Path, progress: Progress | None = None, timeout: int = 1800) -> Execution:
+def execute(path: Path, progress: Progress | None = None, timeout: int = CELL_SECONDS) -> Execution:
     """Run every code cell of a notebook in its own folder; an error ends the run, not the call.
 
-    `timeout` is the limit per cell in seconds.
+    `timeout` is the limit per cell in seconds. Raises ConceptLabError for a file that is no notebook.
     """
     nb = nbfile.read(path)
     for cell in nbfile.code_cells(nb):
@@ -52,10 +57,11 @@ def execute(path: Path, progress: Progress | None = None, timeout: int = 1800) -
     client = NotebookClient(
         nb,
         timeout=timeout,
+        startup_timeout=START_SECONDS,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
-        extra_arguments=["--log-level=ERROR"],  # else each kernel warns about local sockets
+        extra_arguments=["--log-level=CRITICAL"],  # else kernels warn of local sockets and log 56 lines at Ctrl-C
         coalesce_streams=True,
     )
     start = time.perf_counter()
@@ -90,63 +96,78 @@ def _describe(index: int, cell: NotebookNode, failure: Exception) -> str:
 
 
 def run(root: Path, only: list[str], timeout: int) -> int:
-    """Execute notebooks into build/ and write the site; 1 if a notebook failed."""
+    """Execute notebooks into build/ and write the site, renewed after each of them; 1 if a notebook failed."""
     build, site = root / "build", root / "build" / "site"
-    site.mkdir(parents=True, exist_ok=True)
-    results, failures = {}, []
-    for path in find_notebooks(root, only):
-        done = execute(path, _printer(path.stem), timeout)
-        nbfile.write(done.nb, build / "notebooks" / path.name)
-        question = nbfile.title(done.nb)
-        write_page(done.nb, site / f"{path.stem}.html", question)
-        figure = write_figures(done.nb, build / "figures" / path.stem)
-        if figure:
-            shutil.copyfile(figure, site / f"{path.stem}.png")
-        results[path.stem] = {
-            "question": question,
-            "minutes": done.minutes,
-            "headline": asdict(done.headline) if done.headline else None,
-            "thumbnail": f"{path.stem}.png" if figure else None,
-            "error": done.error,
-        }
-        if done.error:
-            failures.append(path.stem)
-            print(f"{path.stem}: {done.error}", file=sys.stderr, flush=True)
+    kept = check_output(build / "results.json")
+    check_output(site, folder=True)
     names = {path.stem for path in find_notebooks(root, [])}
-    merged = update_results(build / "results.json", results, names)
-    write_index(merged, site, os.environ.get("CONCEPTLAB_PROFILE", "default"))
-    print(table(results))
-    print(f"Site: {(site / 'index.html').relative_to(root)}")
+    results, profile = {}, os.environ.get("CONCEPTLAB_PROFILE", "default")
+    for path in find_notebooks(root, only):
+        try:
+            result = _publish(path.stem, execute(path, _printer(path.stem), timeout), build)
+        except ConceptLabError as error:
+            result = Result(path.stem, 0.0, None, None, None, str(error))
+        if result.error:
+            say(f"{path.stem}: {result.error}", error=True)
+        results[path.stem] = result
+        write_index(update_results(kept, {path.stem: result}, names), site, profile)
+    say(table(results))
+    say(f"Site: {(site / 'index.html').relative_to(root)}")
+    failures = [name for name, result in results.items() if result.error]
     if failures:
-        print(f"Failed: {', '.join(failures)}", file=sys.stderr)
+        say(f"Failed: {', '.join(failures)}", error=True)
     return int(bool(failures))
 
 
-def commit(root: Path, only: list[str], timeout: int) -> int:
+def _publish(name: str, done: Execution, build: Path) -> Result:
+    """Write the executed notebook, its page and its figures; what goes wrong with these is the notebook's error."""
+    site, question = build / "site", nbfile.title(done.nb)
+    page, thumbnail, errors = None, None, [done.error] if done.error else []
+    try:
+        nbfile.write(done.nb, build / "notebooks" / f"{name}.ipynb")
+        write_page(done.nb, site / f"{name}.html", question)
+        page = f"{name}.html"
+        if figure := write_figures(done.nb, build / "figures" / name):
+            with atomic_path(site / f"{name}.png") as temporary:
+                shutil.copyfile(figure, temporary)
+            thumbnail = f"{name}.png"
+    except (ConceptLabError, OSError) as error:
+        errors.append(str(error))
+    return Result(question, done.minutes, done.headline, page, thumbnail, "\n".join(errors) or None)
+
+
+def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
     """Execute notebooks and write their outputs back, and their headlines into the README's table.
 
     A notebook with a problem stays as it was.
     """
     bad = 0
     for path in find_notebooks(root, only):
-        done = execute(path, _printer(path.stem), timeout)
+        try:
+            done = execute(path, _printer(path.stem), timeout)
+        except ConceptLabError as error:
+            bad = 1
+            say(f"{path.stem}: not written. {error}", error=True)
+            continue
         problem = done.error
         if paths := nbfile.machine_paths(done.nb, root):
             problem = problem or "names a folder of this machine:\n  " + "\n  ".join(paths)
         if problem:
             bad = 1
-            print(f"{path.stem}: not written. {problem}", file=sys.stderr, flush=True)
+            say(f"{path.stem}: not written. {problem}", error=True)
         else:
             nbfile.write(done.nb, path)
             _refresh_readme(root / "README.md", path.stem, done.nb)
-            print(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)", flush=True)
+            say(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)")
     return bad
 
 
 def _refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
     found = find_headline(out for cell in nbfile.code_cells(nb) for out in cell.outputs)
     if found and readme.exists():
-        readme.write_text(refresh_table(readme.read_text(), name, found))
+        text = refresh_table(readme.read_text(encoding="utf-8"), name, found)
+        with atomic_path(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def student(root: Path, only: list[str]) -> int:
@@ -156,18 +177,17 @@ def student(root: Path, only: list[str]) -> int:
         try:
             nbfile.write(nbfile.student_copy(nbfile.read(path)), target)
         except ValueError as error:
-            raise SystemExit(f"{path.name}: {error}") from None
-        print(f"{target.relative_to(root)}")
+            raise ConceptLabError(f"{path.name}: {error}.") from None
+        say(f"{target.relative_to(root)}")
     return 0
 
 
-def table(results: dict[str, dict]) -> str:
+def table(results: dict[str, Result]) -> str:
     """Notebook, minutes, headline with interval and control, as aligned text."""
     rows = [("notebook", "minutes", "headline (control)")]
     for name, result in results.items():
-        shown = str(Headline(**result["headline"])) if result["headline"] else "-"
-        shown = "FAILED" if result["error"] else shown
-        rows.append((name, f"{result['minutes']:.1f}", shown))
+        shown = "FAILED" if result.error else str(result.headline or "-")
+        rows.append((name, f"{result.minutes:.1f}", shown))
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}  {minutes:>7}  {shown}" for name, minutes, shown in rows]
     return "\n".join(["", lines[0], "-" * len(lines[0]), *lines[1:], ""])
@@ -177,17 +197,17 @@ def find_notebooks(root: Path, only: list[str]) -> list[Path]:
     """The course's notebooks in order, or those whose names begin with one of `only`."""
     found = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
     if not found:
-        raise SystemExit("No notebooks here: call this from the repository's root folder.")
+        raise ConceptLabError("No notebooks here: call this from the repository's root folder.")
     chosen = [p for p in found if not only or p.stem.startswith(tuple(only))]
     if not chosen:
         names = ", ".join(p.stem for p in found)
-        raise SystemExit(f"No notebook begins with {' or '.join(only)}. There are: {names}")
+        raise ConceptLabError(f"No notebook begins with {' or '.join(only)}. There are: {names}.")
     return chosen
 
 
 def _printer(name: str) -> Progress:
     def show(i: int, n: int, seconds: float) -> None:
-        print(f"{name}  cell {i}/{n}  {seconds:.1f} s", flush=True)
+        say(f"{name}  cell {i}/{n}  {seconds:.1f} s")
 
     return show
 
@@ -198,9 +218,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("verb", choices=["run", "commit", "student"])
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 01 04")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
-    parser.add_argument("--timeout", type=int, default=1800, help="seconds allowed per cell")
+    parser.add_argument("--timeout", type=int, default=CELL_SECONDS, help="seconds allowed per cell")
     args = parser.parse_args(argv)
     root = args.root.resolve()
-    if args.verb == "student":
-        return student(root, args.only)
-    return {"run": run, "commit": commit}[args.verb](root, args.only, args.timeout)
+    try:
+        if args.verb == "student":
+            return student(root, args.only)
+        return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
+    except ConceptLabError as error:
+        say(str(error), error=True)
+        return 1
+    except KeyboardInterrupt:
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # the cell that was cut off would be logged at exit
+        say("Interrupted; notebooks that had ended are kept.", error=True)
+        return INTERRUPTED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from html import escape
 from pathlib import Path
@@ -14,8 +13,9 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from .headline import Headline
+from ..core import ConceptLabError, atomic_path
 from .notebook import code_cells, tags
+from .results import Result
 
 # JupyterLab's look without its scripts; solutions folded; a figure's alternative text kept.
 PAGE = """{%- extends 'lab/index.html.j2' -%}
@@ -67,7 +67,7 @@ h2 { font-size: 1.05rem; margin: 0 0 0.3rem; } p { margin: 0.3rem 0; }
 Profile <b>{{ profile }}</b>. Numbers are from the last run of each notebook.</p>
 <main>
 {%- for c in cards %}
-<a class="card" href="{{ c.page }}">
+<a class="card"{% if c.page %} href="{{ c.page }}"{% endif %}>
 {%- if c.thumbnail %}<img src="{{ c.thumbnail }}" alt="Figure from {{ c.name }}">
 {%- else %}<div class="blank"></div>{% endif %}
 <div class="text"><p class="small">{{ c.name }}</p><h2>{{ c.question }}</h2>
@@ -132,14 +132,21 @@ def mathml(latex: str, display: str) -> str:
 def write_page(nb: NotebookNode, path: Path, heading: str) -> None:
     """Write a notebook as one self-contained HTML file.
 
-    Raises ValueError if the page would fetch something from the network.
+    Raises ConceptLabError if the page would fetch something from the network, cannot be made, or cannot be written;
+    an older page is then gone.
     """
-    resources = {"metadata": {"name": heading}}
-    html, _ = OfflineHTMLExporter().from_notebook_node(nb, resources=resources)
+    path.unlink(missing_ok=True)
+    try:
+        html, _ = OfflineHTMLExporter().from_notebook_node(nb, resources={"metadata": {"name": heading}})
+    except Exception as error:  # nbconvert, Jinja and mistune raise many kinds
+        told = " ".join(str(error).split())[:200]
+        raise ConceptLabError(f"{path.name} could not be made ({type(error).__name__}: {told}).") from error
     if found := external_resources(html):
-        raise ValueError(f"{path.name} would load from the network: {', '.join(found)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(html, encoding="utf-8")
+        raise ConceptLabError(
+            f"{path.name} would load from the network: {', '.join(found)}; take that out of the cells or their outputs."
+        )
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
 
 
 def external_resources(html: str) -> list[str]:
@@ -149,7 +156,6 @@ def external_resources(html: str) -> list[str]:
 
 def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
     """Write every PNG output as NN.png; return the thumbnail: first tagged `headline`, or first."""
-    folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
     figures = []
@@ -157,24 +163,24 @@ def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
         for output in cell.outputs:
             if png := output.get("data", {}).get("image/png"):
                 figures.append(("headline" in tags(cell), folder / f"{len(figures):02d}.png"))
-                figures[-1][1].write_bytes(base64.b64decode(png))
+                with atomic_path(figures[-1][1]) as temporary:
+                    temporary.write_bytes(_decoded(png))
     tagged = [path for chosen, path in figures if chosen]
     return next(iter(tagged or [path for _, path in figures]), None)
 
 
-def write_index(results: dict[str, dict], site: Path, profile: str) -> None:
+def _decoded(png: str) -> bytes:
+    try:
+        return base64.b64decode(png)
+    except ValueError:
+        raise ConceptLabError("A PNG among the outputs is not base64; draw that figure again.") from None
+
+
+def write_index(results: dict[str, Result], site: Path, profile: str) -> None:
     """Write index.html: one card per notebook that has run."""
-    cards = []
-    for name, result in sorted(results.items()):
-        shown = Headline(**result["headline"]) if result["headline"] else ""
-        cards.append({**result, "name": name, "page": f"{name}.html", "headline": str(shown)})
-    (site / "index.html").write_text(INDEX.render(cards=cards, profile=profile), encoding="utf-8")
-
-
-def update_results(path: Path, new: dict[str, dict], names: set[str]) -> dict[str, dict]:
-    """Merge this run's results with the earlier ones of notebooks that still exist."""
-    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    merged = {k: v for k, v in {**old, **new}.items() if k in names}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(merged, indent=1), encoding="utf-8")
-    return merged
+    cards = [
+        {**vars(result), "name": name, "headline": str(result.headline or "")}
+        for name, result in sorted(results.items())
+    ]
+    with atomic_path(site / "index.html") as temporary:
+        temporary.write_text(INDEX.render(cards=cards, profile=profile), encoding="utf-8")

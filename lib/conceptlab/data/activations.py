@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..core import ConceptLabError, atomic_path, cache_dir, require_space
 from ..models import SITES, LanguageModel
-from .harvest_files import Journal, allocate, data_path, disk_errors, missing, write_at
+from .harvest_files import HarvestJournal, data_path, disk_errors, missing, reserve, write_at
 from .rows import TokenRows
 
 # Residual streams grow beyond what float16 holds (65,504) in some models; what a module writes into them does not.
@@ -136,7 +136,7 @@ def harvest(
     width = lm.d_mlp if kind == "neurons" else lm.d_model
     result = Harvest(folder, rows, layers, row, pos, width, kind, dtype, key)
     _check_owner(folder, key)
-    journal, first_token = Journal(folder, key), np.searchsorted(row, np.arange(len(rows) + 1))
+    journal, first_token = HarvestJournal(folder, key), np.searchsorted(row, np.arange(len(rows) + 1))
     done = journal.verified(layers, dtype, width, first_token)
     first, stop = (len(rows) * i // part[1] for i in (part[0], part[0] + 1))
     if todo := missing(done, first, stop):
@@ -193,7 +193,7 @@ def _prepare(result: Harvest) -> None:
         absent = sum(max(0, size - (path.stat().st_size if path.exists() else 0)) for path in paths)
         require_space(result.folder, absent, f"Harvesting {result.n_tokens:,} tokens of {len(paths)} layers")
         for path in paths:
-            allocate(path, size)
+            reserve(path, size)
 
 
 def _write_rows(

@@ -11,10 +11,10 @@ Place = tuple[str | int, ...]
 
 
 def check_concept(file: RawConcept) -> None:
-    """Raises Misfit for what `check_questions` refuses, texts that match nothing, and a name that is given twice."""
+    """Raises Misfit for what `check_raw_questions` refuses, texts that match nothing, and a name given twice."""
     near = {("near", i, "questions"): {"test": n.questions.test} for i, n in enumerate(file.near)}
     both = {("questions",): file.questions, ("neighbour_questions",): file.neighbour_questions}
-    check_questions({place: {"dev": q.dev, "test": q.test} for place, q in both.items()} | near)
+    check_raw_questions({place: {"dev": q.dev, "test": q.test} for place, q in both.items()} | near)
     for place, texts in ((("texts",), file.texts), (("neighbour", "texts"), file.neighbour.texts)):
         _check_texts(texts, place)
     names = {file.name: ("name",)}
@@ -27,13 +27,13 @@ def check_concept(file: RawConcept) -> None:
 
 
 def check_general(file: RawGeneral) -> None:
-    """Raises Misfit for what `check_questions` refuses."""
-    check_questions({("questions",): {"dev": file.questions.dev, "test": file.questions.test}})
+    """Raises Misfit for what `check_raw_questions` refuses."""
+    check_raw_questions({("questions",): {"dev": file.questions.dev, "test": file.questions.test}})
 
 
 def check_fiction(file: RawFiction) -> None:
-    """Raises Misfit for what `check_questions` refuses, and a question without a claim."""
-    check_questions({(): {"questions": file.questions}})
+    """Raises Misfit for what `check_raw_questions` refuses, and a question without a claim."""
+    check_raw_questions({(): {"questions": file.questions}})
     for i, question in enumerate(file.questions):
         if question.claim is None:
             raise Misfit(("questions", i), "has no claim, which a copy is taught from; add one")
@@ -51,7 +51,7 @@ def check_translations(file: RawTranslations) -> None:
             _check_options(row.options or (), ("questions", key, language))
 
 
-def check_questions(groups: dict[Place, dict[str, Sequence[RawQuestion]]]) -> None:
+def check_raw_questions(groups: dict[Place, dict[str, Sequence[RawQuestion]]]) -> None:
     """Raises Misfit unless every question can be asked, each once, all with the same number of options.
 
     `groups`: where questions about one subject stand in the file -> split -> questions. An id stands once in the file,

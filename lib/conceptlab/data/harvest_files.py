@@ -37,7 +37,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def allocate(path: Path, n_bytes: int) -> None:
+def reserve(path: Path, n_bytes: int) -> None:
     """Make `path` a file of exactly `n_bytes` whose blocks are reserved, what it holds left as it is.
 
     Several processes may come here at once; all ask for the same size.
@@ -67,7 +67,7 @@ def write_at(path: Path, values: np.ndarray, row: int) -> int:
 
 
 # ---- what has been done ------------------------------------------------------------------------------------
-class Journal:
+class HarvestJournal:
     """Which rows of which layers are on disk, with their checksums: one line of JSON per batch, one file per share."""
 
     def __init__(self, folder: Path, key: str):

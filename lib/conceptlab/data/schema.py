@@ -65,16 +65,16 @@ class RawQuestion(Part):
     field: Text | None = None
 
 
-Asked = Annotated[tuple[RawQuestion, ...], Field(min_length=1)]
+QuestionList = Annotated[tuple[RawQuestion, ...], Field(min_length=1)]
 
 
 class RawQuestions(Part):
-    dev: Asked
-    test: Asked
+    dev: QuestionList
+    test: QuestionList
 
 
 class RawTest(Part):
-    test: Asked
+    test: QuestionList
 
 
 class RawArticle(Part):
@@ -166,7 +166,7 @@ class RawFiction(Part):
     name: Name
     title: Text
     definition: Text
-    questions: Asked
+    questions: QuestionList
     texts: Texts
     provenance: Text | None = None
 

@@ -104,13 +104,13 @@ def text_states(
         order = order[: -len(chosen)]
         ids, mask = lm.pad([rows[j] for j in chosen])
         for layer, state in enumerate(lm.capture(ids, sites, mask).values()):
-            out[layer, chosen] = pooled(state.float(), mask, pool).to("cpu", torch.float16)
+            out[layer, chosen] = pool_rows(state.float(), mask, pool).to("cpu", torch.float16)
         bar.update(len(chosen))
     bar.close()
     return out
 
 
-def pooled(state: Float[Tensor, "batch pos d_model"], mask: Tensor, pool: str) -> Float[Tensor, "batch d_model"]:
+def pool_rows(state: Float[Tensor, "batch pos d_model"], mask: Tensor, pool: str) -> Float[Tensor, "batch d_model"]:
     """One vector a text with root mean square 1: the last token's, or the mean without the first token's."""
     last = mask.sum(1) - 1
     if pool == "last":

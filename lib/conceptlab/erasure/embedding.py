@@ -127,7 +127,7 @@ def concept_tokens(
     """
     counts, background = token_counts(lm, own), token_counts(lm, others)
     n, m = max(counts.total(), 1), max(background.total(), 1)
-    named, spared = single_tokens(lm, concept.words), single_tokens(lm, concept.lookalikes)
+    named, spared = bare_or_spaced_tokens(lm, concept.words), bare_or_spaced_tokens(lm, concept.lookalikes)
     labels = {}
     for token in {*counts, *background, *named}:
         often = counts[token] >= cfg.min_count and counts[token] / n >= cfg.rate_ratio * background[token] / m
@@ -142,7 +142,7 @@ def token_counts(lm: LanguageModel, texts: Sequence[str]) -> Counter[int]:
     return Counter(token for row in rows for token in row)
 
 
-def single_tokens(lm: LanguageModel, words: Iterable[str]) -> set[int]:
+def bare_or_spaced_tokens(lm: LanguageModel, words: Iterable[str]) -> set[int]:
     """Ids of those words that are one token, with or without a space in front."""
     forms = (form for word in words for form in (word, f" {word}"))
     rows = (lm.tokenizer(form, add_special_tokens=False).input_ids for form in forms)

@@ -22,7 +22,7 @@ from ..core import NotPossible
 from ..data import Concept, other_texts
 from ..edits import WeightEdit
 from ..models import LanguageModel
-from .embedding import ConceptAtoms, embedding_edit, single_tokens, token_counts
+from .embedding import ConceptAtoms, bare_or_spaced_tokens, embedding_edit, token_counts
 from .method import Method
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def word_atoms(
     and `rate_ratio` times as frequent there as in the neighbour's and in other texts; those with the largest
     count x log ratio. Look-alike words are left alone. Raises NotPossible when no word is one token.
     """
-    spared = single_tokens(lm, concept.lookalikes)
-    named = sorted(single_tokens(lm, concept.words) - spared)
+    spared = bare_or_spaced_tokens(lm, concept.lookalikes)
+    named = sorted(bare_or_spaced_tokens(lm, concept.words) - spared)
     typical = [i for i in _typical(lm, concept, rate_ratio, min_count) if i not in {*named, *spared}]
     ids = named + typical[:n_typical]
     if not ids:

@@ -1,6 +1,6 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
-from .comparison import Change, Comparison, compare, compare_writing, harmonic_mean, relative_accuracy
+from .comparison import Comparison, SetChange, compare, compare_writing, harmonic_mean, relative_accuracy
 from .fluency import Fluency, fluency
 from .forms import FORMS, has_form, score_form, score_forms
 from .questions import (
@@ -15,14 +15,14 @@ from .questions import (
 )
 from .residue import Residue, Trace, residue, trace, vector_residue, write_energy
 from .scorecard import SETS, Scorecard, concept_questions, edit_effects, score_sets, scorecard
-from .strength import Cell, Judge, Search, SearchConfig, closest, search_settings
+from .strength import Judge, Search, SearchConfig, Trial, closest, search_settings
 from .writing import Behaviour, behaviour
 
 __all__ = [
     "Asked",
     "Behaviour",
-    "Cell",
-    "Change",
+    "Trial",
+    "SetChange",
     "Comparison",
     "FORMS",
     "Fluency",

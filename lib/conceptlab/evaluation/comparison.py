@@ -34,7 +34,7 @@ from .writing import Behaviour
 
 
 @dataclass(frozen=True)
-class Change:
+class SetChange:
     """One set of questions before and after; intervals over questions."""
 
     accuracy_before: Interval  # of the questions that are compared: 1 where only known ones are
@@ -56,7 +56,7 @@ class Comparison:
     all. An axis is not measurable where one of its sets is not.
     """
 
-    changes: dict[str, Change]  # by set; "unseen" is all unseen near domains together
+    changes: dict[str, SetChange]  # by set; "unseen" is all unseen near domains together
     efficacy: Interval  # 1 - relative accuracy on the target
     specificity: Interval  # harmonic mean of the relative accuracies on the chosen neighbour and general questions
     coherence: Interval  # harmonic mean of `parts` (1 if nothing was measured)
@@ -88,7 +88,7 @@ def compare(
 ) -> Comparison:
     """Paired comparison of two cards over the same questions.
 
-    `known`: use only the questions that the base card answers rightly; see `Change.redrawn`. `n_resamples` 0: values
+    `known`: use only the questions that the base card answers rightly; see `SetChange.redrawn`. `n_resamples` 0: values
     without intervals, for searches. Raises when the cards do not hold the same questions.
     """
     _check_pair(base, after)
@@ -165,13 +165,13 @@ def _relative(
 
 def _change(
     before: QuestionScores, now: QuestionScores, relative: Interval, known: bool, n_resamples: int, seed: int
-) -> Change:
+) -> SetChange:
     """The numbers of one set of questions, `relative` being known already."""
     right, n_all = int(before.correct.sum()), len(before.correct)
     original = proportion(right, n_all)
     if known and not right:
         none = Interval.unmeasured("the original answers none of the questions rightly", 0, "questions")
-        return Change(none, none, relative, none, none, original, math.nan)
+        return SetChange(none, none, relative, none, none, original, math.nan)
     keep = before.correct if known else torch.ones_like(before.correct)
     first, second = before.only(keep), now.only(keep)
     gold, margin = (
@@ -180,7 +180,7 @@ def _change(
     )
     accuracies = [proportion(int(s.correct.sum()), len(s.correct)) for s in (first, second)]
     known_share = max(guess_corrected(original.value, before.logprobs.shape[1]), 0.0) / original.value if right else 0.0
-    return Change(*accuracies, relative, gold, margin, original, known_share if known else 1.0)
+    return SetChange(*accuracies, relative, gold, margin, original, known_share if known else 1.0)
 
 
 def _joined(parts: Sequence[QuestionScores]) -> QuestionScores:

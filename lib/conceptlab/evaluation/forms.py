@@ -20,7 +20,7 @@ from torch import Tensor
 from ..core import ConceptLabError
 from ..data import FEW_SHOT, Question, few_shot_prompt
 from ..models import LanguageModel, branch_logprobs
-from .questions import QuestionScores, check_questions, finite, score_questions
+from .questions import QuestionScores, check_questions, finite_scores, score_questions
 
 FORMS = ("question", "cloze", "choice", "true_false", "clue")
 
@@ -108,7 +108,9 @@ def score_form(lm: LanguageModel, questions: Sequence[Question], form: str, batc
             f"The choice form has letters for {len(LETTERS)} options; question {questions[0].id} has "
             f"{len(questions[0].options)}: ask it in another form, or with fewer options."
         )
-    return QuestionScores(finite(_TABLES[form](lm, questions, batch_size)), torch.tensor([q.answer for q in questions]))
+    return QuestionScores(
+        finite_scores(_TABLES[form](lm, questions, batch_size)), torch.tensor([q.answer for q in questions])
+    )
 
 
 def score_forms(

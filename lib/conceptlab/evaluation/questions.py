@@ -125,10 +125,10 @@ def score_stems(
     trees = [(stem, [f" {o}" for o in q.options]) for stem, q in zip(stems, questions, strict=True)]
     found = branch_logprobs(lm, prefix, trees, batch_size)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
-    return QuestionScores(finite(table), torch.tensor([q.answer for q in questions]))
+    return QuestionScores(finite_scores(table), torch.tensor([q.answer for q in questions]))
 
 
-def finite(table: Float[Tensor, "n options"]) -> Float[Tensor, "n options"]:
+def finite_scores(table: Float[Tensor, "n options"]) -> Float[Tensor, "n options"]:
     """The scores, unless the model lost itself: nan compares as wrong, which would look like an erased fact."""
     if not bool(table.isfinite().all()):
         raise ConceptLabError(
@@ -146,4 +146,4 @@ def gold_logprobs(
         raise ConceptLabError("There is no question to ask: the list is empty; give at least one.")
     trees = [(question_stem(q, few_shot), [f" {q.gold}"]) for q in questions]
     found = branch_logprobs(lm, few_shot, trees, batch_size)
-    return finite(torch.tensor([[float(branches[0].mean())] for branches in found]))[:, 0]
+    return finite_scores(torch.tensor([[float(branches[0].mean())] for branches in found]))[:, 0]

@@ -69,7 +69,7 @@ class SearchConfig:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One setting and what it did on dev: shares left (1: as before, 0: chance) and changes in nats per token."""
 
     setting: dict[str, float]
@@ -90,11 +90,11 @@ class Cell:
 class Search:
     """The cells that were computed, in the order of the grid; `skipped` settings were ruled out by others."""
 
-    cells: tuple[Cell, ...]
+    cells: tuple[Trial, ...]
     skipped: tuple[dict[str, float], ...]
 
     @property
-    def best(self) -> Cell:
+    def best(self) -> Trial:
         """The best cell; one that passes the gates comes before any that does not."""
         return max(self.cells, key=lambda cell: cell.rank)
 
@@ -175,14 +175,14 @@ class Judge:
         both = QuestionScores(torch.cat([p.logprobs for p in parts]), torch.cat([p.answers for p in parts]))
         return replace(card, scores=card.scores | {"target": both})
 
-    def __call__(self, edit: Intervention, setting: dict[str, float]) -> Cell:
+    def __call__(self, edit: Intervention, setting: dict[str, float]) -> Trial:
         with edit.applied(self.lm):
             after = score_sets(self.lm, self.concept, "dev", self.questions, self.cfg.n_texts)
             after = self._with_clues(after)
         return judged(compare(self.base, after, n_resamples=0), setting, self.cfg)
 
 
-def judged(found: Comparison, setting: dict[str, float], cfg: SearchConfig) -> Cell:
+def judged(found: Comparison, setting: dict[str, float], cfg: SearchConfig) -> Trial:
     """Gates and objective of one comparison; a set that was not asked, or cannot be measured, counts as kept.
 
     Raises NotPossible where the target itself cannot be measured: then no strength can be chosen.
@@ -196,7 +196,7 @@ def judged(found: Comparison, setting: dict[str, float], cfg: SearchConfig) -> C
     if math.isnan(objective):
         objective = float(harmonic_mean([1 - target, harmonic_mean([neighbour, general]), coherence]))
     spared = min([0.0, *(value for name, value in nats.items() if name != "target")])
-    return Cell(
+    return Trial(
         setting, target, neighbour, general, coherence, objective, -nats.get("target", 0.0) + 3 * spared,
         target <= cfg.target_gate and general >= cfg.general_gate and coherence >= cfg.coherence_gate,
     )  # fmt: skip
@@ -207,7 +207,7 @@ def _or_kept(value: float) -> float:
 
 
 def _next(
-    cells: Sequence[tuple[int, ...]], found: Mapping[tuple[int, ...], Cell], cfg: SearchConfig
+    cells: Sequence[tuple[int, ...]], found: Mapping[tuple[int, ...], Trial], cfg: SearchConfig
 ) -> tuple[int, ...] | None:
     """The open cell that has most open cells on its poorer side, weaker or stronger; None when none is open."""
     unknown = [c for c in cells if c not in found and not _ruled_out(c, found, cfg)]
@@ -221,7 +221,7 @@ def _weaker(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     return all(x <= y for x, y in zip(a, b, strict=True))
 
 
-def _ruled_out(cell: tuple[int, ...], found: Mapping[tuple[int, ...], Cell], cfg: SearchConfig) -> bool:
+def _ruled_out(cell: tuple[int, ...], found: Mapping[tuple[int, ...], Trial], cfg: SearchConfig) -> bool:
     """Whether a computed cell shows that this one is too strong, or too weak."""
     for other, result in found.items():
         fails = result.general < cfg.general_gate or result.coherence < cfg.coherence_gate
@@ -232,13 +232,13 @@ def _ruled_out(cell: tuple[int, ...], found: Mapping[tuple[int, ...], Cell], cfg
     return False
 
 
-def _read(path: Path | None, key: dict) -> dict[tuple[int, ...], Cell]:
+def _read(path: Path | None, key: dict) -> dict[tuple[int, ...], Trial]:
     if path is None or not path.exists():
         return {}
     try:
         kept = json.loads(path.read_text())
         same = kept["search"] == json.loads(json.dumps(key))
-        cells = {tuple(map(int, name.split(","))): Cell(**cell) for name, cell in kept["cells"].items()}
+        cells = {tuple(map(int, name.split(","))): Trial(**cell) for name, cell in kept["cells"].items()}
     except (ValueError, KeyError, TypeError) as error:
         raise ConceptLabError(
             f"{path.name} is not a file of finished cells ({type(error).__name__}); remove it."
@@ -248,7 +248,7 @@ def _read(path: Path | None, key: dict) -> dict[tuple[int, ...], Cell]:
     return cells
 
 
-def _write(path: Path | None, key: dict, found: Mapping[tuple[int, ...], Cell]) -> None:
+def _write(path: Path | None, key: dict, found: Mapping[tuple[int, ...], Trial]) -> None:
     if path is not None:
         cells = {",".join(map(str, cell)): asdict(result) for cell, result in found.items()}
         with atomic_path(path) as temporary:

@@ -3,7 +3,7 @@
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .early_exit import early_exit
-from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise
+from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
@@ -12,7 +12,7 @@ from .scoring import FinalConfig, General, Scoring
 EXPERIMENTS = {"autointerp": autointerp, "early_exit": early_exit, "lab": lab, "layers": layers}
 
 # name -> what makes the rows over all concepts of a merged table
-SUMMARIES = {"lab": summarise}
+SUMMARIES = {"lab": summarise_lab}
 
 __all__ = [
     "ATTACKED",
@@ -33,5 +33,5 @@ __all__ = [
     "layers",
     "pooled",
     "shipped_edit",
-    "summarise",
+    "summarise_lab",
 ]

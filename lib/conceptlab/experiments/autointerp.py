@@ -22,14 +22,14 @@ import torch
 from ..autointerp import (
     EmbeddingJudge,
     EvidenceJudge,
-    Judge,
     Label,
     LabelConfig,
+    LabelJudge,
     Labelled,
+    Labelling,
     ModelExplainer,
     ModelJudge,
     Units,
-    Workbench,
     as_articles,
     control_neurons,
     control_units,
@@ -53,7 +53,7 @@ OWN = ("rule_based", "output_side", "ensemble", "shuffled")
 CONTROLS = ("neurons", "random_directions", "random_sae")
 
 
-POOLED = "all"  # the budget of the rows over all layers
+ALL_LAYERS = "all"  # the budget of the rows over all layers
 
 
 Values = dict[str, list[float]]  # metric -> one number per unit
@@ -86,7 +86,7 @@ def autointerp(
             f"There is no dictionary of {lm.name}; train some with `train-sae --out data/saes/<model>`."
         )
     chosen, dear = label_texts() if texts is None else list(texts), dear or lm
-    judges: list[Judge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear)]
+    judges: list[LabelJudge] = [EvidenceJudge(), *_embedding(), ModelJudge(dear)]
     settings = {"layers": layers, "n": n, "n_dear": n_dear, "contexts_dear": contexts_dear, "labels": asdict(cfg)}
     with Store(
         path or table_path("autointerp", lm.name), experiment="autointerp", model=lm.name, fingerprint=lm.fingerprint(),
@@ -94,7 +94,7 @@ def autointerp(
         device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
         grid = {x: _grid(judges, x, x == layers[len(layers) // 2]) for x in layers}
-        pooled = list(dict.fromkeys(c._replace(budget=POOLED) for cells in grid.values() for c in cells))
+        pooled = list(dict.fromkeys(c._replace(budget=ALL_LAYERS) for cells in grid.values() for c in cells))
         store.progress([*(cell for cells in grid.values() for cell in cells), *pooled])
         missing = {x: found for x, cells in grid.items() if (found := list(filter(store.missing, cells)))}
         if missing:
@@ -122,6 +122,7 @@ def _fingerprints(
 
 def _add(store: Store, cell: Cell, values: Values) -> None:
     found = {metric: bootstrap(numbers, seed=store.seed) for metric, numbers in values.items() if numbers}
+    found = {metric: x for metric, x in found.items() if x.bounded}  # one unit has no interval; the record keeps it
     store.add(cell, found or {"possible": Interval(0.0, 0.0, 0.0, 1)}, record=values)
     summary = ", ".join(f"{k} {v.value:.2f}" for k, v in found.items())
     say(f"layer {cell.budget} {cell.method}, {cell.attack} judge: {summary}")
@@ -144,7 +145,7 @@ def _embedding() -> list[EmbeddingJudge]:
         return []
 
 
-def _grid(judges: Sequence[Judge], layer: int, middle: bool) -> list[Cell]:
+def _grid(judges: Sequence[LabelJudge], layer: int, middle: bool) -> list[Cell]:
     """Every cell of a layer: the rules judge all, the others the labels that are lines of text."""
     cells = [Cell(method=method, attack="evidence", budget=layer) for method in (*OWN, *CONTROLS)]
     if middle:
@@ -168,8 +169,8 @@ class _Layer:
         n_dear: int,
         contexts_dear: int,
     ):
-        self.bench = Workbench(lm, sae, data, articles, cfg)
-        self.features = feature_units(lm, sae, self.bench.firings, self.bench.choose())
+        self.labelling = Labelling(lm, sae, data, articles, cfg)
+        self.features = feature_units(lm, sae, self.labelling.firings, self.labelling.choose())
         self.explainer, self.n_dear, self.contexts_dear = ModelExplainer(dear), n_dear, contexts_dear
         self._labelled: dict[str, tuple[Units, Labelled]] = {}
         self._outputs: dict[str, dict[str, Values]] = {}
@@ -178,13 +179,13 @@ class _Layer:
     def labelled(self, kind: str) -> tuple[Units, Labelled]:
         """Units of a kind with their labels."""
         if kind not in self._labelled:
-            bench, units = self.bench, self.features
+            bench, units = self.labelling, self.features
             if kind in CONTROLS:
                 units = control_units(bench.lm, bench.sae, bench.data, units, bench.cfg.seed, [kind])[kind]
             self._labelled[kind] = units, bench.label(units)
         return self._labelled[kind]
 
-    def cell(self, method: str, judge: Judge) -> Values:
+    def cell(self, method: str, judge: LabelJudge) -> Values:
         """Metric -> one number per unit."""
         kind = method if method in CONTROLS else "features"
         units, done = self.labelled(kind)
@@ -214,7 +215,7 @@ class _Layer:
         self._lines = self._lines or [self.explainer.explain(examples) for examples in done.seen[: self.n_dear]]
         return self._lines
 
-    def _asked(self, judge: Judge, labels: Sequence[Label], done: Labelled) -> Values:
+    def _asked(self, judge: LabelJudge, labels: Sequence[Label], done: Labelled) -> Values:
         """What a judge that is dear is asked: detection and fuzzing, on few contexts."""
         values: Values = {"detection_auroc": [], "fuzzing_auroc": []}
         for label, examples in zip(labels[: self.n_dear], done.new[: self.n_dear], strict=True):
@@ -229,7 +230,7 @@ class _Layer:
     def _output(self, kind: str, units: Units, done: Labelled) -> dict[str, Values]:
         """Method -> what needs no judge; for the features also while random directions are pushed, same labels."""
         if kind not in self._outputs:
-            bench, table = self.bench, self._labels(done)
+            bench, table = self.labelling, self._labels(done)
             methods = [kind] if kind in CONTROLS else list(OWN)
             own = units.directions[[e.unit for e in done.new]]
             noise = torch.randn(own.shape, generator=torch.Generator().manual_seed(bench.cfg.seed)).to(own)

@@ -227,7 +227,7 @@ def over_concepts(
     return found
 
 
-def summarise(merged: Contents) -> dict[Cell, dict[str, Interval]]:
+def summarise_lab(merged: Contents) -> dict[Cell, dict[str, Interval]]:
     """`over_concepts` of a table that was put together from several."""
     seed = next((row["seed"] for row in merged.rows), "0")
 

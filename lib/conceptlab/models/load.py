@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 from .architecture import check_architecture, check_structure
 from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, require_memory
 from .language_model import LanguageModel
@@ -35,7 +35,7 @@ def load_model(
     if where.type != "cpu":
         free = memory_free(where)
         room = "" if free is None else f", {free / 1e9:.1f} GB are free"
-        print(f"{name}: {str(kind).removeprefix('torch.')} on {where}, {need}{room}")
+        say(f"{name}: {str(kind).removeprefix('torch.')} on {where}, {need}{room}")
     choose_threads()
     hf, tokenizer = from_folder_or_hub(name, path, kind)
     lm = LanguageModel(name, hf.to(where), tokenizer, path)

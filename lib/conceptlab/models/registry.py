@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, sha256
+from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, say, sha256
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _convert(gguf: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    print(f"Converting {gguf.stem} once (about a minute) ...", flush=True)
+    say(f"Converting {gguf.stem} once (about a minute) ...")
     with quiet_transformers(progress=True):
         hf: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

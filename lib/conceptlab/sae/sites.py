@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .base import SAE
 
 
-KINDS = {  # TransformerLens' hook names and ours. Where a norm follows the MLP, `hook_mlp_out` stands after it.
+KIND_OF_HOOK = {  # TransformerLens' hook names and ours. Where a norm follows the MLP, `hook_mlp_out` stands after it.
     "hook_resid_pre": "resid_pre",
     "hook_resid_post": "resid_post",
     "mlp.hook_in": "mlp_input",
@@ -24,7 +24,7 @@ KINDS = {  # TransformerLens' hook names and ours. Where a norm follows the MLP,
 }
 
 
-HOOKS = {kind: hook for hook, kind in KINDS.items()}
+HOOKS = {kind: hook for hook, kind in KIND_OF_HOOK.items()}
 
 
 EDITABLE = ("mlp_output", "mlp_contribution")  # what the rows of a down projection write, before and after its norm
@@ -40,8 +40,8 @@ def hook_at(kind: str, layer: int) -> str:
 def site_of(hook_name: str) -> Site:
     """The place `(kind, layer)` of a hook in TransformerLens' names. Raises ConceptLabError for one we cannot read."""
     match = re.fullmatch(r"blocks\.(\d+)\.(.+)", hook_name)
-    if match and match[2] in KINDS:
-        return KINDS[match[2]], int(match[1])
+    if match and match[2] in KIND_OF_HOOK:
+        return KIND_OF_HOOK[match[2]], int(match[1])
     if match and match[2] in ("ln2.hook_normalized", "attn.hook_out"):
         raise ConceptLabError(
             f"The hook {hook_name!r} depends on the model's norms; pass lm= to load_sae, which then says which place "
@@ -49,7 +49,7 @@ def site_of(hook_name: str) -> Site:
         )
     raise ConceptLabError(
         f"The hook {hook_name!r} is no place of a LanguageModel; use a dictionary that reads at one of "
-        f"{', '.join(KINDS)}."
+        f"{', '.join(KIND_OF_HOOK)}."
     )
 
 

@@ -9,10 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...core import ConceptLabError, Interval
+from .shared import ARMS
 from .style import COLORS, finish, new_figure, plain
-
-# one look per arm, whatever the panel
-_ARMS = (("target", "o", "-"), ("control", "s", "--"), ("ink", "^", ":"), ("accent", "D", "-."))
 
 
 def recovery_curves(
@@ -27,10 +25,10 @@ def recovery_curves(
 
     `curves`: arm -> {steps: interval}; `references`: name -> level (for example the original model).
     """
-    if len(curves) > len(_ARMS):
-        raise ConceptLabError(f"One panel holds {len(_ARMS)} arms at most; got {len(curves)}.")
+    if len(curves) > len(ARMS):
+        raise ConceptLabError(f"One panel holds {len(ARMS)} arms at most; got {len(curves)}.")
     ax = ax or new_figure(width=8, height=3.8)[1]
-    for (name, curve), (color, marker, line) in zip(curves.items(), _ARMS, strict=False):
+    for (name, curve), (color, marker, line) in zip(curves.items(), ARMS, strict=False):
         steps = sorted(curve)
         shift = 0.12 * (list(curves).index(name) - (len(curves) - 1) / 2)  # intervals side by side
         values = [curve[s].value for s in steps]
@@ -65,7 +63,7 @@ def attack_matrix(
     for i, row in enumerate(cells.values()):
         for a, x in row.items():
             sure = x.low > 0 or x.high < 0
-            text = f"{x.value:.2f}\n[{_short(x.low)}, {_short(x.high)}]"
+            text = f"{x.value:.2f}" + (f"\n[{_short(x.low)}, {_short(x.high)}]" if x.bounded else "")
             ax.text(
                 attacks.index(a), i, text, ha="center", va="center", fontsize=7,
                 fontweight="bold" if sure else "normal", color="white" if abs(x.value) > 0.65 else "black",
@@ -82,37 +80,11 @@ def _short(x: float) -> str:
     return f"{x:.1f}" if np.isfinite(x) else ("-\u221e" if x < 0 else "\u221e")
 
 
-def strength_curves(
-    curves: Mapping[str, Mapping[str, Interval]],
-    title: str,
-    x: str,
-    y: str,
-    ax: Axes | None = None,
-    legend: bool = True,
-) -> Figure:
-    """One line per model over named strengths, 95 % intervals as bars, side by side."""
-    ax = ax or new_figure(width=8, height=3.6)[1]
-    names = list(dict.fromkeys(s for curve in curves.values() for s in curve))
-    for k, ((name, curve), (color, marker, line)) in enumerate(zip(curves.items(), _ARMS, strict=False)):
-        at = [names.index(s) + 0.08 * (k - (len(curves) - 1) / 2) for s in curve]
-        middle = np.array([v.value for v in curve.values()])
-        error = np.abs(np.array([[v.low, v.high] for v in curve.values()]).T - middle)
-        ax.errorbar(
-            at, middle, error, label=plain(name), color=COLORS[color], marker=marker, linestyle=line, capsize=2,
-            elinewidth=1, markersize=5,
-        )  # fmt: skip
-    ax.set_xticks(range(len(names)), [plain(name) for name in names])
-    finish(ax, title, x, y)
-    if legend:
-        ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return ax.figure
-
-
 def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
     """How large the changes of single weights are, in rounding steps: one outline per edit, on a logarithmic axis."""
     ax = new_figure(width=8, height=3.2)[1]
     bins = np.logspace(-6, 2, 60)
-    for (name, values), (color, _, line) in zip(ratios.items(), _ARMS, strict=False):
+    for (name, values), (color, _, line) in zip(ratios.items(), ARMS, strict=False):
         ax.hist(
             np.clip(values, bins[0], bins[-1]), bins, weights=np.full(len(values), 1 / len(values)), histtype="step",
             label=plain(name), color=COLORS[color], linestyle=line, linewidth=1.6,

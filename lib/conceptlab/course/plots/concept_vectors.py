@@ -81,32 +81,3 @@ def clamp_curves(
     axes[0, 0].legend(frameon=False, fontsize=9)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
-
-
-def interval_panels(
-    panels: Mapping[str, Mapping[str, Sequence[Triple]]],
-    groups: Sequence[str],
-    colors: Mapping[str, str],
-    y: str = "",
-    title: str = "",
-    x: str = "",
-) -> Figure:
-    """One panel per model, one cluster of points per group, one colour per series, with intervals."""
-    fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=4.0, sharey=True, squeeze=False)
-    for ax, (name, series) in zip(axes[0], panels.items(), strict=True):
-        step = 0.8 / max(len(series), 1)
-        for j, (label, rows) in enumerate(series.items()):
-            rows = np.asarray(rows, dtype=float)
-            at = np.arange(len(rows)) + (j - (len(series) - 1) / 2) * step
-            error = np.abs(rows[:, 1:].T - rows[:, 0])
-            ax.errorbar(
-                at, rows[:, 0], error, fmt="o", ms=5, lw=1.6, capsize=3, color=colors[label], label=plain(label)
-            )
-        ax.set_xticks(range(len(groups)), [plain(group) for group in groups])
-        ax.axhline(0, color=COLORS["ink"], lw=0.8)
-        ax.grid(axis="x", visible=False)
-        finish(ax, name, x)
-    axes[0, 0].set_ylabel(plain(y))
-    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
-    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
-    return fig

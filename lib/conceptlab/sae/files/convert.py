@@ -18,7 +18,7 @@ from .io import build, save_sae
 from .names import hook_in_ours
 from .settings import Settings
 from .stored import Stored, either, only_tensors
-from .tensors import check_finite, read_state, read_table
+from .tensors import check_finite, read_mapping, read_state
 
 _KINDS = {  # dict_class -> (our architecture, whether the decoder's bias is subtracted from the input)
     "AutoEncoder": ("relu", True),
@@ -76,7 +76,7 @@ def convert(
 def _read(source: Path) -> Stored:
     path = str(source)
     try:
-        config = Settings(read_table(source / "config.json"), path)
+        config = Settings(read_mapping(source / "config.json"), path)
     except (ValueError, OSError) as error:
         raise ConceptLabError(f"{path}/config.json cannot be read ({type(error).__name__}); fetch it again.") from None
     trainer, buffer = (Settings(config.get(name) or {}, path) for name in ("trainer", "buffer"))

@@ -30,7 +30,7 @@ from ...core import ConceptLabError
 from . import others, saelens, scopes
 from .names import hook_in_ours, layer_in, layer_of
 from .stored import Stored
-from .tensors import check_finite, read_table, read_tensors
+from .tensors import check_finite, read_mapping, read_tensors
 
 Reader = Callable[[dict, dict[str, Tensor], str, Collection[str]], Stored]
 
@@ -84,11 +84,11 @@ def read_stored(folder: Path, main: str, path: str, accept: Collection[str] = ()
     fitting = [layout for layout in LAYOUTS if re.fullmatch(layout.main, main)]
     layout = next((x for x in fitting if x.side and (folder / x.side).is_file()), fitting[0])
     try:
-        cfg = read_table(folder / layout.side) if layout.side and (folder / layout.side).is_file() else {}
+        cfg = read_mapping(folder / layout.side) if layout.side and (folder / layout.side).is_file() else {}
         if layout.side and not layout.optional and not (folder / layout.side).is_file():
             raise FileNotFoundError(layout.side)
         if layout.parent and (folder.parent / layout.parent).is_file():  # one for all layers, names the model
-            cfg = read_table(folder.parent / layout.parent) | cfg
+            cfg = read_mapping(folder.parent / layout.parent) | cfg
         stored = layout.reader(cfg, read_tensors(folder / main), path, accept)
     except KeyError as error:
         raise ConceptLabError(

@@ -80,7 +80,7 @@ def read_state(path: Path, shapes: Mapping[str, tuple[int, ...]] | None = None) 
     return {name: t.detach() for name, t in found.items()}
 
 
-def read_table(path: Path) -> dict:
+def read_mapping(path: Path) -> dict:
     """A JSON or YAML file that holds a table. Raises ValueError for anything else."""
     if path.stat().st_size > _TEXT:
         raise ConceptLabError(f"{path} has {path.stat().st_size:,} bytes: that is no configuration.")

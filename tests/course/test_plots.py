@@ -1,0 +1,68 @@
+"""Figures that more than one notebook draws: every number stands where it belongs."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from conceptlab.core import ConceptLabError, Interval
+from conceptlab.course.plots import attacks, interval_panels, strength_curves
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def bars(ax):
+    """(lower, upper) ends of every vertical interval of a panel, in the order of drawing."""
+    found = [c.lines[2][0].get_segments() for c in ax.containers]
+    return [[(round(s[0][1], 6), round(s[1][1], 6)) for s in segments] for segments in found]
+
+
+def test_strength_curves_take_intervals_and_triples_and_put_strengths_in_their_order():
+    curves = {
+        "own": {"weak": Interval(0.5, 0.4, 0.6, 9), "strong": (0.7, 0.6, 0.9)},
+        "shuffled": {"strong": (0.5, 0.45, 0.55)},
+    }
+    ax = strength_curves(curves, "t", "x", "y", chance=0.5).axes[0]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["weak", "strong"]
+    assert bars(ax) == [[(0.4, 0.6), (0.6, 0.9)], [(0.45, 0.55)]]
+    first, second = (c.lines[0].get_xdata() for c in ax.containers)
+    assert first[1] < 1 < second[0], "side by side at the second strength"
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["own", "shuffled"]
+    dotted = [line for line in ax.lines if line.get_linestyle() == ":" and len(set(line.get_ydata())) == 1]
+    assert [line.get_ydata()[0] for line in dotted] == [0.5]
+
+
+def test_a_fifth_curve_is_refused():
+    with pytest.raises(ConceptLabError, match="4 lines at most; got 5"):
+        strength_curves({str(i): {"a": (0.0, 0.0, 0.0)} for i in range(5)}, "t", "x", "y")
+
+
+def test_interval_panels_keep_a_series_in_its_place_where_a_panel_lacks_one():
+    found = {"detects": {"a": [(0.7, 0.6, 0.8)], "b": [Interval(0.5, 0.4, 0.6, 3)]}, "pushes": {"b": [(0.9, 0.8, 1.0)]}}
+    fig = interval_panels(found, [""], {"a": "r", "b": "k"}, "AUROC", "t", reference=0.5, numbers=True)
+    left, right = fig.axes
+    assert left.containers[1].lines[0].get_xdata()[0] == right.containers[0].lines[0].get_xdata()[0]
+    assert bars(right) == [[(0.8, 1.0)]] and [t.get_text() for t in right.texts] == ["0.90"]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["a", "b"]
+
+
+def test_interval_panels_with_fewer_groups_in_one_panel_and_a_value_without_interval():
+    nan = float("nan")
+    panels = {"m": {"s": [(1.0, 0.5, 1.5), (2.0, nan, nan), (3.0, 2.0, 4.0)]}, "n": {"s": [(1.0, 0.0, 2.0)]}}
+    fig = interval_panels(panels, ["1", "5", "20"], {"s": "k"}, "y", "t", "x")
+    assert bars(fig.axes[0]) == [[(0.5, 1.5), (2.0, 2.0), (2.0, 4.0)]]
+    assert all([t.get_text() for t in ax.get_xticklabels()] == ["1", "5", "20"] for ax in fig.axes)
+
+
+def test_the_matrix_of_attacks_says_where_a_number_has_no_interval():
+    nan = float("nan")
+    found = {"a": Interval(0.5, 0.2, 0.8, 6), "b": Interval(0.4, nan, nan, 2), "c": Interval(0.1, -np.inf, 2.0, 6)}
+    told = [t.get_text() for t in attacks.attack_matrix({"pisces": found}, "t").axes[0].texts]
+    assert told == ["0.50\n[0.2, 0.8]", "0.40", "0.10\n[-\u221e, 2.0]"]
