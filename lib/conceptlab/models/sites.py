@@ -17,6 +17,7 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ class Hooked(Tokenized):
 
         def begin(change: Change) -> None:
             for block in skipped:
-                change.then(lambda block=block: vars(block).pop("forward", None))
+                change.then(partial(block.__dict__.pop, "forward", None))
                 block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
 
         return Change(self, f"skipping layers before {layer}", begin, weights=False)
