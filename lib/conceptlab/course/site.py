@@ -152,7 +152,7 @@ def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.png"):
         old.unlink()
-    figures = []
+    figures: list[tuple[bool, Path]] = []
     for cell in code_cells(nb):
         for output in cell.outputs:
             if png := output.get("data", {}).get("image/png"):
