@@ -16,7 +16,7 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -92,7 +92,7 @@ class Hooked(Tokenized):
         """Whether a function reads or changes activations at this moment: the weights alone do not say what runs."""
         return any(module._forward_hooks or module._forward_pre_hooks for module in self.hf.modules())
 
-    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Change:
+    def intervene(self, hooks: Mapping[Site, Callable[[Tensor], Tensor | None]]) -> Change:
         """Inside the block each function sees the activation at its site and may return a replacement."""
 
         def begin(change: Change) -> None:
