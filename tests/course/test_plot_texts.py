@@ -4,11 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from conceptlab.core import Interval
 from conceptlab.course.plots import attacks, autointerp, concept_vectors, pisces, sae, start_here
 from conceptlab.course.plots.dashboard import feature_dashboard
-from conceptlab.course.plots.style import finish, new_figure, plain, printable
+from conceptlab.course.plots.style import figure_of, finish, new_figure, plain, printable
 
 TEXTS = ["$", "$$", "$x$", r"\$", "\\", "$_^{}$", "_^{}", r"$\frac{", "😀",
          "עברית", "مرحبا", "\n", "\t", "\x00", "漢字", "",
@@ -47,6 +49,29 @@ def test_whatever_a_token_may_be_is_drawn(text):
             pytest.fail(f"{name}: {error}")
         finally:
             plt.close(figure)
+
+
+def test_one_panel_or_an_array_of_panels():
+    layers = {"m": {"a": torch.rand(3) + 1, "b": torch.rand(3) + 1}}
+    ranks = {"m": {"a": torch.randint(9, (3, 4)), "b": torch.randint(9, (3, 4))}}
+    points = {"topk": {"l0": [8.0, 4.0], "fve": [0.9, 0.8]}}
+    grid = np.zeros((2, 2, 1))
+    for n, figure in (
+        (1, pisces.plot_grid([0.1, 0.2], [1.0, 2.0], grid, ["target"], "t")),
+        (3, pisces.plot_grid([0.1, 0.2], [1.0, 2.0], grid.repeat(3, 2), ["a", "b", "c"], "t")),
+        (2, sae.sparsity_frontier(points, {"fve": "variance", "l0": "L0"}, "t")),
+        (1, start_here.norm_growth(layers, "t")),
+        (1, start_here.rank_curves(ranks, "t", {"m": 9})),
+        (1, start_here.partial_sums([1, 2, 3], layers, "t")),
+        (1, start_here.sink_norms({"m": torch.rand(3, 4) + 1}, "t")),
+    ):
+        assert isinstance(figure, Figure) and len([ax for ax in figure.axes if ax.get_xlabel()]) == n
+        figure.canvas.draw()
+        plt.close(figure)
+    fig, axes = new_figure(1, 1, squeeze=False, sharey=True)
+    assert isinstance(axes, np.ndarray) and axes.shape == (1, 1) and figure_of(axes[0, 0]) is fig
+    assert isinstance(new_figure()[1], Axes)
+    plt.close("all")
 
 
 def test_a_dollar_is_shown_as_a_dollar():

@@ -193,7 +193,7 @@ def test_damaged_rows_are_one_sentence(monkeypatch, read, row):
         getattr(text, read).__wrapped__()
 
 
-@pytest.mark.parametrize("kind", ["empty", "cut", "nothing in it", "no gzip inside", "cut inside"])
+@pytest.mark.parametrize("kind", ["empty", "cut", "nothing in it", "a folder", "no gzip inside", "cut inside"])
 def test_a_damaged_source_archive_is_one_sentence(tmp_path, monkeypatch, kind):
     import gzip
     import io
@@ -204,7 +204,7 @@ def test_a_damaged_source_archive_is_one_sentence(tmp_path, monkeypatch, kind):
     path = tmp_path / "archive.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         member = tarfile.TarInfo("x/data/other.gz" if kind == "nothing in it" else "x/data/enwik8.gz")
-        member.size = len(inner)
+        member.size, member.type = (0, tarfile.DIRTYPE) if kind == "a folder" else (len(inner), tarfile.REGTYPE)
         archive.addfile(member, io.BytesIO(inner))
     raw = path.read_bytes()
     path.write_bytes({"empty": b"", "cut": raw[: len(raw) // 2]}.get(kind, raw))

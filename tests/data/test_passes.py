@@ -50,7 +50,7 @@ def test_passes_see_every_token_but_the_first_once(lm):
     seen = {}
     for batch in text_passes(lm, TEXTS, SITES[:1], n_ctx=20, batch_size=7):
         assert batch.found[SITES[0]].shape == (*batch.ids.shape, 16) and not batch.keep[:, 0].any()
-        for i, ids, keep in zip(batch.index, batch.ids, batch.keep, strict=True):
+        for i, ids, keep in zip(batch.which, batch.ids, batch.keep, strict=True):
             seen[i] = ids[keep].tolist()
     assert seen == {i: lm.tokenizer(text).input_ids[1:20] for i, text in enumerate(TEXTS)}
 

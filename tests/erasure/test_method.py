@@ -1,6 +1,7 @@
 """Methods of erasure behind one interface: the registry, what methods share, how strengths are chosen."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from math import prod
 from pathlib import Path
@@ -89,6 +90,13 @@ class ToyConfig:
     amount: float = 1.0
 
 
+class AtRunTime:
+    """An intervention that changes no weight."""
+
+    def applied(self, lm):
+        return nullcontext(lm)
+
+
 def toy_fit(lm, concept, config, shared):
     """Adds a constant to one weight."""
     delta = torch.zeros(lm.d_model, lm.d_mlp)
@@ -120,6 +128,13 @@ def test_a_method_must_make_sense():
                            ({"knobs": {"tau": (1.0,)}}, "does not have")):  # fmt: skip
         with pytest.raises(ConceptLabError, match=message):
             replace(TOY, **wrong)
+
+
+def test_what_starts_from_an_edit_of_weights_is_told_where_there_is_none(lm):
+    fitted = Fitted("toy", ToyConfig(), toy_fit(lm, None, ToyConfig(), None), {})
+    assert fitted.edit is fitted.intervention
+    with pytest.raises(ConceptLabError, match="toy works at run time and leaves no edit of weights"):
+        _ = replace(fitted, intervention=AtRunTime()).edit
 
 
 def test_numbers_of_a_setting_take_the_types_of_the_config():

@@ -57,7 +57,8 @@ class SuffixObjective:
 
     def __call__(self, suffix: Float[Tensor, "batch n_tokens d_model"]) -> Float[Tensor, " batch"]:
         """The loss of suffixes given as input embeddings, mean over questions."""
-        return sum(self._one(suffix, *part) for part in self.parts) / len(self.parts)
+        start = suffix.new_zeros(len(suffix))
+        return sum((self._one(suffix, *part) for part in self.parts), start) / len(self.parts)
 
     def _one(self, suffix: Tensor, cache, tail: list[int], n_gold: int) -> Tensor:
         ids = torch.tensor(tail, device=suffix.device)

@@ -112,7 +112,8 @@ def _wordings(kind: str) -> Any:
 
 
 def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[QuestionScores], Way, int]:
-    values, tables, tokens, asked = [], [], 0, None
+    values, tables, tokens = [], [], 0
+    asked: Way | None = None
     ways = range(1, max(strengths) + 1) if cfg.kind in AVERAGED else strengths
     for way, asked in zip(ways, _ways(lm, cfg, ways, subject, tuple(questions), few_shot), strict=True):
         scores = score_stems(lm, asked.questions, asked.prefix, asked.stems)
@@ -123,6 +124,7 @@ def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[Questio
             scores = QuestionScores(torch.stack(tables).mean(0), scores.answers)
         if way in strengths:
             values.append(scores)
+    assert asked is not None  # there is one way at least
     return values, asked, tokens
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,7 +61,8 @@ def undo(
     spans = {name: leading_directions(change.dense(), max(cfg.directions)) for name, change in named.items()}
     random = {name: torch.linalg.qr(torch.randn(U.shape, generator=generator))[0].to(U) for name, U in spans.items()}
     seconds = time.perf_counter() - start
-    values, controls = [], []
+    values: list[Any] = []
+    controls: list[Any] = []
     for k in cfg.directions:
         for bases, results in ((spans, values), (random, controls)):
             with (edit + counter_edit(lm, edit, {n: U[:, :k] for n, U in bases.items()}, cfg.way)).applied(lm):

@@ -108,7 +108,7 @@ class Corpus:
             start -= 1
         while stop < min(len(ids), pos + self.after + 1) and docs[stop] == doc:
             stop += 1
-        heat = ()
+        heat: tuple[float, ...] = ()
         if activations is not None:  # kept tokens of one text are neighbours; position 0 of a row is not kept
             heat = tuple(float(activations[index + p - pos]) if p > 0 else 0.0 for p in range(start, stop))
         return Example(index, row, pos, doc, kind, tuple(map(self.piece, ids[start:stop])), pos - start, heat)

@@ -63,8 +63,8 @@ class EvidenceJudge:
             _weights([x.shapes for x in labels], shapes)[:, shape],
         )
         found = found + _weights([x.previous for x in labels], fronts)[:, front]
-        words = {word for label in labels for word in label.words} & set().union(*(c.words for c in contexts))
-        _, words = _index(sorted(words))
+        wanted = {word for label in labels for word in label.words}
+        _, words = _index(sorted(wanted.intersection(word for c in contexts for word in c.words)))
         present = torch.zeros(len(words), len(contexts), dtype=torch.float64)
         for column, context in enumerate(contexts):
             for word in context.words & words.keys():

@@ -51,7 +51,11 @@ def feature_label(
         "balanced_accuracy": detection.balanced_accuracy,
         "f1": detection.f1,
     }
-    numbers = {k: tuple(round(x, 4) for x in v[:3]) for k, v in (own | dict(scores)).items() if v is not None}
+    numbers = {
+        k: (round(v.value, 4), round(v.low, 4), round(v.high, 4))
+        for k, v in (own | dict(scores)).items()
+        if v is not None
+    }
     return FeatureLabel(
         layer, reads.unit, detection.text, detection.label.method, detection.explained, _short(detection.rate), numbers,
         round(detection.control_high, 4), tuple(reads.tokens), tuple(reads.words), tuple(writes.promotes),
@@ -147,11 +151,11 @@ def _record(line: str, path: Path, number: int) -> FeatureLabel:
 
 
 def _count(x: object) -> bool:
-    return type(x) is int and x >= 0
+    return isinstance(x, int) and not isinstance(x, bool) and x >= 0
 
 
 def _share(x: object) -> bool:
-    return type(x) in (int, float) and 0 <= x <= 1
+    return isinstance(x, int | float) and not isinstance(x, bool) and 0 <= x <= 1
 
 
 def _texts(x: object) -> bool:

@@ -100,7 +100,7 @@ def chat_content(text: str) -> tuple[str, dict[str, int]]:
         raise Unreadable("something that is no chat completion") from None
     if content is not None and not isinstance(content, str):
         raise Unreadable("something other than a text")
-    if not (content or "").strip():
+    if not content or not content.strip():
         raise Unreadable("an empty text (a model that reasons first needs a larger max_tokens)")
     return content.encode("utf-8", "replace").decode("utf-8"), usage_numbers(raw.get("usage"))
 

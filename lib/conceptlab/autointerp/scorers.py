@@ -6,7 +6,7 @@ All take any judge, a label and the held-out examples of one unit, made with act
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -55,8 +55,8 @@ def fuzzing(
     if not pairs:
         raise ConceptLabError(f"Unit {examples.unit} fires on every token of its contexts; none can be marked wrongly.")
     scores = judge.judge(label, [c for pair in pairs for c in pair])
-    context = torch.arange(len(pairs)).repeat_interleave(2)
-    draws = auroc_draws(scores, torch.arange(len(scores)) % 2 == 0, context, n_resamples, seed)
+    pair_of = torch.arange(len(pairs)).repeat_interleave(2)
+    draws = auroc_draws(scores, torch.arange(len(scores)) % 2 == 0, pair_of, n_resamples, seed)
     return draws_interval(draws, len(pairs))
 
 
@@ -129,7 +129,5 @@ def measured(context: Example) -> list[int]:
 
 def first_contexts(examples: UnitExamples, n: int) -> UnitExamples:
     """The first `n` of every kind: fewer contexts for a judge that is dear."""
-    parts: dict[str, Sequence[Example]] = {
-        kind: getattr(examples, kind)[:n] for kind in ("top", "spread", "silent", "matched", "hard")
-    }
-    return replace(examples, **parts)
+    e = examples
+    return replace(e, top=e.top[:n], spread=e.spread[:n], silent=e.silent[:n], matched=e.matched[:n], hard=e.hard[:n])

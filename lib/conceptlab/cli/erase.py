@@ -72,9 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     said = edit.report(lm) if isinstance(edit, WeightEdit) else ""
     say(f"{method.name}: {fitted.setting | {'passed_gates': float(fitted.passed)}} {said}")
     if arguments.out is not None:
-        edit.save(arguments.out)
+        fitted.edit.save(arguments.out)
     if arguments.export is not None:
-        edit.export(lm, arguments.export)
+        fitted.edit.export(lm, arguments.export)
     if arguments.card:
         _print_card(lm, concept, edit)
 

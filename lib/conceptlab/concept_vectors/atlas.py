@@ -81,7 +81,7 @@ class Atlas:
         With `words` only lists whose top 15 tokens are in `words` to a share `need`. A list is skipped when three of
         the stems of its ten strongest tokens were shown before.
         """
-        lists, shown, found = self.tokens.signed_ids(), set(), []
+        lists, shown, found = self.tokens.signed_ids(), set[int](), list[ConceptVector]()
         readable = torch.zeros(len(self.stem), dtype=torch.bool)
         readable[slice(None) if words is None else words] = True
         for layer in layers:

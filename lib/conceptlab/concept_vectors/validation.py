@@ -105,7 +105,8 @@ def noise_shift(
     lm: LanguageModel, replays: Sequence[Replay], vectors: Sequence[ConceptVector], c: float, seeds: Sequence[int]
 ) -> list[Float[Tensor, " n"]]:
     """The `answer_shift` of every question of each replay under `noise_edit`, averaged over the seeds."""
-    first, found = min(v.layer for v in vectors), [[] for _ in replays]
+    first = min(v.layer for v in vectors)
+    found: list[list[Tensor]] = [[] for _ in replays]
     for seed in seeds:
         with noise_edit(lm, vectors, c, seed).applied(lm):
             for shifts, replay in zip(found, replays, strict=True):

@@ -12,7 +12,9 @@ import contextlib
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 WAIT = 0.002  # seconds until a signal that came at the wrong moment is delivered again
 _SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGBREAK", "SIGINT")  # SIGINT last: see
@@ -20,7 +22,7 @@ _NUMBERS = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
 
 _files = {contextlib.__file__, __file__}  # whose frames are never interrupted themselves; what they call may be
 _whole: set[tuple[str, str]] = set()  # (file, function): nor is anything that these call
-_before: dict[int, object] = {}  # signal -> the handler that stood there
+_before: dict[int, Callable[[int, FrameType | None], Any]] = {}  # signal -> the handler that stood there
 _held = 0
 
 
@@ -78,4 +80,4 @@ def _protected(frame: FrameType | None) -> bool:
 
 def _knock_again(number: int) -> None:
     time.sleep(WAIT)
-    _thread.interrupt_main(number)
+    _thread.interrupt_main(signal.Signals(number))

@@ -124,7 +124,9 @@ def _write(into: Path, whole: Contents, parts: Sequence[Contents], summarise: Su
 def _gather(parts: Sequence[Contents], folder: Path) -> None:
     """Copy the files of all parts together."""
     for part in parts:
-        for file in sorted(part.folder.rglob("*")) if part.folder and part.folder.is_dir() else ():
+        if part.folder is None or not part.folder.is_dir():
+            continue
+        for file in sorted(part.folder.rglob("*")):
             if not file.is_file():
                 continue
             target = folder / file.relative_to(part.folder)

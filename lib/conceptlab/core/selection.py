@@ -18,7 +18,8 @@ def largest(
     n = scores.shape[1]
     fold = next((f for f in range(n // (4 * k), 1, -1) if n % f == 0), 1) if scores.is_cpu else 1
     if fold == 1:
-        return tuple(scores.topk(k, largest=not smallest, sorted=False))
+        values, indices = scores.topk(k, largest=not smallest, sorted=False)
+        return values, indices
     folded = scores.view(len(scores), fold, n // fold)  # a group is a column of it
     extremes = folded.amin(1) if smallest else folded.amax(1)
     groups = extremes.topk(k, largest=not smallest, sorted=False).indices

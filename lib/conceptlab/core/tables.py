@@ -127,7 +127,8 @@ def read_journal(path: Path) -> Contents | None:
     lines, _ = lines_of(journal_path(path))
     if not lines or "begin" not in lines[0]:
         return None
-    found = Contents(dict(lines[0]["begin"]), folder=files_path(path, lines[0]["begin"]["run"]), finished=False)
+    folder = files_path(path, lines[0]["begin"]["run"])
+    found = Contents(dict(lines[0]["begin"]), folder=folder, finished=False)
     for line in lines[1:]:
         for key, rows, *record in line.get("cells", ()):
             shared = (found.note["experiment"], found.note["model"])
@@ -140,7 +141,7 @@ def read_journal(path: Path) -> Contents | None:
         found.note |= line.get("note", {})
         if "finish" in line:
             found.note, found.finished = found.note | line["finish"], True
-            found.folder = found.folder if found.folder.is_dir() else files_path(path)  # it was moved already
+            found.folder = folder if folder.is_dir() else files_path(path)  # it was moved already
     return found
 
 

@@ -59,10 +59,11 @@ def headline(
     numbers = [None if x is None else float(x) for x in (value, low, high, control)]
     if not all(x is None or math.isfinite(x) for x in numbers):
         raise ValueError(f"headline({label!r}): every number must be finite, got {numbers}")
-    value, low, high, control = numbers
-    if low is not None and high is not None and not low <= value <= high:
-        raise ValueError(f"headline({label!r}): {value} lies outside [{low}, {high}]")
-    result = Headline(label, value, low, high, control_label, control, unit)
+    shown, bottom, top, beside = numbers
+    assert shown is not None
+    if bottom is not None and top is not None and not bottom <= shown <= top:
+        raise ValueError(f"headline({label!r}): {shown} lies outside [{bottom}, {top}]")
+    result = Headline(label, shown, bottom, top, control_label, beside, unit)
     line = f"Headline: {result}"
     try:
         from IPython import get_ipython

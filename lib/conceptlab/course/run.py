@@ -90,8 +90,8 @@ def _execute_cells(client: NotebookClient, progress: Progress | None) -> str | N
 def _describe(index: int, cell: NotebookNode, failure: Exception) -> str:
     """The cell that failed and the last lines of its traceback, without colours."""
     source = "\n".join(f"    {line}" for line in cell.source.splitlines())
-    trace = re.sub(r"\x1b\[[0-9;]*m", "", str(failure)).strip().splitlines()[-TRACEBACK_LINES:]
-    trace = "\n".join(f"  {line}" for line in trace)
+    last = re.sub(r"\x1b\[[0-9;]*m", "", str(failure)).strip().splitlines()[-TRACEBACK_LINES:]
+    trace = "\n".join(f"  {line}" for line in last)
     return f"cell {index} failed:\n{source}\n  ...\n{trace}"
 
 

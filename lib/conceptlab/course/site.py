@@ -158,7 +158,7 @@ def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
     """Write every PNG output as NN.png; return the thumbnail: first tagged `headline`, or first."""
     for old in folder.glob("*.png"):
         old.unlink()
-    figures = []
+    figures: list[tuple[bool, Path]] = []
     for cell in code_cells(nb):
         for output in cell.outputs:
             if png := output.get("data", {}).get("image/png"):

@@ -55,7 +55,7 @@ def top_contexts(
     """The `n` strongest firings of a feature, each from another text: tokens around it and the activations there."""
     token, value = firings.of(feature)
     docs, column = found.docs(), firings.dense(feature)
-    lines, seen = [], set()
+    lines, seen = list[Context](), set[int]()
     for i in token[value.argsort(descending=True, stable=True)].tolist():
         if int(docs[i]) in seen or len(lines) == n:
             continue

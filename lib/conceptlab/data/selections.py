@@ -76,11 +76,11 @@ def evidence_texts(concept: Concept, n_texts: int = 60, seed: int = 0) -> tuple[
     own, near = ({a.title: a.text for a in c.articles()} for c in (concept, concept.neighbour))
     far = {a.title: a.text for a in vital_articles() if a.title not in own and a.title not in near}
     near = {title: text for title, text in near.items() if title not in own}
-    groups = []
-    for texts in (own, near, far):
-        chosen = random.Random(seed).sample(sorted(texts), min(n_texts, len(texts)))
-        groups.append([texts[title] for title in chosen])
-    return tuple(groups)
+
+    def chosen(texts: dict[str, str]) -> list[str]:
+        return [texts[title] for title in random.Random(seed).sample(sorted(texts), min(n_texts, len(texts)))]
+
+    return chosen(own), chosen(near), chosen(far)
 
 
 MIXTURE = "encyclopedia leads, web passages, paragraphs of enwik8"  # for the card

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,9 +11,9 @@ from .concept_checks import check_fiction, check_translations
 from .concepts import Concept
 from .leaks import other_facts
 from .questions import Question
-from .schema import RawFiction, RawPrompts, RawTranslations, read_yaml
+from .schema import Part, RawFiction, RawPrompts, RawTranslations, read_yaml
 
-_FILES = {
+_FILES: dict[str, tuple[type[Part], Callable | None]] = {
     "prompts": (RawPrompts, None),
     "translations": (RawTranslations, check_translations),
     "fictional": (RawFiction, check_fiction),

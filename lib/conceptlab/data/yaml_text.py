@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import yaml
 
@@ -50,7 +51,9 @@ class YamlText:
         keys: list = []  # of each of them, the key that waits for its value; None in lists and between pairs
         root: list = []
         for event in yaml.parse(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader)):
+            assert event.start_mark is not None  # what is parsed stands somewhere
             self._last = event.start_mark.line + 1
+            node: str | dict | list
             if isinstance(event, yaml.ScalarEvent):
                 self._refuse_marks(event)
                 node = event.value
@@ -71,7 +74,8 @@ class YamlText:
             if self._attach(node, stack, keys, root):
                 continue
             if not isinstance(node, str):
-                stack.append(node), keys.append(None)
+                stack.append(node)
+                keys.append(None)
                 self._lines[id(node)] = {}
         return root[0] if root else ""
 
@@ -102,7 +106,7 @@ class YamlText:
         if event.tag is not None:
             self._refuse(f"uses the tag {event.tag[:40]}; values are read as text, leave it out")
 
-    def _refuse(self, what: str):
+    def _refuse(self, what: str) -> NoReturn:
         raise ConceptLabError(f"{self.path.name}, line {self._last}: {what}.")
 
 

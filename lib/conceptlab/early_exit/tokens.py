@@ -159,7 +159,8 @@ def _read(lm: LanguageModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, T
         logprobs = lm.head(hidden[i : i + 256].to(lm.dtype)).float().log_softmax(-1)
         top = logprobs.max(-1)
         found.append((top.indices, logprobs.gather(1, targets[i : i + 256, None])[:, 0], top.values.exp()))
-    return tuple(torch.cat(x) for x in zip(*found, strict=True))
+    guess, logprob, largest = (torch.cat(x) for x in zip(*found, strict=True))
+    return guess, logprob, largest
 
 
 def passage_ids(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 64) -> Int[Tensor, "rows n_ctx"]:

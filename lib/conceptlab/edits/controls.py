@@ -18,7 +18,7 @@ from .weight_edit import WeightEdit
 def random_norm_edit(like: WeightEdit, seed: int = 0) -> WeightEdit:
     """A control: Gaussian changes with the norms of `like`, on as many columns of each weight, drawn at random."""
     generator = torch.Generator().manual_seed(seed)
-    elsewhere = {}
+    elsewhere: dict[str, Kind] = {}
     for name, change in like.changes.items():
         delta = change.dense()
         if isinstance(change, Rows):

@@ -36,8 +36,8 @@ def lora(lm: LanguageModel, names: Sequence[str], rank: int, alpha: float = 16.0
     """
     if rank < 1:
         raise ConceptLabError(f"LoRA needs a rank of at least 1; got {rank}.")
-    modules = {name: lm.linear(name) for name in names if name.endswith(".weight")}
-    modules = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+    found = {name: lm.linear(name) for name in names if name.endswith(".weight")}
+    modules = {name: module for name, module in found.items() if isinstance(module, nn.Linear)}
     if not modules:
         raise ConceptLabError("LoRA changes linear layers and none was chosen; choose weights such as 'mlp'.")
     generator = torch.Generator().manual_seed(seed)
@@ -47,8 +47,8 @@ def lora(lm: LanguageModel, names: Sequence[str], rank: int, alpha: float = 16.0
         A = (2 * torch.rand(rank, module.in_features, generator=generator) - 1) * bound
         B = torch.zeros(module.out_features, rank)
         weight = module.weight
-        parts = (x.to(weight.device, torch.promote_types(weight.dtype, torch.float32)) for x in (A, B))
-        adapters[name] = Adapter(*map(nn.Parameter, parts), alpha / rank)
+        A, B = (x.to(weight.device, torch.promote_types(weight.dtype, torch.float32)) for x in (A, B))
+        adapters[name] = Adapter(nn.Parameter(A), nn.Parameter(B), alpha / rank)
 
     def begin(change: Change) -> dict[str, Adapter]:
         for name, module in modules.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -20,11 +21,11 @@ def trainable(lm: LanguageModel, chosen: dict[str, nn.Parameter]) -> Change:
     def begin(change: Change) -> None:
         for p in lm.parameters().values():
             if p.requires_grad and all(p is not other for other in chosen.values()):
-                change.then(lambda p=p: p.requires_grad_(True))
+                change.then(partial(p.requires_grad_, True))
                 p.requires_grad_(False)
         for p in chosen.values():
             change.keep(p)
-            change.then(lambda p=p, asked=p.requires_grad: _put_away(p, asked))
+            change.then(partial(_put_away, p, p.requires_grad))
             p.requires_grad_(True)
 
     return Change(lm, "training", begin, weights=bool(chosen))
@@ -103,7 +104,7 @@ def trained_parameters(
         if layers is not None:
             raise ConceptLabError('weights="all" trains the whole model; for some layers only, use weights="block".')
         return named
-    found = {}
+    found: dict[str, nn.Parameter] = {}
     for layer in range(lm.n_layers) if layers is None else layers:
         prefix = lm.down_proj_name(layer).removesuffix("mlp.down_proj.weight") + PARTS[weights]
         found |= {name: p for name, p in named.items() if name.startswith(prefix)}

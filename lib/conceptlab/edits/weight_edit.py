@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import ConceptLabError, atomic_path, check_output
 from ..models import Change, LanguageModel
@@ -33,7 +34,7 @@ class WeightEdit:
     """
 
     model: str  # the name of the model it was made for
-    changes: dict[str, Kind]
+    changes: Mapping[str, Kind]
     info: dict = field(default_factory=dict)  # provenance, JSON-able
     # `lm.changes.base()` of the model it was made for; None: unknown (made by hand, or saved before there were any)
     fingerprint: str | None = None
@@ -47,7 +48,7 @@ class WeightEdit:
                 )
 
     @classmethod
-    def of(cls, lm: LanguageModel, changes: dict[str, Kind], info: dict | None = None) -> WeightEdit:
+    def of(cls, lm: LanguageModel, changes: Mapping[str, Kind], info: dict | None = None) -> WeightEdit:
         """An edit of `lm`, which it knows again by the weights below everything that is on the model now."""
         return cls(lm.name, changes, info or {}, lm.changes.base())
 
@@ -89,7 +90,7 @@ class WeightEdit:
             self._add(lm, parameters, alone)
 
     @torch.no_grad()
-    def _add(self, lm: LanguageModel, parameters: dict[str, Tensor], names: list[str]) -> None:
+    def _add(self, lm: LanguageModel, parameters: Mapping[str, Tensor], names: list[str]) -> None:
         for name in names:
             change, p = self.changes[name], parameters[name]
             if p.dtype in HALF:
@@ -116,7 +117,7 @@ class WeightEdit:
                 "or say applied(lm, force=True) to add its changes all the same."
             )
 
-    def _parameters(self, lm: LanguageModel) -> dict[str, Tensor]:
+    def _parameters(self, lm: LanguageModel) -> dict[str, nn.Parameter]:
         """Key of a change -> the parameter it changes."""
         named = lm.parameters()
         for key, change in self.changes.items():

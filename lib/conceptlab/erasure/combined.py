@@ -31,7 +31,7 @@ class WithEmbeddingConfig:
 def fit_with_embedding(lm: LanguageModel, concept: Concept, config: WithEmbeddingConfig, shared: Shared) -> WeightEdit:
     """PISCES as chosen, and EMBER's embedding edit."""
     second = fit_embedding(lm, concept, EmbeddingConfig(config.delta, config.ember), shared)
-    return shared.chosen("pisces").intervention + second
+    return shared.chosen("pisces").edit + second
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class WithWordsConfig:
 
 def fit_with_words(lm: LanguageModel, concept: Concept, config: WithWordsConfig, shared: Shared) -> WeightEdit:
     """The edit of the words as chosen, and PISCES at a share of its strength."""
-    words, full = shared.chosen(config.words).intervention, shared.chosen("pisces")
+    words, full = shared.chosen(config.words).edit, shared.chosen("pisces")
     if config.share == 1:
-        return full.intervention + words
+        return full.edit + words
     weaker = replace(full.config, mu=config.share * full.config.mu)
     return fit_pisces(lm, concept, weaker, shared) + words
 

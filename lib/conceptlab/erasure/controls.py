@@ -49,6 +49,7 @@ def other_features_edit(
     changes = {}
     for layer, drawn in by_layer(lm, saes, random_features(saes, features, seed)).items():
         change = like.changes[lm.down_proj_name(layer)]
+        assert isinstance(change, LowRank)  # as `pisces_edit` makes them
         index = torch.tensor([f.index for f in drawn], device=saes[layer].W_dec.device)
         d = saes[layer].directions(index).to(rows_for(lm, saes[layer]))
         changes[lm.down_proj_name(layer)] = LowRank(columns_for(lm, saes[layer], d), change.right)
@@ -64,21 +65,21 @@ class ControlConfig:
 
 
 def fit_random_features(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
-    like = shared.chosen(config.like).intervention
+    like = shared.chosen(config.like).edit
     return random_features_edit(lm, shared.dictionaries, shared.edited, like, shared.seed)
 
 
 def fit_other_features(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
-    like = shared.chosen(config.like).intervention
+    like = shared.chosen(config.like).edit
     return other_features_edit(lm, shared.dictionaries, shared.edited, like, shared.seed)
 
 
 def fit_random_direction(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
-    return random_direction_edit(shared.chosen(config.like).intervention, shared.seed)
+    return random_direction_edit(shared.chosen(config.like).edit, shared.seed)
 
 
 def fit_random_norm(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
-    return random_norm_edit(shared.chosen(config.like).intervention, shared.seed)
+    return random_norm_edit(shared.chosen(config.like).edit, shared.seed)
 
 
 def fit_random_words(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:

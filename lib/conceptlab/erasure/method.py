@@ -72,6 +72,13 @@ class Fitted:
     passed: bool = True  # the gates of the dev search
     tried: int = 0  # settings of the grid
 
+    @property
+    def edit(self) -> WeightEdit:
+        """The intervention, for what starts from an edit of weights. Raises ConceptLabError where it is none."""
+        if not isinstance(self.intervention, WeightEdit):
+            raise ConceptLabError(f"{self.method} works at run time and leaves no edit of weights to start from.")
+        return self.intervention
+
 
 # ---- registry ---------------------------------------------------------------------------------------------
 _METHODS: dict[str, Method] = {}
@@ -141,7 +148,7 @@ def choose(method: Method | str, lm: LanguageModel, concept: Concept, shared: Sh
 
 def grid(method: Method, shared: Shared) -> Axes:
     """The knobs of a method for one concept: its own, or those of `shared.cfg.grids`, cut to what there is."""
-    axes = {knob: tuple(values) for knob, values in dict(shared.cfg.grids).get(method.name, method.knobs).items()}
+    axes: Axes = {knob: tuple(values) for knob, values in dict(shared.cfg.grids).get(method.name, method.knobs).items()}
     return axes if method.axes is None or not axes else method.axes(axes, shared)
 
 

@@ -98,7 +98,9 @@ class Shared:
     ):
         self.lm, self.concept, self.cfg, self.seed, self.general = lm, concept, cfg or SharedConfig(), seed, general
         self.weights = lm.fingerprint()
-        self._given, self._made, self._chosen = dictionaries, {}, {}
+        self._given = dictionaries
+        self._made: dict[Hashable, Any] = {}
+        self._chosen: dict[str, Fitted] = {}
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
         self._by_hand = None if features is None else list(features)
@@ -186,7 +188,7 @@ class Shared:
 
     def _with_reach(self, features: Sequence[Feature]) -> list[Feature]:
         """The same features with their reach, which nobody has measured yet."""
-        found = {}
+        found: dict[tuple[int, int], float] = {}
         for layer in {f.layer for f in features}:
             index = [f.index for f in features if f.layer == layer]
             sae = self.dictionaries[layer]

@@ -97,7 +97,7 @@ def compare(
     rng = np.random.default_rng(seed)
     pairs = {name: (before, after.scores[name]) for name, before in base.scores.items()}
     if unseen := [pair for name, pair in pairs.items() if name.startswith(UNSEEN)]:
-        pairs["unseen"] = tuple(_joined([pair[i] for pair in unseen]) for i in (0, 1))
+        pairs["unseen"] = _joined([pair[0] for pair in unseen]), _joined([pair[1] for pair in unseen])
     axes = {name: _relative(name, *pair, known, n_resamples, rng) for name, pair in pairs.items()}
     changes = {name: _change(*pair, axes[name].interval(), known, n_resamples, seed) for name, pair in pairs.items()}
     spared = [axis for name, axis in axes.items() if name != "target" and not name.startswith(("unseen", UNSEEN))]
@@ -107,9 +107,11 @@ def compare(
     measured = [axis for axis in (efficacy, specificity, coherence) if axis.n or axis.reason]
     overall = _together([efficacy, specificity, coherence], n_resamples)
     overall = _Axis(overall.value, overall.draws, min((x.n for x in measured), default=0), "questions", overall.reason)
-    found = [axis.interval() for axis in (efficacy, specificity, coherence, overall)]
     made_of = {name: part.interval() for name, part in parts.items()}
-    return Comparison(changes, *found, made_of, changes["unseen"].relative if unseen else None)
+    return Comparison(
+        changes, efficacy.interval(), specificity.interval(), coherence.interval(), overall.interval(), made_of,
+        changes["unseen"].relative if unseen else None,
+    )  # fmt: skip
 
 
 def compare_writing(base: Behaviour, after: Behaviour, n_resamples: int = 2_000, seed: int = 0) -> dict[str, Interval]:
@@ -178,9 +180,9 @@ def _change(
         paired_bootstrap(getattr(second, x), getattr(first, x), n_resamples, seed, "questions")
         for x in ("gold", "margin")
     )
-    accuracies = [proportion(int(s.correct.sum()), len(s.correct)) for s in (first, second)]
+    start, end = (proportion(int(s.correct.sum()), len(s.correct)) for s in (first, second))
     known_share = max(guess_corrected(original.value, before.logprobs.shape[1]), 0.0) / original.value if right else 0.0
-    return SetChange(*accuracies, relative, gold, margin, original, known_share if known else 1.0)
+    return SetChange(start, end, relative, gold, margin, original, known_share if known else 1.0)
 
 
 def _joined(parts: Sequence[QuestionScores]) -> QuestionScores:
@@ -258,9 +260,8 @@ def _check_pair(base: Scorecard, after: Scorecard) -> None:
             "Two scorecards can be compared when concept, split and questions are the same; make both with the same "
             "arguments of scorecard()."
         )
-    if (base.text is None) != (after.text is None) or (
-        base.text is not None and not torch.equal(base.text.n_tokens, after.text.n_tokens)
-    ):
+    texts = [card.text for card in (base, after) if card.text is not None]
+    if len(texts) == 1 or (texts and not torch.equal(texts[0].n_tokens, texts[1].n_tokens)):
         raise ConceptLabError("The two scorecards were made on different held-out texts; use the same n_texts.")
     if (base.writing is None) != (after.writing is None):
         raise ConceptLabError("Only one of the two scorecards holds what the model writes; use the same writing=.")

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +70,7 @@ def score_sets(
     lm: LanguageModel,
     concept: str,
     split: str,
-    questions: dict[str, Sequence[Question]],
+    questions: Mapping[str, Sequence[Question]],
     n_texts: int = 16,
     batch_size: int = 32,
     writing: bool = False,

@@ -1,5 +1,8 @@
 """Long experiments: `conceptlab reproduce NAME --model M` fills data/results/NAME_<model>.csv, resumable."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .early_exit import early_exit
@@ -9,7 +12,12 @@ from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
-EXPERIMENTS = {"autointerp": autointerp, "early_exit": early_exit, "lab": lab, "layers": layers}
+EXPERIMENTS: dict[str, Callable[..., Path]] = {
+    "autointerp": autointerp,
+    "early_exit": early_exit,
+    "lab": lab,
+    "layers": layers,
+}
 
 # name -> what makes the rows over all concepts of a merged table
 SUMMARIES = {"lab": summarise_lab}

@@ -30,6 +30,7 @@ from ..erasure import EraserConfig, finetuned_eraser
 from ..evaluation import ask
 from ..models import LanguageModel
 from .pooled import DIRECT, Record, direct_record, record_of
+from .scoring import number
 
 COST = "cost"  # the budget of the cell that holds steps and tokens, and the attack's record
 ATTACKS = (
@@ -133,7 +134,7 @@ class Attacking:
         """All strengths of one attack and what it cost, together."""
         cells = {Cell(concept, method, attack, strength): found for strength, found in rows.items()}
         last = Cell(concept, method, attack, COST)
-        cells[last] = {k: Interval(*[float(x)] * 3, 1) for k, x in zip(("steps", "tokens"), cost, strict=True)}
+        cells[last] = {k: number(x) for k, x in zip(("steps", "tokens"), cost, strict=True)}
         self.store.add_all(cells, {last: record})
 
     # ---- the never-taught control ---------------------------------------------------------------------------

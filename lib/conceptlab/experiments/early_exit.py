@@ -60,6 +60,7 @@ SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)  # of the layers: depths at which the confi
 POLICIES = ("consistent", "plain", "released", "blind")  # hardness reward; without it; alpha 0; reading noise
 
 
+Cells = dict[tuple[str, str | int | float], dict[str, Interval]]  # method and budget -> numbers
 KNOBS = {"layer": (0.6, 0.8, 0.9), "confidence": (0.3, 0.6, 0.9), "patience": (2, 5)}
 
 
@@ -119,10 +120,10 @@ def _task(lm: LanguageModel, store: Store, name: str, alphas: Sequence[float], n
     say(f"{name}: {gained}")
 
 
-def _exit_cells(test: Exits, chance: Exits, settings: dict[str, list[Stops]], common: float) -> dict:
+def _exit_cells(test: Exits, chance: Exits, settings: dict[str, list[Stops]], common: float) -> Cells:
     """Accuracy of every exit and its shuffled control, hardness, the oracle, and rules at five depths."""
     n_layers = test.correct.shape[1]
-    cells = {
+    cells: Cells = {
         ("exit", layer + 1): {
             "accuracy": bootstrap(test.correct[:, layer]), "shuffled": bootstrap(chance.correct[:, layer]),
             "memorised_here": bootstrap(test.memorised == layer + 1), "most_common": _point(common),
@@ -157,9 +158,9 @@ def _policies(
     return found
 
 
-def _policy_cells(kind: str, tried: dict[float, list[Stops]], test: Exits, settings: dict[str, list[Stops]]) -> dict:
+def _policy_cells(kind: str, tried: dict[float, list[Stops]], test: Exits, settings: dict[str, list[Stops]]) -> Cells:
     """Per price depth, accuracy and correlation with hardness; over all prices the gains over every rival."""
-    cells = {}
+    cells: Cells = {}
     for alpha, found in tried.items():
         mean = Stops(torch.stack([s.depth for s in found]).mean(0), torch.stack([s.correct for s in found]).mean(0))
         cells[kind, alpha] = _reached(mean) | {"rho_memorised": rank_correlation(mean.depth, test.memorised.double())}

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..attacks import Budget
 from ..core import POOLED, Cell, ConceptLabError, Contents, Interval, NotPossible, Store, say, table_path
@@ -152,13 +154,16 @@ class Bench:
             self.attacking.method(ORIGINAL, lambda: None)
         for method in names:
             if "score" in stages or FIT in stages:
-                self._cell(Cell(name, method, FIT), lambda m=method: self._chosen(m))
+                self._cell(Cell(name, method, FIT), partial(self._chosen, method))
             if "score" in stages:
-                self._cell(Cell(name, method), lambda m=method: self.scoring.measure(m, self.edit(m)))
+                self._cell(Cell(name, method), partial(self._scores, method))
             if method in attacked:
-                self.attacking.method(method, lambda m=method: self.edit(m))
+                self.attacking.method(method, partial(self.edit, method))
 
-    def _cell(self, cell: Cell, make: Callable[[], dict[str, Interval]]) -> None:
+    def _scores(self, method: str) -> dict[str, Interval]:
+        return self.scoring.measure(method, self.edit(method))
+
+    def _cell(self, cell: Cell, make: Callable[[], dict[str, Any]]) -> None:
         if not self.store.missing(cell):
             return
         try:
@@ -176,7 +181,11 @@ class Bench:
         """Choose the strength, keep the edit, and say what was chosen."""
         fitted = self.shared.chosen(method)
         edit = fitted.intervention
-        found = {"possible": number(1.0), "passed_gates": number(float(fitted.passed)), "tried": number(fitted.tried)}
+        found: dict[str, Any] = {
+            "possible": number(1.0),
+            "passed_gates": number(float(fitted.passed)),
+            "tried": number(fitted.tried),
+        }
         found |= {f"setting_{k}": number(v) for k, v in fitted.setting.items()}
         if isinstance(edit, WeightEdit):
             found |= {name: number(value) for name, value in edit.report(self.lm).items()}
@@ -247,4 +256,4 @@ def shipped_edit(lm: LanguageModel, concept: Concept, method: str = "pisces") ->
     path = table_path("lab", lm.name).with_suffix("") / f"{concept.name}_{method}.safetensors"
     if path.exists():
         return WeightEdit.load(path)
-    return Shared(lm, concept).chosen(method).intervention
+    return Shared(lm, concept).chosen(method).edit

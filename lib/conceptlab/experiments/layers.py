@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,7 @@ def layers(
     The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
     """
     concepts = list_concepts() if concepts is None else list(concepts)
-    settings = {"k": k, "strength": strength, "n_questions": n_questions, "n_texts": n_texts}
+    settings: dict[str, Any] = {"k": k, "strength": strength, "n_questions": n_questions, "n_texts": n_texts}
     cells = {name: [Cell(name, m, budget=i) for i in range(lm.n_layers) for m in METHODS] for name in concepts}
     with Store(
         path or table_path("layers", lm.name), experiment="layers", model=lm.name, fingerprint=lm.fingerprint(),

@@ -82,20 +82,23 @@ def pooled(
     for label in dict.fromkeys(key for row in rows for key in row):
         chosen = [i for i, row in enumerate(rows) if label in row]
         mine = _joined(rows[i][label] for i in chosen)
-        counted = attack == DIRECT or bool(_record(records, concepts[chosen[0]], method, attack).floors)
+        first = _record(records, concepts[chosen[0]], method, attack)
+        counted = attack == DIRECT or bool(first and first.floors)
         name = "margin_kept" if label == "margin" else "kept" if counted else "share"
         groups = _concepts(rows[i][label] for i in chosen)
-        found[label] = {"n_concepts": Interval(*[float(len(chosen))] * 3, len(chosen))}
+        n = float(len(chosen))
+        found[label] = {"n_concepts": Interval(n, n, n, len(chosen))}
         found[label] |= _numbers(name, mine, groups, counted and label != "margin")
         if attack != DIRECT and method != "original" and not counted:
-            tops = [_record(records, concepts[i], "original", attack) for i in chosen]
-            if all(top is not None and label in top.labels for top in tops):
+            asked = [_record(records, concepts[i], "original", attack) for i in chosen]
+            tops = [top for top in asked if top is not None and label in top.labels]
+            if len(tops) == len(asked):
                 ceiling = torch.cat([torch.tensor(top.values[top.labels.index(label)]) for top in tops])
                 found[label]["below_ceiling"] = paired_bootstrap(ceiling, mine[2])
         both = [i for i in chosen if label in others[i]]
         if method not in (against, "original") and both and name in found[label]:
-            pair = [_joined(source[i][label] for i in both) for source in (rows, others)]
-            difference = share_difference(*pair, _concepts(rows[i][label] for i in both))
+            own, other = (_joined(source[i][label] for i in both) for source in (rows, others))
+            difference = share_difference(own, other, _concepts(rows[i][label] for i in both))
             if difference.measurable:
                 found[label][f"minus_{against}"] = difference
     return found
@@ -125,7 +128,8 @@ def _columns(records: Read, concept: str, method: str, attack: str, guess: float
 
 
 def _joined(rows: Iterable[tuple]) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.cat(column) for column in zip(*rows, strict=True))
+    top, bottom, value = (torch.cat(column) for column in zip(*rows, strict=True))
+    return top, bottom, value
 
 
 def _concepts(rows: Iterable[tuple]) -> Tensor:

@@ -149,7 +149,7 @@ class Scoring:
     @cached_property
     def rows(self) -> list[tuple[int, int, int]]:
         """Of each feature that was found the rows that hold most of it in the original, edited or not."""
-        found = {}
+        found: dict[tuple[int, int], int] = {}
         for f in self.features:
             sae = self.shared.dictionaries[f.layer]
             e = rows_for(self.lm, sae) @ sae.W_enc[:, f.index]
@@ -215,8 +215,8 @@ class Scoring:
                 beside = self._beside()
         found = {"possible": number(1.0)} | card_metrics(before, card, seed) | collateral
         for form, scores in forms.items():
-            pair = [Scorecard(self.concept.name, "test", {"target": s}) for s in (scores, asked_again[form])]
-            left_of_form = compare(*pair, seed=seed).changes["target"].relative
+            plain, now = (Scorecard(self.concept.name, "test", {"target": s}) for s in (scores, asked_again[form]))
+            left_of_form = compare(plain, now, seed=seed).changes["target"].relative
             found |= {f"left_{form}": left_of_form} if left_of_form.measurable else {}
         left = residue(base["trace"], after["trace"])
         found |= beside | {f"residue_{name}": value for name, value in vars(left).items()}

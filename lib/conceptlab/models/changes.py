@@ -153,7 +153,7 @@ class Changes:
 
     def _check_thread(self) -> None:
         owner = self._thread
-        if self._on and owner is not threading.current_thread() and owner.is_alive():
+        if self._on and owner is not None and owner is not threading.current_thread() and owner.is_alive():
             raise ConceptLabError(
                 f"Another thread is changing {self._lm.name} ({self._on[-1].what}); a model can be changed by one "
                 "thread at a time, so wait for it or give each thread a model of its own."

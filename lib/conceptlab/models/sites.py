@@ -16,7 +16,8 @@ Sites, the places where activations are read or changed, are pairs `(kind, layer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,7 +92,7 @@ class Hooked(Tokenized):
         """Whether a function reads or changes activations at this moment: the weights alone do not say what runs."""
         return any(module._forward_hooks or module._forward_pre_hooks for module in self.hf.modules())
 
-    def intervene(self, hooks: dict[Site, Callable[[Tensor], Tensor | None]]) -> Change:
+    def intervene(self, hooks: Mapping[Site, Callable[[Tensor], Tensor | None]]) -> Change:
         """Inside the block each function sees the activation at its site and may return a replacement."""
 
         def begin(change: Change) -> None:
@@ -109,7 +110,7 @@ class Hooked(Tokenized):
 
         def begin(change: Change) -> None:
             for block in skipped:
-                change.then(lambda block=block: vars(block).pop("forward", None))
+                change.then(partial(block.__dict__.pop, "forward", None))
                 block.forward = lambda hidden_states, *_args, **_kwargs: hidden_states
 
         return Change(self, f"skipping layers before {layer}", begin, weights=False)

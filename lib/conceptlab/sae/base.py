@@ -170,12 +170,13 @@ class SAE(nn.Module):
     @torch.no_grad()
     def normalise_decoder(self) -> None:
         """Give every decoder row norm 1."""
-        self.W_dec /= self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8)
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-8))
 
     @torch.no_grad()
     def remove_parallel_gradient(self) -> None:
         """Drop the part of the decoder's gradient that would only change the rows' norms."""
         grad, W_dec = self.W_dec.grad, self.W_dec
+        assert grad is not None  # this comes after a backward pass
         grad -= (grad * W_dec).sum(1, keepdim=True) * W_dec
 
     @torch.no_grad()

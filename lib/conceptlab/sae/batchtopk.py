@@ -23,6 +23,7 @@ class BatchTopKSAE(TopKSAE):
     thresholds = ("threshold",)
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, resamples=False)
     momentum = 0.95  # of the running mean: about 20 batches
+    threshold: Tensor
 
     def __init__(self, cfg: SAEConfig, seed: int = 0):
         super().__init__(cfg, seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import EVERY, SAE, Batch, Features, Recipe
@@ -19,6 +19,9 @@ class GatedSAE(SAE):
 
     feature_vectors = ("b_gate", "b_mag", "r_mag")
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.35)
+    b_gate: nn.Parameter
+    b_mag: nn.Parameter
+    r_mag: nn.Parameter
 
     def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
         projected = (x - self.b_dec) @ self.W_enc[:, features]
@@ -32,11 +35,11 @@ class GatedSAE(SAE):
     def fold_norms(self) -> None:
         """The gate may be scaled freely as well; here both paths end with the same weights (`r_mag = 0`)."""
         norms, magnitude = self.norms, self.r_mag.exp()
-        self.W_enc *= norms * magnitude
-        self.b_gate *= norms * magnitude
-        self.b_mag *= norms
+        self.W_enc.mul_(norms * magnitude)
+        self.b_gate.mul_(norms * magnitude)
+        self.b_mag.mul_(norms)
         self.r_mag.zero_()
-        self.W_dec /= norms[:, None]
+        self.W_dec.div_(norms[:, None])
 
     def objective(self, x: Float[Tensor, "batch d_in"], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Reconstruction + penalty on `ReLU(pi)` + reconstruction from `ReLU(pi)` with a frozen decoder.

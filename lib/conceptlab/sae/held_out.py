@@ -81,17 +81,17 @@ def fve_at(sae: TopKSAE, x: Float[Tensor, "n d_in"], ks: Iterable[int], batch_si
     BatchTopK: k on average, by the threshold that gives so many on the first `batch_size` rows.
     """
     ks = [k for k in ks if k <= sae.cfg.d_sae]
-    error, cuts = dict.fromkeys(ks, 0.0), {}
+    error, cuts = dict.fromkeys(ks, 0.0), dict[int, Tensor]()
     for part in x.split(batch_size):
         scores = sae.pre_activations(part)
         if not cuts and isinstance(sae, BatchTopKSAE):
             cuts = {k: largest(scores.view(1, -1), k * len(part))[0].min() for k in ks}
-        top = None if cuts else scores.topk(max(ks), dim=-1)
+        values, indices = (scores, scores) if cuts else scores.topk(max(ks), dim=-1)
         for k in ks:
             if cuts:
                 x_hat = sae.decode(scores * (scores >= cuts[k]))
             else:
-                x_hat = sae.decode_sparse(top.values[:, :k].contiguous(), top.indices[:, :k].contiguous())
+                x_hat = sae.decode_sparse(values[:, :k].contiguous(), indices[:, :k].contiguous())
             error[k] += float((part - x_hat).square().sum())
     total = float((x - x.mean(0)).square().sum())
     return {k: 1 - error[k] / total for k in ks}

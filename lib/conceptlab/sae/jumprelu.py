@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from .base import EVERY, SAE, Batch, Features, Recipe
 
@@ -67,6 +67,8 @@ class JumpReLUSAE(SAE):
     lr_factors: ClassVar = {"log_threshold": 10.0}  # thresholds follow encoder columns that grow tenfold
     resample_scale = 1.0  # the threshold stays: a small column would never reach it
     bandwidth = 0.1  # of the rectangle, in root mean variances of the batch
+    b_enc: nn.Parameter
+    log_threshold: nn.Parameter
 
     @property
     def threshold(self) -> Float[Tensor, " d_sae"]:
@@ -100,15 +102,15 @@ class JumpReLUSAE(SAE):
     @torch.no_grad()
     def scale_inputs(self, factor: float) -> None:
         super().scale_inputs(factor)
-        self.log_threshold += torch.tensor(factor).log().item()
+        self.log_threshold.add_(torch.tensor(factor).log().item())
 
     @torch.no_grad()
     def fold_norms(self) -> None:
         norms = self.norms
-        self.W_enc *= norms
-        self.b_enc *= norms
-        self.log_threshold += norms.log()
-        self.W_dec /= norms[:, None]
+        self.W_enc.mul_(norms)
+        self.b_enc.mul_(norms)
+        self.log_threshold.add_(norms.log())
+        self.W_dec.div_(norms[:, None])
 
     @torch.no_grad()
     def restart_features(self, dead: Bool[Tensor, " d_sae"], rows: Float[Tensor, "n_dead d_in"]) -> None:

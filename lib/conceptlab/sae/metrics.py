@@ -124,6 +124,7 @@ def spliced_loss(
     def hook(activation: Tensor) -> Tensor:
         new = activation.clone()
         body = new[:, 1:]
+        assert replace is not None  # else there is no hook
         new[:, 1:] = replace(body.reshape(-1, body.shape[-1])).view_as(body).to(new.dtype)
         return new
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import EVERY, SAE, Batch, Features, Recipe
@@ -19,6 +19,7 @@ class ReLUSAE(SAE):
     """
 
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, sparsity=0.21)
+    b_enc: nn.Parameter
 
     def encode(self, x: Float[Tensor, "*batch d_in"], features: Features = EVERY) -> Float[Tensor, "*batch n"]:
         return F.relu((x - self.b_dec) @ self.W_enc[:, features] + self.b_enc[features])
@@ -42,6 +43,6 @@ class ReLUSAE(SAE):
     @torch.no_grad()
     def fold_norms(self) -> None:
         norms = self.norms
-        self.W_enc *= norms
-        self.b_enc *= norms
-        self.W_dec /= norms[:, None]
+        self.W_enc.mul_(norms)
+        self.b_enc.mul_(norms)
+        self.W_dec.div_(norms[:, None])

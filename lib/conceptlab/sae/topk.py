@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import EVERY, SAE, Batch, Features, Recipe
@@ -21,6 +21,7 @@ class TopKSAE(SAE):
 
     recipe = Recipe(lr=4e-3, encoder_scale=0.1, resamples=False)
     resample_scale = 1.0  # a small encoder column would not come among the k largest
+    b_enc: nn.Parameter
 
     def pre_activations(self, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_sae"]:
         """Feature scores before the k largest are kept."""

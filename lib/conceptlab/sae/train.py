@@ -117,8 +117,10 @@ class _Run:
 
     def __init__(self, sae: SAE, cfg: TrainConfig, world: World, scale: float, data: str):
         self.sae, self.cfg, self.world, self.scale, self.data = sae, cfg, world, scale, data
+        assert cfg.lr is not None and cfg.sparsity is not None  # `check_config` has filled them in
+        self.lr, self.sparsity = cfg.lr, cfg.sparsity
         groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in sae.named_parameters()]
-        self.optimiser = torch.optim.Adam(groups, lr=cfg.lr, betas=(0.9, 0.999), fused=True)
+        self.optimiser = torch.optim.Adam(groups, lr=self.lr, betas=(0.9, 0.999), fused=True)
         self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.history = History()
         self.restarts = {int(share * cfg.steps) for share in cfg.resample_at} if cfg.resamples else set()
@@ -127,8 +129,8 @@ class _Run:
         """One optimisation step on this process's part of the batch."""
         sae, cfg, dead = self.sae, self.cfg, self.idle > self.cfg.dead_after
         for group in self.optimiser.param_groups:
-            group["lr"] = cfg.lr * _schedule(step, cfg) * group["factor"]
-        sparsity = cfg.sparsity * min(1.0, (step + 1) / max(1.0, cfg.sparsity_warmup * cfg.steps))
+            group["lr"] = self.lr * _schedule(step, cfg) * group["factor"]
+        sparsity = self.sparsity * min(1.0, (step + 1) / max(1.0, cfg.sparsity_warmup * cfg.steps))
         with torch.autocast(x.device.type, torch.bfloat16, enabled=x.device.type == "cuda"):
             loss, self.info = sae.loss(x, dead, sparsity, self.world)
         self.loss = loss.detach()
@@ -220,6 +222,7 @@ def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
         rows = torch.cat([rows, sae.W_dec[len(rows) :] * rows.norm(dim=1).mean()])
     sae.W_dec.copy_(rows + noise.to(rows.device))
     sae.normalise_decoder()
+    assert cfg.encoder_scale is not None  # `check_config` has filled it in
     sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
     sae.start(sample)
 

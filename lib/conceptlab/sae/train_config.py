@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 from ..core import ConceptLabError
 from .architectures import architecture
@@ -74,5 +75,5 @@ def _share(name: str, value: float) -> None:
         raise ConceptLabError(f"{name} is {value!r}; give a share of the steps between 0 and 1.")
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -34,7 +34,11 @@ class Source:
                 f"Activations of shape {list(shape)} cannot be trained on; give a matrix [tokens, d_in] with at least "
                 "one token (more texts, or longer ones)."
             )
-        self.data = data.memmap(layer) if isinstance(data, Harvest) else data
+        if isinstance(data, Harvest):
+            assert layer is not None  # see above
+            self.data: np.ndarray | Tensor = data.memmap(layer)
+        else:
+            self.data = data
         gpu = torch.cuda.is_available() and isinstance(data, Harvest)
         self.device = torch.device("cuda") if gpu else getattr(data, "device", torch.device("cpu"))
         self.width = shape[1]

@@ -63,4 +63,4 @@ class Transcoder(JumpReLUSAE):
                 f"The transcoder reads the MLP's input before the gain, and {int((gain == 0).sum())} gains of layer "
                 f"{self.cfg.hook_layer} are 0; use one that reads mlp.hook_in."
             )
-        self.W_enc /= gain[:, None]
+        self.W_enc.div_(gain[:, None])

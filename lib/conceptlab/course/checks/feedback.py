@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-Mistakes = dict[str, Tensor | float | int]
+Mistakes = Mapping[str, Tensor | float | int]
 
 
 def check_equal(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from .feedback import check_equal, check_true, passed
 
+T = TypeVar("T")
 
-def check_inference_threshold(threshold: Callable[[list[Tensor], int], object]) -> None:
+
+def check_inference_threshold(threshold: Callable[[list[Tensor], int], Any]) -> None:
     """`threshold(batches, k)`: the number above which, on average, k scores per token survive.
 
     The oracle is the definition (the mean over batches of the smallest score that a batch keeps) on a case done by
@@ -95,7 +99,7 @@ def check_shrunk(shrunk: Callable[[Tensor, float], Tensor]) -> None:
             "a threshold, not a shrinkage: what survives is shortened as well.": a * (a > l1 / 2),
         }
         label = f"search over a grid, l1 = {l1}"
-        results.append(check_equal(label, _attempt(lambda c=l1: shrunk(a.clone(), c)), truth, mistakes, tol=2e-4))
+        results.append(check_equal(label, _attempt(partial(shrunk, a.clone(), l1)), truth, mistakes, tol=2e-4))
     passed(name, *results)
 
 
@@ -141,8 +145,8 @@ def check_unit_norm(unit_norm: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     norms = W_dec.norm(dim=1)
     unit = W_dec / norms[:, None]
     found = _attempt(lambda: unit_norm(W_enc.clone(), b_enc.clone(), W_dec.clone()))
-    ok = isinstance(found, tuple | list) and len(found) == 3 and all(isinstance(t, Tensor) for t in found)
-    if not ok or [t.shape for t in found] != [W_enc.shape, b_enc.shape, W_dec.shape]:
+    shapes = [W_enc.shape, b_enc.shape, W_dec.shape]
+    if not isinstance(found, tuple | list) or [t.shape if isinstance(t, Tensor) else None for t in found] != shapes:
         passed(name, check_true("three tensors", False, "return W_enc, b_enc, W_dec, each with its old shape."))
         return
     columns = W_dec / W_dec.norm(dim=0)
@@ -162,7 +166,7 @@ def check_unit_norm(unit_norm: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, 
     passed(name, first, second)
 
 
-def _attempt(function: Callable[[], object]) -> object:
+def _attempt(function: Callable[[], T]) -> T | None:
     """The answer, or None with a line that says what was raised: a check never stops a notebook."""
     try:
         return function()

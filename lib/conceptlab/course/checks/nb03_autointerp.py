@@ -67,8 +67,8 @@ def _case(auroc: Callable, name: str, firing: Tensor, silent: Tensor) -> bool:
     except Exception as error:  # a student's function may fail in any way
         return check_true(name, False, f"your function raised {type(error).__name__}: {error}")
     truth = (above + same / 2) / pairs
-    mistakes = {m: torch.tensor(float(v)) for m, v in mistakes.items() if abs(v - truth) > 1e-6}
-    return check_equal(name, answer, truth, mistakes, tol=1e-6)
+    other = {m: v for m, v in mistakes.items() if abs(v - truth) > 1e-6}
+    return check_equal(name, answer, truth, other, tol=1e-6)
 
 
 def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:

@@ -20,8 +20,8 @@ from .feedback import call, check_equal, check_true, passed, random_tensor
 def _toy(d_model: int = 12, d_mlp: int = 20, d_sae: int = 16) -> tuple[SAE, Tensor]:
     generator = torch.Generator().manual_seed(0)
     sae = TopKSAE(SAEConfig("topk", d_model, d_sae, 4, "toy", 0, "toy"), seed=1).double().requires_grad_(False)
-    sae.W_enc += 0.3 * torch.randn(d_model, d_sae, generator=generator).double()
-    sae.b_dec += 0.05 * torch.randn(d_model, generator=generator).double()
+    sae.W_enc.add_(0.3 * torch.randn(d_model, d_sae, generator=generator).double())
+    sae.b_dec.add_(0.05 * torch.randn(d_model, generator=generator).double())
     return sae, torch.randn(d_mlp, d_model, generator=generator).double()
 
 
@@ -149,13 +149,13 @@ def check_scores(relative: Callable, overall: Callable) -> None:
     got = [call(name, relative, *case) for case in cases]
     want = [0.25, 1.0, 1.0, 0.0]  # (0.40 - 0.25) / (0.85 - 0.25) is a quarter; the others are clipped
     mistakes = {
-        "chance is not taken off: 0.25 is what guessing gives.": [a / b for b, a, _ in cases],
-        "clip it to 0 and 1: better than before is 1, worse than guessing is 0.": [
-            (a - c) / (b - c) for b, a, c in cases
-        ],
+        "chance is not taken off: 0.25 is what guessing gives.": torch.tensor([a / b for b, a, _ in cases]),
+        "clip it to 0 and 1: better than before is 1, worse than guessing is 0.": torch.tensor(
+            [(a - c) / (b - c) for b, a, c in cases]
+        ),
     }
     numbers = None if any(x is None for x in got) else got
-    kept = check_equal("accuracy kept", numbers, torch.tensor(want), {k: torch.tensor(v) for k, v in mistakes.items()})
+    kept = check_equal("accuracy kept", numbers, torch.tensor(want), mistakes)
     unknown = [call(name, relative, *case) for case in ((0.20, 0.60, 0.25), (0.25, 0.25, 0.25))]
     good = all(isinstance(x, float | int) and math.isnan(x) for x in unknown)
     hint = "what the model never knew cannot be measured, neither as 0 nor as 1: return float('nan')."

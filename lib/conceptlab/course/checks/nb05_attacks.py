@@ -42,7 +42,7 @@ def check_share(share: Callable) -> None:
     for name, before in (("nothing was erased", e), ("the edit helped", [-3.0, -2.5, -3.0])):
         value = call("recovered share", share, before, e, a)
         number = isinstance(value, float | int) or (isinstance(value, torch.Tensor) and value.numel() == 1)
-        good = number and math.isnan(float(value))
+        good = isinstance(value, float | int | torch.Tensor) and number and math.isnan(float(value))
         results.append(check_true(f"{name}: nan", good, "there is no share of nothing; return float('nan')."))
     passed("recovered share", *results)
 

@@ -64,8 +64,8 @@ def check_rewards(rewards: Callable) -> None:
     alpha = 0.3
     truth = losses.clone()
     for i in range(6):
-        for t in range(4):
-            truth[i, t] = -losses[i, t] - alpha * (1 - ml[i] / 4) * (t + 1)
+        for j in range(4):
+            truth[i, j] = -losses[i, j] - alpha * (1 - ml[i] / 4) * (j + 1)
     t = torch.arange(1, 5)
     mistakes = {
         "that is the released code: nothing in it speaks for leaving early.": -losses,

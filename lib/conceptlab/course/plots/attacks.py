@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ...core import ConceptLabError, Interval
 from .shared import ARMS
-from .style import COLORS, finish, new_figure, plain
+from .style import COLORS, figure_of, finish, new_figure, plain
 
 
 def recovery_curves(
@@ -43,7 +43,7 @@ def recovery_curves(
     ax.set_xticks(sorted({s for curve in curves.values() for s in curve}))
     if legend:
         ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
-    return ax.figure
+    return figure_of(ax)
 
 
 def attack_matrix(
@@ -72,8 +72,8 @@ def attack_matrix(
     ax.set_yticks(range(len(cells)), [plain(m.replace("_", " ")) for m in cells], fontsize=9)
     ax.grid(False)
     finish(ax, title)
-    ax.figure.colorbar(image, ax=ax, label=plain(label), pad=0.01)
-    return ax.figure
+    figure_of(ax).colorbar(image, ax=ax, label=plain(label), pad=0.01)
+    return figure_of(ax)
 
 
 def _short(x: float) -> str:
@@ -83,7 +83,7 @@ def _short(x: float) -> str:
 def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
     """How large the changes of single weights are, in rounding steps: one outline per edit, on a logarithmic axis."""
     ax = new_figure(width=8, height=3.2)[1]
-    bins = np.logspace(-6, 2, 60)
+    bins = np.logspace(-6, 2, 60).tolist()
     for (name, values), (color, _, line) in zip(ratios.items(), ARMS, strict=False):
         ax.hist(
             np.clip(values, bins[0], bins[-1]), bins, weights=np.full(len(values), 1 / len(values)), histtype="step",
@@ -92,4 +92,4 @@ def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
     ax.axvline(0.5, color=COLORS["ink"], linewidth=0.8)
     ax.set_xscale("log")
     finish(ax, title, "change of one weight, in steps of 4-bit rounding (line: half a step)", "share", legend=True)
-    return ax.figure
+    return figure_of(ax)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLORS, finish, new_figure, plain, printable
+from .style import COLORS, figure_of, finish, new_figure, plain, printable
 
 Triple = Sequence[float]  # value, lower end, upper end
 
@@ -35,10 +35,10 @@ def share_by_layer(shares: Mapping[str, Sequence[Triple]], expected: float = 1.0
     """Share (%) of vector ends above the random threshold per layer and model; `expected`: the share by chance."""
     fig, ax = new_figure(width=8, height=3.2)
     for (label, rows), color in zip(shares.items(), (COLORS["target"], COLORS["neighbour"]), strict=False):
-        rows = np.asarray(rows)
-        depth = np.arange(len(rows)) / max(len(rows) - 1, 1)
-        ax.fill_between(depth, rows[:, 1], rows[:, 2], color=color, alpha=0.2, lw=0)
-        ax.plot(depth, rows[:, 0], color=color, marker="o", ms=3, label=plain(label))
+        found = np.asarray(rows)
+        depth = np.arange(len(found)) / max(len(found) - 1, 1)
+        ax.fill_between(depth, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+        ax.plot(depth, found[:, 0], color=color, marker="o", ms=3, label=plain(label))
     ax.axhline(expected, color=COLORS["control"], ls="--", label=f"random vectors ({expected:g} %)")
     finish(ax, title, "depth (0: first layer, 1: last layer)", "coherent ends (%)", legend=True)
     return fig
@@ -62,7 +62,7 @@ def word_bars(names: Sequence[str], scores: Sequence[float], words: Sequence[Seq
     ax.set_xlim(0, 3.2 * top)
     ax.set_xticks([t for t in ax.get_xticks() if t <= 1.05 * top])
     ax.grid(False)
-    return finish(ax, title, "score").figure
+    return figure_of(finish(ax, title, "score"))
 
 
 def clamp_curves(
@@ -72,9 +72,9 @@ def clamp_curves(
     fig, axes = new_figure(1, len(panels), width=4.2 * len(panels), height=3.4, sharey=True, squeeze=False)
     for ax, (name, series) in zip(axes[0], panels.items(), strict=True):
         for (label, rows), color in zip(series.items(), _LINES, strict=False):
-            rows = np.asarray(rows)
-            ax.fill_between(values, rows[:, 1], rows[:, 2], color=color, alpha=0.2, lw=0)
-            ax.plot(values, rows[:, 0], color=color, marker="o", ms=3, label=plain(label))
+            found = np.asarray(rows)
+            ax.fill_between(values, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
+            ax.plot(values, found[:, 0], color=color, marker="o", ms=3, label=plain(label))
         ax.set_yscale("log")
         finish(ax, name, "clamped activation")
     axes[0, 0].set_ylabel(plain(y))

@@ -68,6 +68,6 @@ def _tokens(ax: Axes, tokens: Sequence[tuple[str, float]]) -> None:
 
 def _bare(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
-    ax.xaxis.label.set_size(8.5)
-    ax.yaxis.label.set_size(8.5)
+    ax.xaxis.label.set_fontsize(8.5)
+    ax.yaxis.label.set_fontsize(8.5)
     ax.tick_params(labelsize=8)

@@ -57,10 +57,10 @@ def plot_accuracy(
     plain = [name for name in accuracy if name not in controls]
     for name, values in accuracy.items():
         if name in plain:
-            style = {"color": colors[plain.index(name) % len(colors)]}
+            color, line = colors[plain.index(name) % len(colors)], "-"
         else:
-            style = {"color": COLORS["control"], "ls": (":", "--", "-.")[list(controls).index(name) % 3]}
-        ax.plot(range(1, len(values) + 1), values, label=name, **style)
+            color, line = COLORS["control"], (":", "--", "-.")[list(controls).index(name) % 3]
+        ax.plot(range(1, len(values) + 1), values, label=name, color=color, ls=line)
     for name, value in base.items():
         ax.axhline(value, color=COLORS["ink"], lw=0.8, label=name)
     ax.set_ylim(0, 1.02)
@@ -97,8 +97,8 @@ def plot_gradients(
 
 def plot_histograms(exits: dict[str, np.ndarray], n_layers: int, title: str) -> Figure:
     """Where policies stop: one panel per policy, share of the items at every layer (`exits`: layers from 1)."""
-    fig, axes = new_figure(1, len(exits), width=3.2 * len(exits), height=2.6, sharey=True)
-    for i, (ax, (name, at)) in enumerate(zip(np.atleast_1d(axes), exits.items(), strict=True)):
+    fig, axes = new_figure(1, len(exits), width=3.2 * len(exits), height=2.6, sharey=True, squeeze=False)
+    for i, (ax, (name, at)) in enumerate(zip(axes[0], exits.items(), strict=True)):
         share = np.bincount(at, minlength=n_layers + 1)[1:] / len(at)
         ax.bar(range(1, n_layers + 1), share, color=COLORS["target"])
         finish(ax, f"{name}: mean {at.mean():.1f}", "layer of the exit", "share of items" if i == 0 else "")
@@ -141,7 +141,8 @@ def plot_gains(names: Sequence[str], gains: dict[str, np.ndarray], title: str) -
 
 def plot_tokens(found: dict[tuple[str, str], np.ndarray], title: str) -> Figure:
     """Agreement and perplexity ratio against depth: `found[rule, "copied" or "kept"]` `[knobs, 3]`."""
-    fig, axes = new_figure(1, 2, width=9.5, height=3.4)
+    fig, panels = new_figure(1, 2, width=9.5, height=3.4, squeeze=False)
+    axes = panels[0]
     colors = {"layer": COLORS["ink"], "confidence": COLORS["neighbour"], "patience": COLORS["second"]}
     names = {"layer": "fixed exit", "confidence": "confidence", "patience": "patience"}
     for (rule, how), values in found.items():
@@ -152,7 +153,8 @@ def plot_tokens(found: dict[tuple[str, str], np.ndarray], title: str) -> Figure:
     axes[1].set_yscale("log")
     finish(axes[0], "Same first guess as the whole model", "mean layers used", "share of tokens")
     finish(axes[1], "Perplexity over the whole model's", "mean layers used", "ratio (log scale)")
-    fig.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     fig.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 

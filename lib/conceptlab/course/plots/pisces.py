@@ -16,9 +16,11 @@ def plot_grid(
     taus: Sequence[float], mus: Sequence[float], effects: np.ndarray, labels: Sequence[str], title: str
 ) -> Figure:
     """Heat maps, one per set of questions: effects `[taus, mus, sets]` in nats, one colour scale for all."""
-    fig, axes = new_figure(1, effects.shape[2], width=min(3.9 * effects.shape[2], 12.5), height=3.2, sharey=True)
+    fig, axes = new_figure(
+        1, effects.shape[2], width=min(3.9 * effects.shape[2], 12.5), height=3.2, sharey=True, squeeze=False
+    )
     low = min(float(effects.min()), -0.1)
-    for i, (ax, label) in enumerate(zip(np.atleast_1d(axes), labels, strict=True)):
+    for i, (ax, label) in enumerate(zip(axes[0], labels, strict=True)):
         image = ax.imshow(effects[..., i], cmap="magma", vmin=low, vmax=0, aspect="auto")
         for r, c in np.ndindex(effects.shape[:2]):
             value = effects[r, c, i]

@@ -83,7 +83,8 @@ def sparsity_frontier(
         ax.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
         finish(ax, "", "L0: active features per token", label)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     return fig
 
 

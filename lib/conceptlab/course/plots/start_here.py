@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ...core import Interval
-from .style import COLORS, finish, new_figure, plain, printable
+from .style import COLORS, figure_of, finish, new_figure, plain, printable
 
 
 def norm_growth(norms: dict[str, dict[str, Float[Tensor, " layers"]]], title: str) -> Figure:
@@ -119,7 +119,7 @@ def score_bars(
     ax.invert_yaxis()
     ax.grid(False, axis="y")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _figure(finish(ax, title, x))
+    return figure_of(finish(ax, title, x))
 
 
 def _log_norms(ax: Axes, model: str, x: str, legend: bool) -> None:
@@ -132,7 +132,3 @@ def _log_norms(ax: Axes, model: str, x: str, legend: bool) -> None:
 def _titled(fig: Figure, title: str) -> Figure:
     fig.suptitle(plain(title), x=0.01, ha="left", fontsize=11, fontweight="bold")
     return fig
-
-
-def _figure(ax: Axes) -> Figure:
-    return ax.figure

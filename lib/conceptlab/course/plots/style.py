@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal, overload
+
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:  # not in every matplotlib that the course runs on
+    from matplotlib.typing import RcKeyType
 
 # colour-blind safe (Okabe and Ito); one meaning each through the whole course
 COLORS = {
@@ -18,7 +24,7 @@ COLORS = {
 }
 
 
-_STYLE = {
+_STYLE: dict[RcKeyType, Any] = {
     "figure.dpi": 100,
     "savefig.dpi": 100,
     "font.size": 10,
@@ -35,12 +41,30 @@ _STYLE = {
 }
 
 
+@overload
+def new_figure(*, width: int | float = 8.0, height: int | float = 3.4) -> tuple[Figure, Axes]: ...
+@overload
 def new_figure(
-    rows: int = 1, cols: int = 1, width: int | float = 8.0, height: int | float = 3.4, **kwargs
-) -> tuple[Figure, object]:
+    rows: int,
+    cols: int,
+    width: int | float = 8.0,
+    height: int | float = 3.4,
+    *,
+    squeeze: Literal[False],
+    sharey: bool = False,
+) -> tuple[Figure, np.ndarray]: ...
+def new_figure(
+    rows: int = 1,
+    cols: int = 1,
+    width: int | float = 8.0,
+    height: int | float = 3.4,
+    *,
+    squeeze: bool = True,
+    sharey: bool = False,
+) -> tuple[Figure, Axes | np.ndarray]:
     """`plt.subplots` in the course's style; width and height in inches of the whole figure."""
     with plt.rc_context(_STYLE):
-        made = plt.subplots(rows, cols, figsize=(width, height), layout="constrained", **kwargs)
+        made = plt.subplots(rows, cols, figsize=(width, height), layout="constrained", squeeze=squeeze, sharey=sharey)
         interactive = plt.isinteractive()
     plt.rcParams["interactive"] = interactive  # a notebook's backend turns it on here; undone, later figures vanish
     return made
@@ -54,6 +78,13 @@ def finish(ax: Axes, title: str = "", x: str = "", y: str = "", legend: bool = F
     if legend:
         ax.legend(frameon=False, fontsize=9)
     return ax
+
+
+def figure_of(ax: Axes) -> Figure:
+    """The whole figure that a panel is part of."""
+    found = ax.get_figure(root=True)
+    assert found is not None  # axes that are drawn in have one
+    return found
 
 
 def plain(text: str) -> str:

@@ -125,7 +125,7 @@ def hand_picked(lm: LanguageModel, saes: Dictionaries, places: Sequence[tuple[in
 
     Raises ConceptLabError for a place that no dictionary has, or one that is named twice.
     """
-    features = [Feature(*place) for place in places]
+    features = [Feature(layer, index, sign[0] if sign else 1) for layer, index, *sign in places]
     by_layer(lm, saes, features)
     if len({(f.layer, f.index) for f in features}) < len(features):
         raise ConceptLabError("A feature was named twice; each counts once.")

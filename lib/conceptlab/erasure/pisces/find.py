@@ -71,7 +71,8 @@ def activation_means(
     sites = {layer: sae_site(sae) for layer, sae in saes.items()}
     encode = {sites[layer]: sae.strengths for layer, sae in saes.items()}
     groups = [text_means(lm, texts, list(encode), encode, n_ctx) for texts in evidence_texts(concept, n_texts, seed)]
-    return {layer: tuple(means[site] for means in groups) for layer, site in sites.items()}
+    own, near, far = groups
+    return {layer: (own[site], near[site], far[site]) for layer, site in sites.items()}
 
 
 def concept_token_counts(

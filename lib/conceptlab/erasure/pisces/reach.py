@@ -77,6 +77,7 @@ def gather_evidence(
     own, near, far = evidence_texts(concept, n_texts, seed)
     if not own or not near:
         raise ConceptLabError(f"{concept.name} and its neighbour need texts; widen `texts` in the concept's file.")
+    assert concept.neighbour is not None  # `evidence_texts` has raised
     asked = [_answered(qs[:n_questions]) for qs in (concept.dev, concept.neighbour.dev, general_questions("dev"))]
     groups = [g for g in (own, asked[0], near, far, asked[1], asked[2]) if g]
     words = torch.tensor(sorted(lm.single_tokens(concept.words).values()), dtype=torch.long, device=lm.device)

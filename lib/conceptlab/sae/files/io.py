@@ -16,6 +16,7 @@ from ...core import ConceptLabError, atomic_path
 from ...models import LanguageModel
 from ..architectures import ARCHITECTURES
 from ..base import SAE, SAEConfig
+from ..gated import GatedSAE
 from ..sites import check_fits
 from ..transcoder import NAME as TRANSCODER
 from ..transcoder import Transcoder, TranscoderConfig
@@ -71,9 +72,10 @@ def save_sae(sae: SAE, folder: Path, storage: str | Storage | None = None) -> No
 
 def _to_write(sae: SAE) -> dict[str, Tensor]:
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in sae.named_parameters()}
-    if hasattr(sae, "threshold"):
+    threshold = getattr(sae, "threshold", None)
+    if isinstance(threshold, Tensor):
         tensors.pop("log_threshold", None)
-        tensors["threshold"] = sae.threshold.detach().float().cpu().expand(sae.cfg.d_sae).contiguous()
+        tensors["threshold"] = threshold.detach().float().cpu().expand(sae.cfg.d_sae).contiguous()
     return tensors
 
 
@@ -122,8 +124,10 @@ def _settle(sae: SAE, lm: LanguageModel) -> None:
     if cfg.hook_name.endswith(".attn.hook_out") and lm.post_attn_norm(layer) is None:
         cfg = replace(cfg, hook_name=f"blocks.{layer}.hook_attn_out")
     if lm.post_mlp_norm(layer) is None:  # else it would be taken as behind a norm
-        names = {x: lm.mlp_output(layer) for x in ("hook_name", "hook_name_out") if _behind(getattr(cfg, x, ""))}
-        cfg = replace(cfg, **names)
+        if _behind(cfg.hook_name):
+            cfg = replace(cfg, hook_name=lm.mlp_output(layer))
+        if isinstance(cfg, TranscoderConfig) and _behind(cfg.hook_name_out):
+            cfg = replace(cfg, hook_name_out=lm.mlp_output(layer))
     sae.cfg = cfg
 
 
@@ -178,7 +182,7 @@ def _centre(sae: SAE) -> None:
     for name in ("b_enc", "b_gate"):
         if name in sae.feature_vectors:
             getattr(sae, name).add_(shift)
-    if "b_mag" in sae.feature_vectors:
+    if isinstance(sae, GatedSAE):
         sae.b_mag.add_(shift * sae.r_mag.exp())
 
 
@@ -189,13 +193,20 @@ def _locate(source: str | Path, layer: int | None, name: str | None) -> tuple[Pa
         return root.parents[found[1].count("/")], found[1], str(root)
     if root.is_dir():
         files = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
-        own = [file for file in files if split_main(file) and not split_main(file)[0]]
+        own = [file for file in files if (split := split_main(file)) and not split[0]]
         chosen = own[0] if name is None and len(own) == 1 else _choose(files, layer, name, str(source))
-        folder, main = split_main(chosen)
+        folder, main = _split(chosen)
         return root / folder, main, _shown(root / folder, main)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise ConceptLabError(f"{source} holds no dictionary that can be read; {NEEDS}.")
     return _fetch(str(source), layer, name)
+
+
+def _split(file: str) -> tuple[str, str]:
+    """`split_main` of a main file."""
+    found = split_main(file)
+    assert found is not None
+    return found
 
 
 def _shown(folder: Path | str, main: str) -> str:
@@ -234,7 +245,7 @@ def _fetch(repository: str, layer: int | None, name: str | None) -> tuple[Path, 
         from huggingface_hub import hf_hub_download, list_repo_files
 
         files = list_repo_files(repository)
-        folder, main = split_main(_choose(files, layer, name, repository))
+        folder, main = _split(_choose(files, layer, name, repository))
         prefix = f"{folder}/" if folder else ""
         path = Path(hf_hub_download(repository, prefix + main))
         above = "/".join([*folder.split("/")[:-1], ""]).lstrip("/")

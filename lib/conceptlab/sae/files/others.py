@@ -65,7 +65,9 @@ def read_circuit_tracer(cfg: dict, tensors: dict[str, Tensor], path: str, accept
     kind = "relu"
     if "activation_function.threshold" in tensors:
         kind, found["threshold"] = "jumprelu", tensors["activation_function.threshold"].flatten()
-    layer = int(re.search(r"layer_(\d+)\.safetensors$", path)[1])
+    numbered = re.search(r"layer_(\d+)\.safetensors$", path)
+    assert numbered is not None  # what a main file of this layout is called
+    layer = int(numbered[1])
     hooks = [settings.get(f"feature_{side}_hook") for side in ("input", "output")]
     if None in hooks:
         raise ConceptLabError(

@@ -6,6 +6,7 @@ Read from files of versions 3 to 6 and from the code of version 6.54. A dictiona
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def read(cfg: dict, tensors: dict[str, Tensor], path: str, accept: Collection[st
     if trained_as in _UNFINISHED and k and bool((tensors["threshold"] == tensors["threshold"].flatten()[0]).all()):
         ours, tensors["threshold"] = "batchtopk", tensors["threshold"].flatten()[0]
     hook = told.get("hook_name") or told.get("hook_point") or ""
-    common = dict(d_in=d_in, d_sae=d_sae, k=k, model_name=told.get("model_name") or "", hook_name=hook)
+    common: dict[str, Any] = dict(d_in=d_in, d_sae=d_sae, k=k, model_name=told.get("model_name") or "", hook_name=hook)
     common |= {"hook_layer": told.get("hook_layer")}
     if kind in _TRANSCODERS:
         ours, skip = _TRANSCODERS[kind]
