@@ -74,3 +74,10 @@ def test_no_test_imports_a_test():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module:
                 assert not node.module.split(".")[-1].startswith("test_"), path
+
+
+def test_only_models_tokenises():
+    # elsewhere `lm.encode`: a special token written out in a text is text, and the start token is the model's affair
+    for path in MODULES:
+        if path.relative_to(LIBRARY).parts[0] != "models" and path != LIBRARY / "autointerp" / "embedding.py":
+            assert not re.search(r"tokenizer\(", path.read_text(encoding="utf-8")), path
