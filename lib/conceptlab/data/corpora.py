@@ -101,7 +101,7 @@ def _undamaged(package: Package) -> Iterator[None]:
             TypeError, AttributeError, NotImplementedError) as error:  # fmt: skip
         raise ConceptLabError(
             f"{package.filename} is damaged or is not what it should be ({type(error).__name__}: {str(error)[:80]}); "
-            f"remove it from the cache and download it again: {package.pip_line}"
+            f"remove it from the cache and download it again: {package.advice}"
         ) from None
 
 

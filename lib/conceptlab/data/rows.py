@@ -48,7 +48,9 @@ def check_n_ctx(n_ctx, lm: LanguageModel) -> None:
     if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 2:
         raise ConceptLabError(f"n_ctx is {n_ctx!r}; a row needs a whole number of tokens, 2 or more.")
     if n_ctx <= len(lm.start_ids):
-        raise ConceptLabError(f"n_ctx is {n_ctx} and {lm.name} starts a row with {len(lm.start_ids)} tokens; take more.")
+        raise ConceptLabError(
+            f"n_ctx is {n_ctx} and {lm.name} starts a row with {len(lm.start_ids)} tokens; take more."
+        )
     if lm.max_ctx is not None and n_ctx > lm.max_ctx:
         raise ConceptLabError(f"n_ctx is {n_ctx} and the context of {lm.name} has {lm.max_ctx} tokens; take fewer.")
 

@@ -51,10 +51,7 @@ def behaviour(
     if n_tokens < n:
         raise ConceptLabError(f"Repetition of {n}-grams needs at least {n} tokens per continuation; got {n_tokens}.")
     rows = greedy(lm, list(prompts), n_tokens)
-    answers = [
-        lm.decode(row).strip()
-        for row in greedy(lm, chat_rows(lm, [i.text for i in INSTRUCTIONS]), n_tokens)
-    ]
+    answers = [lm.decode(row).strip() for row in greedy(lm, chat_rows(lm, [i.text for i in INSTRUCTIONS]), n_tokens)]
     return Behaviour(
         torch.tensor([distinct_share(row, n) for row in rows]),
         torch.tensor([float(i.rule(a)) for i, a in zip(INSTRUCTIONS, answers, strict=True)]),

@@ -167,5 +167,5 @@ def _attempt(function: Callable[[], object]) -> object:
     try:
         return function()
     except Exception as error:
-        print(f"  no   your function raised {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+        print(f"  no   your function raised {type(error).__name__}: {next(iter(str(error).splitlines()), '')[:120]}")
         return None
