@@ -102,3 +102,10 @@ def test_what_a_room_exports_is_no_name_of_something_else_inside_another_room():
     rooms = [p.name for p in LIBRARY.iterdir() if (p / "__init__.py").exists()]
     exported = {name for room in rooms for name in importlib.import_module(f"conceptlab.{room}").__all__}
     assert not {name: sorted(made[name]) for name in (exported - VERBS) & made.keys() if len(made[name]) > 1}
+
+
+def test_only_models_tokenises():
+    # elsewhere `lm.encode`: a special token written out in a text is text, and the start token is the model's affair
+    for path in MODULES:
+        if path.relative_to(LIBRARY).parts[0] != "models" and path != LIBRARY / "autointerp" / "embedding.py":
+            assert not re.search(r"tokenizer\(", path.read_text(encoding="utf-8")), path

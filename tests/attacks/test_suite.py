@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from conceptlab import cli
 from conceptlab.attacks import (
@@ -193,6 +194,57 @@ def test_the_verb_attack_prints_each_strength(lm, edit, tmp_path, monkeypatch, c
     assert "4 questions, margin" in out and "quantisation 4-bit: value" in out and "definition 1: value" in out
     assert cli.main([*line, "--attacks", "bribery"]) == 1
     assert "Unknown attack 'bribery'" in capsys.readouterr().err
+
+
+def test_the_verb_attack_refuses_what_is_no_edit_of_this_model(lm, edit, tmp_path, monkeypatch, capsys):
+    import conceptlab.models
+
+    monkeypatch.setattr(conceptlab.models, "load_model", lambda name: lm)
+    monkeypatch.setattr(type(lm), "logits", lambda *_: pytest.fail("work before the check"))
+    monkeypatch.setattr("conceptlab.experiments.budget_for", lambda *_: pytest.fail("work before the check"))
+    name = lm.down_proj_name(1)
+    noise = torch.ones(32, 64)
+    for i, bad in enumerate((float("nan"), float("inf"), -float("inf"))):
+        noise[3, 5] = bad
+        path = tmp_path / f"nan{i}.st"
+        save_file({f"{name}|delta": noise}, path, {"model": lm.name, "info": "{}"})
+        assert cli.main(["attack", "japan", "--edit", str(path)]) == 1
+        assert "NaN or infinite" in capsys.readouterr().err
+    other = WeightEdit("another-model", edit.changes)
+    other.save(tmp_path / "other.st")
+    assert cli.main(["attack", "japan", "--edit", str(tmp_path / "other.st")]) == 1
+    assert "was made for another-model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--lr", "nan"], "--lr is nan"), (["--lr", "-1"], "--lr is -1"), (["--lr", "0"], "--lr is 0"),
+     (["--lr", "inf"], "--lr is inf"), (["--questions", "0"], "--questions is 0"), (["--questions", "-3"], "is -3")],
+)  # fmt: skip
+def test_settings_of_the_verb_attack_are_checked_first(options, message, monkeypatch, capsys):
+    monkeypatch.setattr("conceptlab.models.load_model", lambda name: pytest.fail("a model was loaded"))
+    assert cli.main(["attack", "japan", *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("lr", "rates"), [(None, (1e-5, 7e-5)), ("2e-6", (2e-6, 6e-6))])
+def test_the_rates_of_the_verb_attack_are_the_models_or_those_asked_for(lm, monkeypatch, lr, rates):
+    import conceptlab.attacks
+    import conceptlab.experiments
+
+    seen = []
+
+    def stop(_concept, _questions, budget):
+        seen.append((budget.lr, budget.lora_lr))
+        raise ConceptLabError("enough.")
+
+    monkeypatch.setattr("conceptlab.models.load_model", lambda name: lm)
+    monkeypatch.setattr(conceptlab.attacks, "setting_for", stop)
+    monkeypatch.setattr(
+        conceptlab.experiments, "budget_for", lambda _, b: dataclasses.replace(b, lr=1e-5, lora_lr=7e-5)
+    )
+    assert cli.main(["attack", "japan", "--questions", "4", *([] if lr is None else ["--lr", lr])]) == 1
+    assert seen == [pytest.approx(rates)]
 
 
 # ---- docs/adding_an_attack.md -----------------------------------------------------------------------------

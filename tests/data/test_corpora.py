@@ -249,6 +249,15 @@ def test_training_rows_that_make_no_sense(lm, texts, n_ctx, message):
         inspect.unwrap(text_rows)(lm, texts, n_ctx)
 
 
+@pytest.mark.parametrize("n_ctx", [33, 101, 2_048])
+def test_rows_do_not_leave_the_context(tiny_llama, n_ctx):
+    short = tiny_llama(max_position_embeddings=32)
+    for rows in (token_rows, text_rows):
+        with pytest.raises(ConceptLabError, match=f"n_ctx is {n_ctx} and the context of tiny-llama has 32 tokens"):
+            rows(short, TEXTS, n_ctx)
+        assert rows(short, [" ".join(TEXTS)], 32)
+
+
 SPECIAL = "A page about <bos> and <eos>, <|im_start|>user, <|im_end|>, <pad>, <|endoftext|> and <start_of_turn>."
 
 

@@ -1,5 +1,6 @@
 """Tasks from real text, states on disk, tokens that stop, facts read by layer: on tiny models."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,21 @@ def test_states_are_computed_once_and_keyed_by_weights_and_texts(tiny_llama, tmp
     task_states(tiny_llama(seed=1), task_of(texts), progress=False)
     task_states(lm, task_of(texts), "mean", progress=False)
     assert len(list(files.iterdir())) == 4
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "another shape", "a pickle"])
+def test_damaged_states_are_computed_anew(tiny_llama, tmp_path, monkeypatch, damage):
+    lm = tiny_llama()
+    monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
+    task = task_of([f"text number {i}" for i in range(6)])
+    first = task_states(lm, task, progress=False)
+    (path,) = (tmp_path / "cache" / "early_exit").iterdir()
+    whole = path.read_bytes()
+    if damage in ("another shape", "a pickle"):
+        np.save(path, np.zeros(3, np.float16) if damage == "another shape" else np.array([print]), allow_pickle=True)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[:150], "text": b"text"}[damage])
+    assert torch.equal(task_states(lm, task, progress=False).train, first.train) and path.read_bytes() == whole
 
 
 def test_an_unknown_pool_is_named(tiny_llama):

@@ -327,6 +327,22 @@ def test_options_that_contradict_each_other_are_told_before_a_model_is_loaded(li
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("option", ["--out", "--export"])
+@pytest.mark.parametrize("what", ["a folder", "a file", "below a file", "a device", "a link"])
+def test_outputs_are_checked_before_a_model_is_loaded(option, what, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("conceptlab.models.load_model", lambda name: pytest.fail("a model was loaded"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    places = {"a folder": "folder", "a file": "file", "below a file": "file/below", "a link": "link"}
+    place = "/dev/null" if what == "a device" else str(tmp_path / places[what])
+    if (option, what) == ("--out", "a file"):
+        place = str(tmp_path / "folder" / "..")  # a file may be replaced by a file, so another folder
+    assert cli.main(["erase", "golf", option, place]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and (tmp_path / "file").read_text(encoding="utf-8") == "kept"
+
+
 def test_the_embedding_edit_factorises_once_for_all_strengths(lm, monkeypatch):
     concept, calls = load_concept("golf"), []
     real = erasure.embedding.concept_atoms

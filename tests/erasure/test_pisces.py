@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from conceptlab.core import ConceptLabError
+from conceptlab.core import ConceptLabError, NotPossible
 from conceptlab.data import Concept, load_concept
 from conceptlab.data.concepts import TextQuery
 from conceptlab.edits import LowRank, WeightEdit
@@ -180,6 +180,22 @@ def test_neuron_signs_against_a_loop(tiny_llama):
     assert len(at) == 2  # " iron", " gold"; the first word has no leading space
     neurons = lm.capture(ids, [("neurons", 1)])["neurons", 1][0, at]
     assert torch.equal(found[1], neurons.sign().sum(0).sign())
+
+
+@pytest.mark.parametrize(
+    ("texts", "words", "message"),
+    [
+        (["Gold and iron."], ["pneumonoultramicroscopic", "Zxqvy Wkjhp"], "is a single token of tiny-llama"),
+        (["Gold and iron."], [], "is a single token"),
+        (["Rain and snow."], ["gold", "iron"], "is in the 1 texts"),
+        ([], ["gold"], "is in the 0 texts"),
+        (["Gold."], ["gold"], "is in the 1 texts"),  # without a space in front it is another token
+    ],
+)
+def test_signs_of_words_that_are_no_token_or_never_seen(tiny_llama, texts, words, message):
+    with pytest.raises(NotPossible, match=message) as caught:
+        neuron_signs(tiny_llama(), [0, 1], texts, words)
+    assert "\n" not in str(caught.value)
 
 
 def test_random_features_are_others_of_the_same_layers(tiny):

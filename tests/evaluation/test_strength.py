@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from conceptlab.core import ConceptLabError
+from conceptlab.core import ConceptLabError, NotPossible
 from conceptlab.data import load_concept
 from conceptlab.edits import WeightEdit
 from conceptlab.edits.weight_edit import Dense
@@ -75,7 +75,23 @@ def test_finished_cells_are_kept(lm, monkeypatch, tmp_path):
     assert FakeJudge.made == 0 and again == first
     with pytest.raises(ConceptLabError, match="belongs to a search with other settings"):
         fake(lm, monkeypatch, SearchConfig(n_questions=3), path)
-    path.write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["", "{}", "[]", "null", "7", '"text"', "{", '{"search": 1, "cells": []}', '{"search": 1, "cells": {"1": 3}}',
+     '{"search": 1, "cells": {"x": {}}}', '{"search": 1, "cells": {"1": {"target": 0}}}', "\udcff", "cut"],
+)  # fmt: skip
+def test_a_damaged_file_of_cells_stops_the_search_and_is_no_result(lm, monkeypatch, tmp_path, damage):
+    path = tmp_path / "search.json"
+    fake(lm, monkeypatch, path=path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else damage.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ConceptLabError, match="is not a file of finished cells") as caught:
+        fake(lm, monkeypatch, path=path)
+    assert not isinstance(caught.value, NotPossible) and "\n" not in str(caught.value)
+    path.unlink()
+    path.mkdir()
     with pytest.raises(ConceptLabError, match="is not a file of finished cells"):
         fake(lm, monkeypatch, path=path)
 

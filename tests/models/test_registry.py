@@ -1,15 +1,20 @@
 """The one-off conversion of a packaged GGUF file: complete, or not there at all."""
 
 import json
+import os
+import stat
+import time
 import zipfile
 
 import pytest
+import torch
 
 from conceptlab.core import ConceptLabError, Package, cache_dir
 from conceptlab.core import files as cache
-from conceptlab.models import PACKAGED, packaged_checkpoint
+from conceptlab.models import PACKAGED, load, load_model, packaged_checkpoint
 from conceptlab.models import registry as checkpoints
 from conceptlab.models.registry import PackagedModel, known_models
+from killed import kill_after
 
 
 @pytest.fixture
@@ -34,6 +39,7 @@ def fake(tmp_path, monkeypatch):
 
 def _write_weights(gguf, folder):
     (folder / "model.safetensors").write_bytes(gguf.read_bytes())
+    return {"float32": "0" * 16}
 
 
 def models_left():
@@ -46,6 +52,7 @@ def test_parts_are_joined_in_order_and_provenance_is_kept(fake):
     assert (folder / "model.safetensors").read_bytes() == b"first half, second half"
     assert json.loads((folder / "conceptlab.json").read_text()) == {
         "name": "fake-model", "base": "a test", "packages": ["part0==1.0", "part1==1.0"], "gguf_sha256": fake.sha256,
+        "fingerprints": {"float32": "0" * 16},
     }  # fmt: skip
     assert models_left() == ["fake-model"]  # the joined GGUF file is gone
 
@@ -119,3 +126,65 @@ def test_quiet_transformers_puts_everything_back():
         assert not logging.is_progress_bar_enabled()
         raise ValueError
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+@pytest.fixture
+def converted(tiny_llama, tmp_path, monkeypatch):
+    """A tiny model in the place of a packaged one, with the record that a conversion writes."""
+    folder = tmp_path / "converted"
+    lm = tiny_llama()
+    lm.save(folder)
+    record = {"name": "tiny", "fingerprints": checkpoints._fingerprints(lm.hf)}
+    (folder / "conceptlab.json").write_text(json.dumps(record), encoding="utf-8")
+    monkeypatch.setitem(PACKAGED, "tiny", None)
+    monkeypatch.setattr(load, "packaged_checkpoint", lambda _: folder)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_converted_model_is_what_its_conversion_wrote_in_every_type(converted, dtype):
+    assert load_model("tiny", device="cpu", dtype=dtype).dtype == dtype
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.999])
+@pytest.mark.parametrize("bit", [0, 5, 7])
+def test_a_flipped_bit_in_a_converted_model_is_noticed(converted, place, bit):
+    path = converted / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(ConceptLabError, match="tiny in .* not those that its conversion wrote .*delete the folder"):
+        load_model("tiny", device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", '{"fingerprints": 7}', '{"fingerprints": {"float32": "0"}}'])
+def test_a_damaged_record_of_a_conversion(converted, record):
+    (converted / "conceptlab.json").write_text(record, encoding="utf-8")
+    with pytest.raises(ConceptLabError, match="delete the folder and call again"):
+        load_model("tiny", device="cpu", dtype=torch.float32)
+
+
+def test_a_record_from_before_there_were_fingerprints(converted):
+    (converted / "conceptlab.json").write_text('{"name": "tiny"}', encoding="utf-8")
+    assert load_model("tiny", device="cpu", dtype=torch.float32).name == "tiny"
+
+
+@pytest.mark.parametrize("text", ["", "\n", "  ", "one\ntwo"])
+def test_an_exception_without_a_text_has_a_reason(text):
+    assert checkpoints._reason(RuntimeError(text)) in ("RuntimeError", "one")
+
+
+def test_a_conversion_that_is_killed_leaves_nothing_for_long(fake, monkeypatch):
+    def forever(gguf, folder):
+        _write_weights(gguf, folder)
+        time.sleep(60)
+
+    monkeypatch.setattr(checkpoints, "_convert", forever)
+    assert kill_after(1.5, packaged_checkpoint, "fake-model") == -9
+    assert [name for name in models_left() if name.startswith(".fake-model.")]
+    monkeypatch.setattr(checkpoints, "_convert", _write_weights)
+    folder = packaged_checkpoint("fake-model")
+    assert models_left() == ["fake-model"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o666 & ~umask}

@@ -1,5 +1,6 @@
 """Texts and token ids: what is written in a text is text."""
 
+import inspect
 from types import SimpleNamespace
 
 import pytest
@@ -108,3 +109,13 @@ def test_plain_messages_are_tokenised_as_the_template_has_them(smollm2):
         turn = [{"role": "user", "content": message}]
         text = smollm2.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         assert chat_rows(smollm2, [message]) == [smollm2.tokenizer(text, add_special_tokens=False).input_ids]
+
+
+def test_texts_at_once_are_the_texts_one_by_one(bundled):
+    texts = ["The cat", " sat", "<bos><|endoftext|>", "", "\N{GREEK SMALL LETTER ALPHA} 7"]
+    assert bundled.encode_all(texts) == [bundled.encode(t) for t in texts]
+    assert bundled.encode_all([]) == []
+    with pytest.raises(ConceptLabError, match="text was expected"):
+        inspect.unwrap(type(bundled).encode_all)(bundled, ["a", None])
+    ids = [i for i, _ in bundled.letter_words[:40]]
+    assert bundled.encode("".join(f" {word}" for _, word in bundled.letter_words[:40])) == ids

@@ -13,7 +13,10 @@ def make_sae(lm, layer, d_sae=24, k=6, seed=0, dtype=torch.float32):
         sae.W_enc.add_(0.3 * torch.randn(sae.W_enc.shape, generator=generator))
         sae.b_enc.copy_(0.01 * torch.randn(d_sae, generator=generator).abs())
         sae.b_dec.copy_(0.01 * torch.randn(lm.d_model, generator=generator))
-    return sae.to(dtype).requires_grad_(False)
+    sae = sae.to(dtype).requires_grad_(False)
+    if dtype == torch.float64:  # the rows have norm 1 to float32 only
+        sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+    return sae
 
 
 def encode_edit_decode(sae, rows, features, tau, mu, sigma=None):

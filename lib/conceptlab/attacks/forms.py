@@ -50,7 +50,7 @@ def ask_forms(
     with torch.no_grad(), applied(intervention, lm):
         for form in cfg.forms:
             values.append(score_form(lm, asked, form))
-    tokens = sum(len(lm.tokenizer(f"{q.claim} {q.clue} {' '.join(q.options)}").input_ids) for q in asked)
+    tokens = sum(map(len, lm.encode_all(f"{q.claim} {q.clue} {' '.join(q.options)}" for q in asked)))
     cost = Cost(0, tokens, time.perf_counter() - start)
     last: QuestionScores = values[-1]
     best = last.logprobs.argmax(1).tolist()

@@ -8,11 +8,9 @@ costs its suffix and the answer only. Tokens of the options of all questions are
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -50,10 +48,10 @@ class SuffixObjective:
         self.n_head = 0
         for q in questions:
             head, cue = question_stem(q, few_shot).rsplit("\n", 1)
-            ids = prefix_ids(lm, few_shot) + _tokens(lm, head) if few_shot else prefix_ids(lm, head)
-            gold = _tokens(lm, f" {q.gold}")
+            ids = prefix_ids(lm, few_shot) + lm.encode(head) if few_shot else prefix_ids(lm, head)
+            gold = lm.encode(f" {q.gold}")
             self.n_head += len(ids)
-            self.parts.append((prefix_cache(lm, ids), _tokens(lm, f"\n{cue}") + gold, len(gold)))
+            self.parts.append((prefix_cache(lm, ids), lm.encode(f"\n{cue}") + gold, len(gold)))
 
     def __call__(self, suffix: Float[Tensor, "batch n_tokens d_model"]) -> Float[Tensor, " batch"]:
         """The loss of suffixes given as input embeddings, mean over questions."""
@@ -162,30 +160,17 @@ def suffix_tokens(lm: LanguageModel, questions: Sequence[Question]) -> Int[Tenso
     options of `questions` are left out, and so are parts of such words.
     """
     options = " ".join(o.lower() for q in questions for o in q.options)
-    kept = [i for i, word in _word_tokens(lm.tokenizer, lm.d_vocab) if word not in options]
+    kept = [i for i, word in lm.letter_words if word.lower() not in options]
     if not kept:
         raise ConceptLabError(f"{lm.name} has no token that is a plain word outside the options of the questions.")
     return torch.tensor(kept)
 
 
-@lru_cache(4)
-def _word_tokens(tokenizer, d_vocab: int) -> tuple[tuple[int, str], ...]:
-    """(id, lower-case word) of every token that is a word with a leading space and comes back as itself."""
-    pieces = tokenizer.convert_ids_to_tokens(range(min(d_vocab, len(tokenizer))))
-    marked = [(i, p[1:]) for i, p in enumerate(pieces) if re.fullmatch(r"[Ġ▁][A-Za-z]+", p)]  # both stand for a space
-    again = tokenizer([f" {word}" for _, word in marked], add_special_tokens=False).input_ids
-    return tuple((i, word.lower()) for (i, word), ids in zip(marked, again, strict=True) if ids == [i])
-
-
 def suffix_text(lm: LanguageModel, ids: Sequence[int]) -> str:
     """The text of a suffix, with its leading space (some tokenizers drop that when they decode)."""
-    return " " + lm.tokenizer.decode(list(ids)).removeprefix(" ")
+    return " " + lm.decode(ids).removeprefix(" ")
 
 
 def with_suffix(questions: Sequence[Question], suffix: str) -> tuple[Question, ...]:
     """The same questions with `suffix` behind each."""
     return tuple(replace(q, q=q.q + suffix) for q in questions)
-
-
-def _tokens(lm: LanguageModel, text: str) -> list[int]:
-    return lm.tokenizer(text, add_special_tokens=False).input_ids

@@ -53,13 +53,13 @@ def candidate_sets(
     if not cfg.budgets or min(cfg.budgets) < 1 or cfg.layers == ():
         raise ConceptLabError("Candidate sets need budgets of at least 1 token, and at least one layer.")
     layers = tuple(range(lm.n_layers)) if cfg.layers is None else tuple(lm.check_layer(x) for x in cfg.layers)
-    answers = [lm.tokenizer(f" {q.gold}", add_special_tokens=False).input_ids[0] for q in questions]
+    answers = [lm.encode(f" {q.gold}")[0] for q in questions]
     others = [_other(answers, i) for i in range(len(answers))]
     start = time.perf_counter()
     stems = [question_stem(q, few_shot) for q in questions]
     with applied(intervention, lm):
         found = _candidates(lm, few_shot, stems, layers, cfg)
-    tokens = sum(map(len, lm.tokenizer([few_shot, *stems]).input_ids))
+    tokens = sum(map(len, lm.encode_all([few_shot, *stems])))
     cost = Cost(0, tokens, time.perf_counter() - start)
     values, controls = (
         tuple(Hits(torch.tensor([float(t in c[:B]) for t, c in zip(wanted, found, strict=True)])) for B in cfg.budgets)

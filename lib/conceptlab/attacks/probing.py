@@ -84,7 +84,7 @@ def probe(
         losses.append(error)
         noise = (test @ ridge_probe(train, shuffled, ridge).T).permute(2, 0, 1).float()
         controls.append(RandomLabels((noise.argmax(-1) == asked).float().mean(0), noise))
-    tokens = sum(len(lm.tokenizer(f"{q.q} {' '.join(q.options)}").input_ids) for q in (*facts, *questions))
+    tokens = sum(map(len, lm.encode_all(f"{q.q} {' '.join(q.options)}" for q in (*facts, *questions))))
     cost = Cost(0, tokens, time.perf_counter() - start)
     return AttackResult(layers, tuple(values), tuple(losses), cost, tuple(controls))
 

@@ -117,7 +117,7 @@ def _ask(lm, cfg, strengths, subject, questions, few_shot) -> tuple[list[Questio
     ways = range(1, max(strengths) + 1) if cfg.kind in AVERAGED else strengths
     for way, asked in zip(ways, _ways(lm, cfg, ways, subject, tuple(questions), few_shot), strict=True):
         scores = score_stems(lm, asked.questions, asked.prefix, asked.stems)
-        tokens += sum(len(ids) for ids in lm.tokenizer([asked.prefix, *asked.stems]).input_ids)
+        tokens += sum(map(len, lm.encode_all([asked.prefix, *asked.stems])))
         tokens += cfg.n_tokens * len(asked.stems) if cfg.kind == "step_by_step" else 0  # written before the answer
         tables.append(scores.logprobs)
         if cfg.kind in AVERAGED:
@@ -184,9 +184,9 @@ def _thought_out(
 ) -> tuple[str, ...]:
     """The stems of step-by-step questions, each with what the model itself writes to its lead."""
     leads = [wording["lead"].format(q=q.q, title=subject.title) for q in questions]
-    rows = greedy(lm, [lm.tokenizer(lead).input_ids for lead in leads], cfg.n_tokens)
+    rows = greedy(lm, leads, cfg.n_tokens)
     stems = []
     for q, row in zip(questions, rows, strict=True):
-        thoughts = " " + " ".join(lm.tokenizer.decode(row, skip_special_tokens=True).split())
+        thoughts = " " + " ".join(lm.decode(row).split())
         stems.append("\n\n" + wording["stem"].format(q=q.q, title=subject.title, thoughts=thoughts.rstrip()))
     return tuple(stems)

@@ -106,7 +106,7 @@ def _stand_ins(
 ) -> tuple[int, ...]:
     """Different words that no question and no example uses."""
     text = " ".join([few_shot, "Question: Answer:", *(f"{q.q} {' '.join(q.options)}" for q in questions)])
-    used = {*lm.tokenizer(text).input_ids, *lm.tokenizer(text.replace("\n", " ")).input_ids}
+    used = {*lm.encode(text), *lm.encode(text.replace("\n", " "))}
     free = [i for i in suffix_tokens(lm, questions).tolist() if i not in used]
     if len(free) < cfg.n_tokens:
         raise ConceptLabError(f"Only {len(free)} words are free to stand for {cfg.n_tokens} embeddings; take fewer.")

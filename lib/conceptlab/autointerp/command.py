@@ -150,9 +150,10 @@ def _label_layer(labelling: Labelling, path: Path, recipe: dict, progress: bool)
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _digest(sae: SAE) -> str:

@@ -96,7 +96,7 @@ class Corpus:
     def piece(self, token_id: int) -> str:
         """Readable string of a token id."""
         if token_id not in self._pieces:
-            self._pieces[token_id] = self.lm.tokenizer.decode([token_id])
+            self._pieces[token_id] = self.lm.words([token_id])[0]
         return self._pieces[token_id]
 
     def example(self, index: int, kind: str = "spread", activations: Tensor | None = None) -> Example:

@@ -95,7 +95,7 @@ def _near(lm: LanguageModel, records: Sequence[FeatureLabel], wanted: Sequence[s
 def _embedded(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "texts d_model"]:
     """Directions of the texts: the mean embedding of their tokens less that of all tokens; 0 for a text without."""
     weight = lm.embedding().float().cpu()
-    rows = lm.tokenizer([f" {text.strip()}" for text in texts], add_special_tokens=False).input_ids
+    rows = lm.encode_all(f" {text.strip()}" for text in texts)
     ids = torch.tensor([token for row in rows for token in row], dtype=torch.long)
     owner = torch.tensor([i for i, row in enumerate(rows) for _ in row], dtype=torch.long)
     total = torch.zeros(len(texts), weight.shape[1]).index_add(0, owner, weight[ids] - weight.mean(0))

@@ -99,7 +99,7 @@ def named_tokens(lm: LanguageModel, label: Label) -> list[int]:
     ids = []
     for token in label.promotes or label.tokens:
         for form in (token, f" {token.strip()}"):  # some tokenizers' single tokens lose their space when read alone
-            found = lm.tokenizer(form, add_special_tokens=False).input_ids if form.strip() else []
+            found = lm.encode(form) if form.strip() else []
             if len(found) == 1:
                 ids.append(found[0])
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,11 +34,20 @@ def run(arguments: argparse.Namespace) -> None:
     names = arguments.attacks or QUICK
     if unknown := [name for name in names if name not in attacks()]:
         raise ConceptLabError(f"Unknown attack {unknown[0]!r}; known are {', '.join(attacks())}.")
+    if arguments.lr is not None and not 0 < arguments.lr < math.inf:
+        raise ConceptLabError(f"--lr is {arguments.lr:g}; give a positive number, such as 1e-4.")
+    if arguments.questions < 1:
+        raise ConceptLabError(f"--questions is {arguments.questions}; ask at least one.")
     concept = load_concept(arguments.concept)
     edit = None if arguments.edit is None else WeightEdit.load(arguments.edit)
     lm = load_model(arguments.model)
-    budget = QUICK_BUDGET if arguments.lr is not None else budget_for(lm, QUICK_BUDGET)
-    budget = replace(budget, seed=arguments.seed, lr=arguments.lr or budget.lr)
+    if edit is not None:
+        edit.check_made_for(lm)
+    if arguments.lr is None:
+        budget = budget_for(lm, QUICK_BUDGET)
+    else:
+        budget = replace(QUICK_BUDGET, lr=arguments.lr, lora_lr=3 * arguments.lr)  # the ratio of `rates_of`
+    budget = replace(budget, seed=arguments.seed)
     setting = setting_for(concept, known_questions(lm, concept, arguments.questions, at_least=1), budget)
     original = setting.score(lm)
     with applied(edit, lm):

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import ConceptLabError, say
+from ..core import ConceptLabError, check_output, say
 
 
 def add(verbs: argparse._SubParsersAction) -> None:
@@ -36,7 +36,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Erase a concept with a method whose strength is chosen on dev questions; save the edit, or the edited model."""
     from ..data import load_concept
-    from ..edits import WeightEdit
+    from ..edits import WeightEdit, check_export
     from ..erasure import (
         Shared,
         SharedConfig,
@@ -50,6 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.out is None and arguments.export is None and not arguments.card:
         raise ConceptLabError("erase needs --out FILE, --export FOLDER or --card, else nothing would be kept.")
+    if arguments.out is not None:
+        check_output(arguments.out)
+    if arguments.export is not None:
+        check_export(arguments.export)
     method, places = get_method(arguments.method), [_feature_place(name) for name in arguments.features or ()]
     with_features = needs_dictionaries(method.name)
     if (places or arguments.layers or arguments.finding) and not with_features:

@@ -129,7 +129,7 @@ def effect_moments(
     """
     rows = lm.unembedding_rows()
     base = (rows if vocab_ids is None else rows[vocab_ids.to(rows.device)]).float()
-    folded = vectors.float() * lm.final_gain().float()
+    folded = lm.folded(vectors.float())
     return folded @ base.mean(0), ((folded @ torch.cov(base.T)) * folded).sum(1).clamp_min(1e-20).sqrt()
 
 

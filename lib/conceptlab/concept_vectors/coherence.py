@@ -30,8 +30,7 @@ def plain_words(lm: LanguageModel, min_count: int = 3, skip_common: int = 0) -> 
     counts = Counter(word for article in vital_articles() for word in re.findall(r"[a-z]+", article.text.lower()))
     common = {word for word, _ in counts.most_common(skip_common)}
     found = []
-    for i in range(lm.d_vocab):
-        token = lm.tokenizer.decode([i])
+    for i, token in enumerate(lm.words(range(lm.d_vocab))):
         word = token[1:].lower()
         if re.fullmatch(r" [A-Za-z][a-z]{2,}", token) and counts[word] >= min_count and word not in common:
             found.append(i)
@@ -41,7 +40,7 @@ def plain_words(lm: LanguageModel, min_count: int = 3, skip_common: int = 0) -> 
 def stems(lm: LanguageModel) -> Int[Tensor, " d_vocab"]:
     """A number per token, the same for case variants and for words that share their first five letters."""
     numbers: dict[str, int] = {}
-    keys = [lm.tokenizer.decode([i]) for i in range(lm.d_vocab)]
+    keys = lm.words(range(lm.d_vocab))
     keys = [re.sub(r"[^a-z]", "", key.lower())[:_STEM] or key for key in keys]
     return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys])
 

@@ -12,7 +12,7 @@ Groups = dict[Place, dict[str, Sequence[RawQuestion]]]
 
 
 def check_concept(file: RawConcept) -> None:
-    """Raises Misfit for what `check_raw_questions` refuses, texts that match nothing, and a name that is given twice."""
+    """Raises Misfit for what `check_raw_questions` refuses, texts that match nothing, and a name given twice."""
     both: dict[Place, RawQuestions] = {
         ("questions",): file.questions, ("neighbour_questions",): file.neighbour_questions,
     }  # fmt: skip

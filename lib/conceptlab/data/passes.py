@@ -30,7 +30,7 @@ def text_passes(
 ) -> Iterator[Pass]:
     """The activations of all texts, shortest first, each cut to `n_ctx` tokens."""
     check_texts(texts)
-    check_n_ctx(n_ctx)
+    check_n_ctx(n_ctx, lm)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     for i in range(0, len(order), batch_size):
         index = order[i : i + batch_size]

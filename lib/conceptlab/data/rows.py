@@ -17,11 +17,11 @@ from ..models import LanguageModel
 def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[list[int]]:
     """Each text cut into rows of at most `n_ctx` token ids (the model's own start token included, if it has one)."""
     check_texts(texts)
-    check_n_ctx(n_ctx)
-    start = _start_ids(lm)
+    check_n_ctx(n_ctx, lm)
+    start = lm.start_ids
     width, rows = n_ctx - len(start), []
     for text in texts:
-        ids = _encode(lm, text)
+        ids = lm.encode(text)
         rows += [start + ids[i : i + width] for i in range(0, len(ids), width)]
     rows = [row for row in rows if len(row) >= len(start) + 2]
     if not rows:
@@ -43,21 +43,16 @@ def check_texts(texts) -> None:
             raise ConceptLabError(f"Text {i} of the list is a {type(text).__name__}, {str(text)[:40]!r}; give texts.")
 
 
-def check_n_ctx(n_ctx) -> None:
-    """Raises ConceptLabError unless a row of `n_ctx` tokens holds one beyond its first, which is left out."""
+def check_n_ctx(n_ctx, lm: LanguageModel) -> None:
+    """Raises ConceptLabError unless a row of `n_ctx` tokens fits the context and holds one beyond what starts it."""
     if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or n_ctx < 2:
         raise ConceptLabError(f"n_ctx is {n_ctx!r}; a row needs a whole number of tokens, 2 or more.")
-
-
-def _encode(lm: LanguageModel, text: str) -> list[int]:
-    # A special token that is written out in a text is text: else `<bos>` in a web page would be an attention sink.
-    return lm.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
-def _start_ids(lm: LanguageModel) -> list[int]:
-    """The start token that the model's tokenizer puts before every text, if it has one."""
-    first = lm.tokenizer("x").input_ids[0]
-    return [first] if first == lm.tokenizer.bos_token_id else []
+    if n_ctx <= len(lm.start_ids):
+        raise ConceptLabError(
+            f"n_ctx is {n_ctx} and {lm.name} starts a row with {len(lm.start_ids)} tokens; take more."
+        )
+    if lm.max_ctx is not None and n_ctx > lm.max_ctx:
+        raise ConceptLabError(f"n_ctx is {n_ctx} and the context of {lm.name} has {lm.max_ctx} tokens; take fewer.")
 
 
 def row_batches(rows: Sequence[list[int]], size: int, seed: int = 0) -> Iterator[list[list[int]]]:
@@ -113,18 +108,18 @@ def token_rows(
     out in a text are text. Raises ConceptLabError where not one row can be filled.
     """
     check_texts(texts)
-    check_n_ctx(n_ctx)
+    check_n_ctx(n_ctx, lm)
     if n_tokens is not None and (not isinstance(n_tokens, int) or n_tokens < 1):
         raise ConceptLabError(f"n_tokens is {n_tokens!r}; ask for at least one token, or leave it out to take all.")
     order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
-    start, end = _start_ids(lm), lm.tokenizer.eos_token_id
+    start, end = lm.start_ids, lm.tokenizer.eos_token_id
     separator = [] if end is None else [end]
     body = n_ctx - len(start)
     limit = 10**18 if n_tokens is None else -(-n_tokens // n_ctx) * body
     ids: list[int] = []
     docs: list[int] = []
     for index in order:
-        row = _encode(lm, texts[index])
+        row = lm.encode(texts[index])
         ids += row + separator
         docs += [index] * len(row) + [-1] * len(separator)
         if len(ids) >= limit:
@@ -138,6 +133,6 @@ def token_rows(
     packed = torch.tensor(ids[: n_rows * body], dtype=torch.long).view(n_rows, body)
     sources = torch.tensor(docs[: n_rows * body], dtype=torch.long).view(n_rows, body)
     if start:
-        packed = torch.cat([torch.full((n_rows, 1), start[0]), packed], 1)
-        sources = torch.cat([torch.full((n_rows, 1), -1), sources], 1)
+        packed = torch.cat([torch.tensor(start).expand(n_rows, -1), packed], 1)
+        sources = torch.cat([torch.full((n_rows, len(start)), -1), sources], 1)
     return TokenRows(packed, sources)

@@ -62,4 +62,4 @@ def ranks(values: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 
 def _first(lm: LanguageModel, option: str) -> int:
-    return lm.tokenizer(f" {option}", add_special_tokens=False).input_ids[0]
+    return lm.encode(f" {option.strip()}")[0]

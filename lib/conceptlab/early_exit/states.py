@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -77,13 +78,24 @@ def task_states(
         raise ConceptLabError(f"Unknown pool {pool!r}; choose one of {', '.join(POOLS)}.")
     key = hashlib.sha256("\0".join([lm.fingerprint(), pool, *task.texts]).encode()).hexdigest()[:16]
     path = cache_dir() / "early_exit" / f"{task.name}-{pool}-{key}.npy"
-    if not path.exists():
+    held = _held(path, (lm.n_layers, len(task.texts), lm.d_model))
+    if held is None:
         require_space(path.parent.parent, 2 * len(task.texts) * lm.n_layers * lm.d_model, f"Caching {task.name}")
         with atomic_path(path) as temporary:
             np.save(temporary, text_states(lm, task.texts, pool, batch_tokens, progress).numpy())
-    held = torch.from_numpy(np.load(path)).float()
+        held = np.load(path)
+    held = torch.from_numpy(held).float()
     k, y = task.n_train, task.targets
     return States(held[:, :k], held[:, k:], y[:k], y[k:], len(task.classes))
+
+
+def _held(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:
+    """What the file holds; None where there is none or it is damaged: then it is computed anew."""
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if isinstance(found, np.ndarray) and found.shape == shape and found.dtype == np.float16 else None
 
 
 @torch.no_grad()
@@ -94,7 +106,7 @@ def text_states(
 
     A batch holds about `batch_tokens` tokens: small ones wait for the weights to be read, large ones for memory.
     """
-    rows = lm.tokenizer(list(texts)).input_ids
+    rows = [[*lm.start_ids, *ids] for ids in lm.encode_all(texts)]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     sites = [("resid_post", layer) for layer in range(lm.n_layers)]
     out = torch.empty(lm.n_layers, len(rows), lm.d_model, dtype=torch.float16)

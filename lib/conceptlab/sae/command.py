@@ -163,6 +163,7 @@ def _is_there(folder: Path, recipe: dict) -> bool:
         return False
     try:
         found = json.loads((folder / "card.json").read_text(encoding="utf-8"))["recipe"]
+        found = found if isinstance(found, dict) else {}
     except (OSError, ValueError, KeyError, TypeError):
         found = {}
     for name, asked in recipe.items():

@@ -171,5 +171,5 @@ def _attempt(function: Callable[[], T]) -> T | None:
     try:
         return function()
     except Exception as error:
-        print(f"  no   your function raised {type(error).__name__}: {str(error).splitlines()[0][:120]}")
+        print(f"  no   your function raised {type(error).__name__}: {next(iter(str(error).splitlines()), '')[:120]}")
         return None

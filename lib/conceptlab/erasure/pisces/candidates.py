@@ -45,12 +45,14 @@ def candidates(
             by_layer(lm, saes, features)  # raises for a feature that no dictionary has
         found[concept.name] = [[f.layer, f.index] for f in features]
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({"recipe": recipe, "candidates": dict(sorted(found.items()))}, indent=1))
+            text = json.dumps({"recipe": recipe, "candidates": dict(sorted(found.items()))}, indent=1)
+            temporary.write_text(text, encoding="utf-8")
     return {concept.name: [tuple(place) for place in found[concept.name]] for concept in concepts}
 
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if {"recipe", "candidates"} <= found.keys() and isinstance(found["candidates"], dict) else {}
+    except (OSError, ValueError, AttributeError):
         return {}

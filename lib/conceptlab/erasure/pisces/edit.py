@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ...core import ConceptLabError
+from ...core import ConceptLabError, NotPossible
 from ...edits import LowRank, WeightEdit
 from ...models import LanguageModel
 from ...sae import SAE, TopKSAE, sae_site
@@ -160,15 +160,24 @@ def neuron_signs(lm: LanguageModel, layers: Sequence[int], texts: Sequence[str],
     """layer -> sign of each neuron's summed sign `[d_mlp]` at tokens of `words`; 0 where it was never seen.
 
     A gated neuron whose activation is negative on the concept writes `-w_j`, so the change of its row must turn too.
+    Raises NotPossible where no word is a single token or none occurs in the texts: an edit by signs would be empty.
     """
     wanted = torch.tensor(sorted(lm.single_tokens(words).values()), device=lm.device)
+    if not len(wanted):
+        raise NotPossible(f"None of {list(words)[:5]} is a single token of {lm.name}, so no neuron has a sign on them.")
+    n_found = 0
     total = {layer: torch.zeros(lm.d_mlp, device=lm.device) for layer in layers}
     for i in range(0, len(texts), 16):
         ids, mask = lm.tokens(list(texts[i : i + 16]), n_ctx)
         found = lm.capture(ids, [("neurons", layer) for layer in layers], mask)
         at = torch.isin(ids, wanted) & mask
+        n_found += int(at.sum())
         for layer in layers:
             total[layer] += found["neurons", layer][at].sign().float().sum(0)
+    if not n_found:
+        raise NotPossible(
+            f"None of {list(words)[:5]} stands in the {len(texts)} texts, so no neuron has a sign on them."
+        )
     return {layer: value.sign() for layer, value in total.items()}
 
 
