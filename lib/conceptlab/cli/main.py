@@ -1,4 +1,5 @@
-"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
+"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`,
+`gpu-check`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import sys
 
 from ..core import ConceptLabError
-from . import attack, convert, erase, fetch, label, merge, methods, reproduce, train_sae
+from . import attack, convert, erase, fetch, gpu_check, label, merge, methods, reproduce, train_sae
 
 VERBS = (
     fetch,
@@ -18,6 +19,7 @@ VERBS = (
     attack,
     reproduce,
     merge,
+    gpu_check,
 )  # each has `add` and `run`
 
 

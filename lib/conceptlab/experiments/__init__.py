@@ -3,6 +3,7 @@
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .early_exit import early_exit
+from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
@@ -28,7 +29,9 @@ __all__ = [
     "autointerp",
     "budget_for",
     "early_exit",
+    "check_gpu",
     "edit_size",
+    "failed_checks",
     "lab",
     "layers",
     "pooled",
