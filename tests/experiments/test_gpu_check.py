@@ -1,6 +1,9 @@
 """The check of a device, on the CPU at tiny size: every check is ok, finds what is wrong, and stops no other."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -210,3 +213,34 @@ def test_the_random_model_is_the_same_everywhere_and_reads_its_texts(bench):
         assert torch.equal(p.to(torch.bfloat16), b.parameters()[name])
     assert a.decode(a.encode(bench.texts[0])) == bench.texts[0] and 0 not in a.encode(bench.texts[0])
     assert a.start_ids == [] and bench.model("Gemma2").start_ids == [1]
+
+
+# ---- a device that is not the CPU -------------------------------------------------------------------------------
+PRETEND = Path(__file__).resolve().parents[1] / "support" / "pretend_device.py"
+
+
+def test_no_check_mixes_the_device_with_the_cpu():
+    """Every tensor and generator of a check lies where it must, as far as that shows without a GPU."""
+    done = subprocess.run([sys.executable, PRETEND], capture_output=True, text=True, encoding="utf-8", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.removesuffix(": ok") for line in done.stdout.splitlines()] == list(runner.CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("torch.ones(3, device=D) + torch.ones(3)", "mixes the device with a tensor"),
+        ("torch.ones(3)[torch.ones(3, device=D) > 0]", "mixes the device with a tensor"),
+        ("torch.ones(3, device=D).index_put_((torch.tensor([0]),), torch.ones(1))", "mixes the device with a tensor"),
+        ("torch.empty(3, device=D).normal_(generator=torch.Generator())", "was given a generator of the CPU"),
+        ("torch.ones(3, device=D)[torch.tensor([0, 2])] * torch.tensor(2.0)", ""),
+        ("torch.empty(3, device=D).normal_(generator=torch.Generator(D))", ""),
+        ("torch.ones(3).to(D).cpu() + torch.ones(3)", ""),
+    ],
+)
+def test_the_pretended_device_refuses_what_a_gpu_refuses(code, said):
+    script = f"import torch, pretend_device as P; P.pretend(); D = P.DEVICE\nwith P.Mode(): {code}"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PRETEND.parent, capture_output=True, text=True, encoding="utf-8"
+    )
+    assert (said in done.stderr and done.returncode == 1) if said else done.returncode == 0, done.stderr

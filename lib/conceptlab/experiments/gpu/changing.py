@@ -78,7 +78,11 @@ def _edits(bench: Bench, lm: LanguageModel) -> dict[str, WeightEdit]:
         "of low rank": WeightEdit.of(lm, {name: low}),
         "dense, from the CPU": WeightEdit.of(lm, {name: Dense(low.dense().cpu())}),
     }  # fmt: skip
-    return found | {"of random numbers": random_like(found["of low rank"])}
+    loaded = [LowRank(low.left.cpu(), low.right.cpu()), Dense(low.dense().cpu())]  # as from a file
+    sums = {f"summed with {type(x).__name__}": found["of low rank"] + WeightEdit.of(lm, {name: x}) for x in loaded}
+    far = Rows(rows.index.to(bench.device), rows.delta.to(bench.device), rows.n_rows)
+    sums["summed with Rows"] = WeightEdit.of(lm, {table: far}) + found["of rows"]
+    return found | sums | {"of random numbers": random_like(found["of low rank"])}
 
 
 def _both(bench: Bench, run: Callable[[LanguageModel], object]) -> tuple:
