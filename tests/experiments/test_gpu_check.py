@@ -36,9 +36,9 @@ def test_every_check_is_ok_on_a_cpu_and_writes_its_figures(tmp_path, capsys):
     assert failed_checks(found) == [], [found["checks"][name]["reason"] for name in failed_checks(found)]
     assert json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8")) == found
     assert found["device"] == "cpu" and {"torch", "transformers", "python"} <= found["versions"].keys()
-    assert len(found["checks"]) == 18 and all(result["figures"] for result in found["checks"].values())
+    assert len(found["checks"]) == 21 and all(result["figures"] for result in found["checks"].values())
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 19 and all("ok" in line for line in lines[1:])
+    assert len(lines) == 22 and all("ok" in line for line in lines[1:])
 
 
 def test_one_failure_stops_no_other_and_has_one_line(tmp_path, checks):

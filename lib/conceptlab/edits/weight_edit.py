@@ -27,8 +27,9 @@ class WeightEdit:
     """Changes of named parameters of one model (names as in `lm.parameters()`).
 
     `with edit.applied(lm): ...` adds the changes; on leaving, also by an exception, every weight is bit-identical
-    to what it was. `a + b` does both (changes of the same weight add up, where `a` lies: one may come from a file, onto the CPU). A change under the embedding's name
-    followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside the block.
+    to what it was. `a + b` does both (changes of the same weight add up, on the device of `a`). A change under the
+    embedding's name followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside
+    the block.
     Raises ConceptLabError for values that are no change of a weight.
     """
 

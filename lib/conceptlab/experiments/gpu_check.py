@@ -18,12 +18,12 @@ import torch
 
 from ..core import ConceptLabError, atomic_path, check_output, commit, say, versions
 from ..models import cached_models, choose_device, choose_threads, memory_free
-from .gpu import changing, dictionaries, reading
+from .gpu import changing, dictionaries, judging, reading
 from .gpu.bench import ON_GPU, Bench, Figures, Sizes
 from .gpu.bundled import check_bundled
 
 Check = Callable[[Bench], Figures]
-CHECKS: dict[str, Check] = {**reading.CHECKS, **changing.CHECKS, **dictionaries.CHECKS}
+CHECKS: dict[str, Check] = {**reading.CHECKS, **changing.CHECKS, **dictionaries.CHECKS, **judging.CHECKS}
 MINUTES = 8.0
 
 

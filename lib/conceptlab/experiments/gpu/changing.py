@@ -142,7 +142,7 @@ def pisces(bench: Bench) -> Figures:
     dense, changes, signs = {}, {}, {}
     for where in ("cpu", str(bench.device)):
         lm = bench.model("Gemma2", on=where)
-        saes = {layer: _dictionary(lm, layer) for layer in (0, 1)}
+        saes = {layer: dictionary(lm, layer) for layer in (0, 1)}
         own = neuron_signs(lm, [0, 1], bench.texts[:8], ["the", "of"])
         signs = signs or own  # the CPU's for both: a sum of signs near 0 may fall either way
         same = min(float((own[layer].cpu() == signs[layer].cpu()).float().mean()) for layer in own)
@@ -159,7 +159,8 @@ def pisces(bench: Bench) -> Figures:
     return {"relative_off": off, "nats_off": nats, "largest_change": float(changes["cpu"].abs().max())}
 
 
-def _dictionary(lm: LanguageModel, layer: int) -> TopKSAE:
+def dictionary(lm: LanguageModel, layer: int) -> TopKSAE:
+    """A random one of the MLP output of a layer."""
     cfg = SAEConfig("topk", lm.d_model, 4 * lm.d_model, 8, lm.name, layer, lm.mlp_output(layer))
     return TopKSAE(cfg, layer).to(lm.device).requires_grad_(False)
 
