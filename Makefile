@@ -13,10 +13,10 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit notebooks lab bench saes crosscheck student commit lint clean fetch
+.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student commit lint clean fetch
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
 
 run: fetch ## execute every notebook and write the site to build/ (ONLY=01 for some)
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
@@ -38,6 +38,10 @@ lab: fetch ## open JupyterLab on the notebooks
 
 bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 	@$(PY) tests/bench $(ONLY)
+
+# No `fetch`: it runs without a network, and takes the bundled models along where they lie in the cache already.
+gpu-check: $(VENV)/.installed ## on a machine with a GPU: does every room run right there? Figures to build/gpu.json
+	@$(PY) -m conceptlab.cli gpu-check
 
 saes: fetch ## build the dictionaries that data/saes lacks (minutes on a GPU, hours on a CPU)
 	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done

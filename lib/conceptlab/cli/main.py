@@ -1,11 +1,12 @@
-"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`."""
+"""The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`,
+`gpu-check`."""
 
 from __future__ import annotations
 
 import argparse
 
 from ..core import ConceptLabError, say
-from . import attack, convert, erase, fetch, label, merge, methods, reproduce, train_sae
+from . import attack, convert, erase, fetch, gpu_check, label, merge, methods, reproduce, train_sae
 
 VERBS = (
     fetch,
@@ -17,6 +18,7 @@ VERBS = (
     attack,
     reproduce,
     merge,
+    gpu_check,
 )  # each has `add` and `run`
 INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
 

@@ -59,6 +59,9 @@ _PAPER = replace(
 )  # fmt: skip
 
 
+PARAMETERS = {"gemma-2-2b-it": 2.61e9, "llama-3.1-8b-instruct": 8.03e9}  # of the models of `paper`, as on the Hub
+
+
 PROFILES = {"quick": Profile(), "full": _FULL, "paper": _PAPER}
 
 
@@ -72,4 +75,26 @@ def get_profile(name: str | None = None) -> Profile:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "paper" and device == "cpu":
         raise ConceptLabError("The paper profile needs a CUDA device; use CONCEPTLAB_PROFILE=full on a CPU.")
+    if name == "paper":
+        _require_memory(PROFILES[name])
     return replace(PROFILES[name], device=device)
+
+
+def _require_memory(profile: Profile) -> None:
+    """Raise, with the number, for a GPU that the weights of a model do not fit on: before any notebook starts.
+
+    `load_model` counts the activations as well once it has the model's configuration.
+    """
+    from ..models import choose_device, choose_dtype, memory_free
+
+    gpu = choose_device("cuda")
+    free = memory_free(gpu)
+    for model in (profile.model, profile.second_model):
+        dtype = choose_dtype(gpu, model.split("-")[0])
+        need = PARAMETERS[model] * dtype.itemsize
+        if free is not None and need > free:
+            raise ConceptLabError(
+                f"The paper profile needs {need / 1e9:.1f} GB for the weights of {model} in "
+                f"{str(dtype).removeprefix('torch.')}, and {free / 1e9:.1f} GB of the GPU are free; use "
+                "CONCEPTLAB_PROFILE=full, or a larger GPU."
+            )

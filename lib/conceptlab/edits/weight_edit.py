@@ -28,8 +28,9 @@ class WeightEdit:
     """Changes of named parameters of one model (names as in `lm.parameters()`).
 
     `with edit.applied(lm): ...` adds the changes; on leaving, also by an exception, every weight is bit-identical
-    to what it was. `a + b` does both (changes of the same weight add up). A change under the embedding's name
-    followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside the block.
+    to what it was. `a + b` does both (changes of the same weight add up, on the device of `a`). A change under the
+    embedding's name followed by `INPUT` spares the unembedding: where a model shares the two, they are untied inside
+    the block.
     Raises ConceptLabError for values that are no change of a weight.
     """
 
@@ -141,12 +142,15 @@ class WeightEdit:
             if mine is None:
                 changes[name] = change
             elif isinstance(mine, LowRank) and isinstance(change, LowRank):
-                changes[name] = LowRank(torch.cat([mine.left, change.left], 1), torch.cat([mine.right, change.right]))
+                left, right = change.left.to(mine.left.device), change.right.to(mine.right.device)
+                changes[name] = LowRank(torch.cat([mine.left, left], 1), torch.cat([mine.right, right]))
             elif isinstance(mine, Rows) and isinstance(change, Rows):
-                index = torch.cat([mine.index, change.index])
-                changes[name] = Rows(index, torch.cat([mine.delta, change.delta]), mine.n_rows)
+                index = torch.cat([mine.index, change.index.to(mine.index.device)])
+                delta = torch.cat([mine.delta, change.delta.to(mine.delta.device)])
+                changes[name] = Rows(index, delta, mine.n_rows)
             else:
-                changes[name] = Dense(mine.dense() + change.dense())
+                here = mine.dense()
+                changes[name] = Dense(here + change.dense().to(here.device))
         return WeightEdit(
             self.model, changes, {"parts": [self.info, other.info]}, self.fingerprint or other.fingerprint
         )

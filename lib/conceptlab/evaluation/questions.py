@@ -16,7 +16,10 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..data import FEW_SHOT, Question, question_stem
-from ..models import LanguageModel, Prefix, branch_logprobs
+from ..models import LanguageModel, Prefix, branch_logprobs, rows_that_fit
+
+ROW = 256  # tokens that a question takes at most: the few-shot prefix's keys and values, its stem, its options
+MOST = 128  # questions in one pass; more are hardly faster, and the rounding of half precision depends on the number
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def check_questions(questions: Sequence[Question], where: str = "the list") -> N
         )
 
 
-def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, batch_size: int = 32) -> Asked:
-    """Ask the model as it is now the first `n` questions (None: all)."""
+def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, batch_size: int | None = None) -> Asked:
+    """Ask the model as it is now the first `n` questions (None: all), as `score_questions` does."""
     if n is not None and n < 1:
         raise ConceptLabError(f"At least one question is asked (None: all); got n={n}.")
     chosen = tuple(questions[:n])
@@ -108,9 +111,11 @@ def ask(lm: LanguageModel, questions: Sequence[Question], n: int | None = None, 
 
 
 def score_questions(
-    lm: LanguageModel, questions: Sequence[Question], few_shot: str | Prefix = FEW_SHOT, batch_size: int = 16
+    lm: LanguageModel, questions: Sequence[Question], few_shot: str | Prefix = FEW_SHOT, batch_size: int | None = None
 ) -> QuestionScores:
     """Score every option of every question. All questions must have the same number of options.
+
+    `batch_size`: questions per forward pass; None: 16 on a CPU, on a GPU what its free memory holds, up to 128.
 
     `few_shot`: answered questions, or the same run beforehand (`shared_prefix`) where several lists share them.
     """
@@ -119,11 +124,16 @@ def score_questions(
 
 
 def score_stems(
-    lm: LanguageModel, questions: Sequence[Question], prefix: str | Prefix, stems: Sequence[str], batch_size: int = 16
+    lm: LanguageModel,
+    questions: Sequence[Question],
+    prefix: str | Prefix,
+    stems: Sequence[str],
+    batch_size: int | None = None,
 ) -> QuestionScores:
     """Score every option of each question after `prefix` (shared, run once) and a stem of its own."""
     trees = [(stem, [f" {o}" for o in q.options]) for stem, q in zip(stems, questions, strict=True)]
-    found = branch_logprobs(lm, prefix, trees, batch_size)
+    rows = rows_that_fit(lm, ROW, 16, MOST) if batch_size is None else batch_size
+    found = branch_logprobs(lm, prefix, trees, rows)
     table = torch.tensor([[float(branch.mean()) for branch in branches] for branches in found])
     return QuestionScores(finite_scores(table), torch.tensor([q.answer for q in questions]))
 

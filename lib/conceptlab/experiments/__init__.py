@@ -6,6 +6,7 @@ from pathlib import Path
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .early_exit import early_exit
+from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
@@ -35,8 +36,10 @@ __all__ = [
     "Scoring",
     "autointerp",
     "budget_for",
+    "check_gpu",
     "early_exit",
     "edit_size",
+    "failed_checks",
     "lab",
     "layers",
     "pooled",

@@ -2,7 +2,7 @@
 
 from .architecture import check_architecture
 from .changes import Change, Changes
-from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed
+from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, rows_that_fit
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
 from .language_model import LanguageModel
@@ -10,7 +10,8 @@ from .load import load_model
 from .losses import next_token_loss, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
-from .registry import PACKAGED, encoder_from_folder, packaged_checkpoint, quiet_transformers
+from .random_model import RANDOM_KINDS, random_model
+from .registry import PACKAGED, cached_models, encoder_from_folder, packaged_checkpoint, quiet_transformers
 from .sites import SITES, Site
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "LanguageModel",
     "PACKAGED",
     "Prefix",
+    "RANDOM_KINDS",
     "SITES",
     "Site",
     "TopTokens",
     "branch_logprobs",
     "branch_states",
+    "cached_models",
     "chat_rows",
     "check_architecture",
     "choose_device",
@@ -42,7 +45,9 @@ __all__ = [
     "prefix_ids",
     "project",
     "quiet_transformers",
+    "random_model",
     "repeated",
+    "rows_that_fit",
     "sequence_logprobs",
     "shared_prefix",
 ]

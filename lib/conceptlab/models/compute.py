@@ -83,8 +83,25 @@ def memory_needed(skeleton: Any, dtype: torch.dtype) -> Memory:
     """What a model will take in `dtype`, from its skeleton (a model without weights, on torch's meta device)."""
     n_parameters = sum(p.numel() for p in skeleton.parameters())
     d_vocab, d_model = skeleton.get_output_embeddings().weight.shape
-    per_token = d_vocab * (dtype.itemsize + 4) + 16 * d_model * dtype.itemsize  # a block's states are freed behind it
-    return Memory(n_parameters * dtype.itemsize, BATCH_TOKENS * per_token)
+    return Memory(n_parameters * dtype.itemsize, BATCH_TOKENS * bytes_per_token(d_vocab, d_model, dtype))
+
+
+def bytes_per_token(d_vocab: int, d_model: int, dtype: torch.dtype) -> int:
+    """What a token takes in a forward pass: its logits, once more in float32, and the states of one block."""
+    return d_vocab * (dtype.itemsize + 4) + 16 * d_model * dtype.itemsize  # a block's states are freed behind it
+
+
+def rows_that_fit(lm: Any, n_tokens: int, least: int, most: int = 1_024) -> int:
+    """Rows of `n_tokens` that a forward pass of a loaded model can take at once: a power of two up to `most`.
+
+    On a GPU as many as half of its free memory holds, at least one; elsewhere `least`, since a CPU is no faster with
+    more. `lm`: a LanguageModel, which this module stands below.
+    """
+    free = memory_free(lm.device) if lm.device.type == "cuda" else None
+    if free is None:
+        return least
+    fit = free // 2 // (n_tokens * bytes_per_token(lm.d_vocab, lm.d_model, lm.dtype))
+    return 1 << max(0, min(int(fit), most).bit_length() - 1)
 
 
 def memory_free(device: torch.device) -> int | None:

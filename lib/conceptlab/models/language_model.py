@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..core import ConceptLabError
 from .architecture import check_structure
 from .changes import Change, Changes
+from .compute import Memory, memory_needed
 from .fingerprint import fingerprint
 from .registry import quiet_transformers
 from .sites import Hooked, as_long, norm_gain, takes_mean_out
@@ -65,6 +66,10 @@ class LanguageModel(Hooked):
     @property
     def dtype(self) -> torch.dtype:
         return self._blocks[0].mlp.down_proj.weight.dtype
+
+    def memory(self) -> Memory:
+        """What it takes, by the estimate that is made before a model is loaded."""
+        return memory_needed(self.hf, self.dtype)
 
     @cached_property
     def bridge(self):

@@ -75,6 +75,12 @@ def known_models() -> list[str]:
     return [*PACKAGED, *HUB]
 
 
+def cached_models() -> dict[str, Path]:
+    """The packaged models that lie in the cache already, with their folders: those that load without a network."""
+    folders = {name: cache_dir() / "models" / name for name in PACKAGED}
+    return {name: folder for name, folder in folders.items() if (folder / "conceptlab.json").exists()}
+
+
 def packaged_checkpoint(name: str) -> Path:
     """Folder of the converted safetensors checkpoint of a packaged model; converts it on first use.
 
