@@ -84,9 +84,9 @@ def task_states(
         with atomic_path(path) as temporary:
             np.save(temporary, text_states(lm, task.texts, pool, batch_tokens, progress).numpy())
         held = np.load(path)
-    held = torch.from_numpy(held).float()
+    states = torch.from_numpy(held).float()
     k, y = task.n_train, task.targets
-    return States(held[:, :k], held[:, k:], y[:k], y[k:], len(task.classes))
+    return States(states[:, :k], states[:, k:], y[:k], y[k:], len(task.classes))
 
 
 def _held(path: Path, shape: tuple[int, int, int]) -> np.ndarray | None:

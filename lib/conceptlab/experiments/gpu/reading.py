@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+from torch import Tensor
 
 from ...concept_vectors import build_atlas, search
 from ...core import ConceptLabError
 from ...data import fact_texts, harvest, text_means, token_rows
 from ...evaluation import fluency, score_questions
-from ...models import RANDOM_KINDS, check_architecture, choose_dtype, greedy, memory_free, project, rows_that_fit
+from ...models import (
+    RANDOM_KINDS,
+    LanguageModel,
+    check_architecture,
+    choose_dtype,
+    greedy,
+    memory_free,
+    project,
+    rows_that_fit,
+)
 from .bench import Bench, Figures, furthest, name_of, require
 
 FLOAT32 = 1e-3  # nats, or relative: float32 on two devices, sums in another order
@@ -16,18 +28,19 @@ FLOAT32 = 1e-3  # nats, or relative: float32 on two devices, sums in another ord
 
 def number_types(bench: Bench) -> Figures:
     """The type by capability, and whether the chip is really faster in it than in float32."""
-    n, figures = bench.sizes.matrix, {"chosen": name_of(bench.chosen_dtype())}
+    n, name, speed = bench.sizes.matrix, name_of(bench.chosen_dtype()), {}
+    figures: Figures = {"chosen": name}
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         x = bench.normal(n, n).to(dtype)
-        figures[f"tflops_{name_of(dtype)}"] = 2e-12 * n**3 / bench.seconds(lambda x=x: x @ x, 10)
+        speed[name_of(dtype)] = 2e-12 * n**3 / bench.seconds(partial(torch.matmul, x, x), 10)
+        figures[f"tflops_{name_of(dtype)}"] = speed[name_of(dtype)]
     figures["tf32"] = torch.backends.cuda.matmul.allow_tf32
     try:
         choose_dtype(bench.device, "gemma2", torch.float16)
     except ConceptLabError as error:
         figures["gemma_in_float16"] = str(error)
     require("gemma_in_float16" in figures, "Gemma in float16 was not refused.")
-    chosen, plain = figures[f"tflops_{figures['chosen']}"], figures["tflops_float32"]
-    require(chosen >= 0.8 * plain, f"{figures['chosen']} is chosen, and float32 is faster here.")
+    require(speed[name] >= 0.8 * speed["float32"], f"{name} is chosen, and float32 is faster here.")
     return figures
 
 
@@ -56,7 +69,7 @@ def scoring(bench: Bench) -> Figures:
         figures[f"{kind} nats_off_{name_of(bench.half)}"] = float((rounded - exact).abs().max())
         same = (rounded.argmax(1) == exact.argmax(1)).float().mean()
         figures[f"{kind} same_answer_{name_of(bench.half)}"] = float(same)
-        seconds = bench.seconds(lambda lm=lm: score_questions(lm, bench.questions, few_shot))
+        seconds = bench.seconds(partial(score_questions, lm, bench.questions, few_shot))
         figures[f"{kind} questions_per_second"] = len(bench.questions) / seconds
     return figures
 
@@ -109,16 +122,20 @@ def harvests(bench: Bench) -> Figures:
     return {"relative_off": off, "tokens": many.n_tokens, "rows": width, "tokens_per_second": many.n_tokens / seconds}
 
 
+def _float_logits(lm: LanguageModel, ids: Tensor) -> Tensor:
+    return lm.logits(ids).float()
+
+
 def batches(bench: Bench) -> Figures:
     """The rows that free memory is said to hold are held, forward, and what they take of it."""
-    figures = {}
+    figures: Figures = {}
     for n_tokens in (32, 512):
         lm = bench.model(dtype=bench.chosen_dtype())
         rows = rows_that_fit(lm, n_tokens, 4, bench.sizes.most_rows)
         ids = torch.arange(rows * n_tokens).view(rows, n_tokens) % lm.d_vocab
         lm.logits(ids[:1, :8])  # what the libraries take for themselves, once
         free = memory_free(bench.device)
-        before, peak = bench.peak(lambda lm=lm, ids=ids: lm.logits(ids).float())
+        before, peak = bench.peak(partial(_float_logits, lm, ids))
         figures[f"rows_of_{n_tokens}"] = rows
         if peak is not None and before is not None and free is not None:
             figures[f"share_of_free_{n_tokens}"] = share = (peak - before) / free
