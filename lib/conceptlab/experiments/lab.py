@@ -29,6 +29,7 @@ from ..erasure import (
     shipped_dictionaries,
 )
 from ..models import LanguageModel, fingerprint
+from ..sae import shipped_layers
 from .attacking import ATTACKS, BUDGET, COST, Attacking, budget_for
 from .pooled import DIRECT, pooled
 from .scoring import FinalConfig, General, Scoring, number
@@ -84,7 +85,9 @@ def lab(
         raise ConceptLabError(f"Unknown stage {unknown[0]!r}; known are {', '.join(STAGES)}.")
     loaded = [load_concept(name) for name in concepts]
     if saes is None:
-        saes = shipped_dictionaries(lm) if any(map(needs_dictionaries, names)) else {}
+        # also where no method asked for needs them: a table holds others later, and says whose features it measures
+        wanted = any(map(needs_dictionaries, names)) or shipped_layers(lm.name)
+        saes = shipped_dictionaries(lm) if wanted else {}
     prints = {f"layer {layer}": fingerprint(dict(saes[layer].state_dict())) for layer in sorted(saes)}
     with Store(
         path or table_path("lab", lm.name), experiment="lab", model=lm.name, fingerprint=lm.fingerprint(),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...core import ConceptLabError
-from ...data import Concept, Question, evidence_texts, fact_texts, row_batches, text_rows
+from ...data import row_batches, text_rows
 from ...edits import Trainer, WeightEdit, trainable, trained_parameters
 from ...models import LanguageModel, next_token_loss, sequence_logprobs
 
@@ -43,18 +43,6 @@ class EraserConfig:
                 "An eraser needs steps, every and batch_size of at least 1 and a positive lr; got "
                 f"{self.steps}, {self.every}, {self.batch_size} and {self.lr:g}."
             )
-
-
-def forget_and_keep(
-    concept: Concept, n_texts: int = 60, seed: int = 0, held_out: Sequence[Question] = ()
-) -> tuple[list[str], list[str]]:
-    """Texts to forget (leads on the concept, its dev facts) and to keep (leads on the neighbour and on neither).
-
-    Dev facts in `held_out` are not among them: there it shows what the eraser does to facts that it was not given.
-    """
-    own, near, far = evidence_texts(concept, n_texts, seed)
-    shown = [q for q in concept.dev if q not in held_out]
-    return own + fact_texts(shown), near + far
 
 
 def finetuned_eraser(
