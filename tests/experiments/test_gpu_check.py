@@ -180,7 +180,7 @@ def test_attacks_that_change_the_model_are_found(bench, monkeypatch):
 
     monkeypatch.setattr(changing, "quantise", forgetful)
     with pytest.raises(ConceptLabError, match="after quantise than before"):
-        changing.attacks(bench)
+        changing.inner_attacks(bench)
 
 
 # ---- models ---------------------------------------------------------------------------------------------------

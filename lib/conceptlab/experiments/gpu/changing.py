@@ -124,7 +124,7 @@ def relearning(bench: Bench) -> Figures:
     return {"masters_moved": masters, "weights_moved": weights, "loss_relative_off": off, "tokens_per_second": tokens}
 
 
-def lora(bench: Bench) -> Figures:
+def adapters(bench: Bench) -> Figures:
     """Relearning with LoRA in half precision falls as in float32."""
     run = _both(bench, lambda lm: relearn(lm, None, bench.texts[:40], CFG, steps=bench.sizes.steps, rank=4, lr=1e-3))
     half, exact = (r.losses for r in run)
@@ -205,7 +205,7 @@ def prompts(bench: Bench) -> Figures:
             "candidates_per_second": candidates}  # fmt: skip
 
 
-def attacks(bench: Bench) -> Figures:
+def inner_attacks(bench: Bench) -> Figures:
     """Patching, probes, candidate sets, rounding, undoing and hidden knowledge run, and leave every bit as it was."""
     lm, few = bench.model(dtype=bench.chosen_dtype()), bench.sizes.few_shot
     before, edit = bits(lm), _edits(bench, lm)["of low rank"]
@@ -237,9 +237,9 @@ def attacks(bench: Bench) -> Figures:
 CHECKS = {
     "edits": edits,
     "relearning": relearning,
-    "lora": lora,
+    "lora": adapters,
     "erasers": erasers,
     "pisces": pisces,
     "prompts": prompts,
-    "attacks": attacks,
+    "attacks": inner_attacks,
 }
