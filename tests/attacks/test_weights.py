@@ -12,13 +12,12 @@ from conceptlab.attacks import (
     relearn,
     round_to_gguf,
     round_to_nearest,
-    split_facts,
     undo,
 )
 from conceptlab.attacks.quantisation import GGUF_TYPES
 from conceptlab.attacks.undoing import counter_edit, leading_directions
 from conceptlab.core import ConceptLabError
-from conceptlab.data import Question, fact_texts, leaked, load_concept, other_facts, unrelated_texts
+from conceptlab.data import Question, leaked, load_concept, other_facts, unrelated_texts
 from conceptlab.edits import INPUT, LowRank, Rows, WeightEdit, lora
 from conceptlab.edits.lora import merged
 from conceptlab.edits.weight_edit import Dense
@@ -144,24 +143,11 @@ QUESTIONS = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_given_facts_never_hold_a_tested_answer(seed):
-    try:
-        given, tested = split_facts(QUESTIONS, 3, seed)
-    except ConceptLabError as error:
-        assert "Every given fact holds an answer" in str(error)
-        return
-    assert len(tested) == 3 and not set(given) & set(tested)
-    assert not leaked(fact_texts(given), tested)
-
-
 def test_other_facts_by_hand():
     kept = other_facts(QUESTIONS, [QUESTIONS[2]])  # "Curie" is asked for: e names her in its question
     assert [q.id for q in kept] == ["a", "b", "d", "f"]
     assert leaked(["Madame CURIE's notebook; curies"], [QUESTIONS[2]]) == ["curie"]
     assert leaked(["anything"], []) == []
-    with pytest.raises(ConceptLabError, match="1 to 5 can be given; got 6"):
-        split_facts(QUESTIONS, 6)
 
 
 def test_unrelated_texts_are_about_neither_concept_nor_neighbour():

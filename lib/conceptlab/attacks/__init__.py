@@ -15,7 +15,7 @@ from .probing import ProbeConfig, best_layer, probe
 from .prompts import PromptConfig, prompt_attack
 from .quantisation import GGUF_TYPES, QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
 from .rates import Rates, borne_rate, rates_of
-from .relearning import RelearnConfig, relearn, split_facts
+from .relearning import RelearnConfig, relearn
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
 from .suite import (
     COUNTED,
@@ -94,7 +94,6 @@ __all__ = [
     "setting_for",
     "share",
     "soft_prompt",
-    "split_facts",
     "suffix_tokens",
     "summarise",
     "teach",

@@ -1,8 +1,8 @@
 """Relearning: fine-tune a changed model on text about the concept and see what comes back.
 
 Retraining on T (Deeb & Roger, arXiv 2410.08827): the attacker trains on some of what was to be removed and is tested
-on *other* facts, which the text does not hold. What returns must still have been in the weights. `split_facts` makes
-such a split; `unrelated_texts` shows what any training at all repairs (Lucki et al., arXiv 2409.18025).
+on *other* facts, which the text does not hold. What returns must still have been in the weights.
+`unrelated_texts` shows what any training at all repairs (Lucki et al., arXiv 2409.18025).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..core import ConceptLabError
-from ..data import Question, fact_texts, leaked, row_batches, text_rows
+from ..data import row_batches, text_rows
 from ..edits import Intervention, Trainer, applied, lora, trainable, trained_parameters
 from ..models import LanguageModel, next_token_loss
 from .base import AttackResult, Cost
@@ -91,24 +91,6 @@ def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, eval
             raise ConceptLabError(f"The loss is {losses[-1]} at step {step}: the attack diverged; lower lr={cfg.lr:g}.")
     cost = Cost(cfg.steps, tokens, seconds)
     return AttackResult(at if evaluate else (), tuple(values), tuple(losses), cost, moved=trainer.moved())
-
-
-def split_facts(
-    questions: Sequence[Question], n_given: int, seed: int = 0
-) -> tuple[tuple[Question, ...], tuple[Question, ...]]:
-    """Retraining on T: at most `n_given` facts for the attacker, and the others, none of whose answers T holds.
-
-    A fact whose answer is also asked for among the tested ones is left out on the attacker's side, so it may get fewer.
-    """
-    if not 0 < n_given < len(questions):
-        raise ConceptLabError(f"Of {len(questions)} questions 1 to {len(questions) - 1} can be given; got {n_given}.")
-    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed)).tolist()
-    tested = tuple(questions[i] for i in sorted(order[n_given:]))
-    given = tuple(questions[i] for i in sorted(order[:n_given]))
-    given = tuple(q for q in given if not leaked(fact_texts([q]), tested))
-    if not given:
-        raise ConceptLabError("Every given fact holds an answer that is tested; give more facts or test fewer.")
-    return given, tested
 
 
 def _check(cfg: RelearnConfig, at: tuple[int, ...]) -> None:

@@ -110,15 +110,12 @@ def check_editable(sae: SAE) -> None:
         )
 
 
-def check_fits(lm: LanguageModel, sae: SAE, any_model: bool = False) -> None:
-    """Raise ConceptLabError unless the dictionary is of this model (tuned variants count as the same) and width.
-
-    `any_model`: compare layer and width alone, for a model under a name of its own.
-    """
-    if not any_model and model_family(sae.cfg.model_name) != model_family(lm.name):
+def check_fits(lm: LanguageModel, sae: SAE) -> None:
+    """Raise ConceptLabError unless the dictionary is of this model (tuned variants count as the same) and width."""
+    if model_family(sae.cfg.model_name) != model_family(lm.name):
         raise ConceptLabError(
             f"The dictionary is of {sae.cfg.model_name}, the model is {lm.name}; load the one of this model, "
-            "or pass any_model=True to check_fits if it is the same under another name."
+            "or write your model's name into its cfg.json if it is the same under another name."
         )
     for (kind, layer), width in ((sae_site(sae), sae.cfg.d_in), (written_site(sae), sae.W_dec.shape[1])):
         lm.check_layer(layer)

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 
 from .style import COLORS, finish, new_figure, plain
 
-SET_COLORS = {"target": COLORS["target"], "neighbour": COLORS["neighbour"], "general": COLORS["general"]}
-
 
 def plot_grid(
     taus: Sequence[float], mus: Sequence[float], effects: np.ndarray, labels: Sequence[str], title: str

@@ -25,7 +25,6 @@ def find_features(
     k_tokens: int = 50,
     min_tokens: int = 2,
     seed: int = 0,
-    means: dict[int, tuple[Tensor, Tensor, Tensor]] | None = None,
 ) -> list[Feature]:
     """The `n` best candidates over all dictionaries, best first.
 
@@ -34,10 +33,9 @@ def find_features(
     (section 3.1 there): at least `min_tokens` concept words among the `k_tokens` tokens that `d` (or `-d`) promotes;
     it also gives the sign. A feature that never fires on the concept's texts is dropped (activation filter).
     Candidates by input-side evidence come first, ordered by contrast; then those by projection alone.
-    `means`: what `activation_means` returned, if it is at hand.
     """
     check_saes(lm, saes)
-    means = means or activation_means(lm, saes, concept, n_texts, n_ctx, seed)
+    means = activation_means(lm, saes, concept, n_texts, n_ctx, seed)
     found = []
     for layer, sae in saes.items():
         target, near, far = means[layer]
