@@ -1,6 +1,12 @@
 """Shared fixtures. conceptlab is imported inside them, after the jaxtyping import hook is in place."""
 
+import signal
+
 import pytest
+
+# A shell that starts the tests in the background makes them ignore Ctrl-C, and so would every process they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
