@@ -153,7 +153,7 @@ def test_it_attacks_an_intervention_made_of_hooks(lm):
 @pytest.mark.parametrize(
     ("texts", "changes", "message"),
     [
-        ([], {}, "No text is left"),
+        ([], {}, "list of texts is empty"),
         (["a"], {}, "No text is left"),
         ("one text", {}, "list of texts"),
         (TEXTS, {"lr": 0.0}, "learning rate must be positive"),
