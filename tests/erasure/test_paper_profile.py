@@ -42,7 +42,7 @@ from sizes import SMALL
 
 GEMMA, LLAMA = "gemma-2-2b-it", "llama-3.1-8b-instruct"
 HARRY_POTTER = PUBLISHED[GEMMA, "harry_potter"]
-QUICK = dataclasses.replace(SMALL, search=SearchConfig(n_questions=3, n_asked=8, n_texts=1))
+QUICK = dataclasses.replace(SMALL, search=SearchConfig(n_questions=4, n_asked=24, n_texts=1))
 
 
 @pytest.fixture(autouse=True)

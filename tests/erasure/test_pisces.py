@@ -187,9 +187,9 @@ def test_neuron_signs_against_a_loop(tiny_llama):
     [
         (["Gold and iron."], ["pneumonoultramicroscopic", "Zxqvy Wkjhp"], "is a single token of tiny-llama"),
         (["Gold and iron."], [], "is a single token"),
-        (["Rain and snow."], ["gold", "iron"], "is in the 1 texts"),
-        ([], ["gold"], "is in the 0 texts"),
-        (["Gold."], ["gold"], "is in the 1 texts"),  # without a space in front it is another token
+        (["Rain and snow."], ["gold", "iron"], "stands in the 1 texts"),
+        ([], ["gold"], "stands in the 0 texts"),
+        (["Gold."], ["gold"], "stands in the 1 texts"),  # without a space in front it is another token
     ],
 )
 def test_signs_of_words_that_are_no_token_or_never_seen(tiny_llama, texts, words, message):
