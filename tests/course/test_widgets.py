@@ -59,7 +59,7 @@ def dictionary(tiny_llama, tmp_path):
     lm = tiny_llama()
     texts = [f"the {animal} sat on the mat and looked at the moon" for animal in ("cat", "dog", "bird")]
     found = harvest(lm, token_rows(lm, texts, n_ctx=8), (1,), folder=tmp_path / "h", progress=False)
-    sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, "h")).requires_grad_(False)
+    sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, lm.mlp_output(1))).requires_grad_(False)
     with torch.no_grad():
         sae.b_enc[7] = -1e9  # a dead feature
     return lm, sae, found, sae_firings(sae, found.tensor(1))

@@ -96,6 +96,8 @@ def test_pisces_is_fitted_scored_and_its_edit_kept(lm, saes, tmp_path, monkeypat
     assert found["golf", "original", "", "", "known_target"] <= FINAL.n_target
     assert found["golf", "pisces", "fit", "", "tried"] in (4, 8)
     # a random model knows nothing above chance: efficacy is not measurable and has no row
+    elsewhere = {k[4].removeprefix("collateral_gold_") for k in found if k[4].startswith("collateral_gold_")}
+    assert "golf" not in elsewhere and len(elsewhere) >= 3  # of those that the model knows two questions about
     for metric in ("gold_target", "accuracy_target_after", "residue_cosine", "mmlu_after", "gold_general"):
         assert ("golf", "pisces", "", "", metric) in found, metric
     assert ("golf", "other_features", "", "", "gold_target") in found

@@ -48,7 +48,8 @@ def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path, monkeypatch, capsy
     assert {r["metric"] for r in rows} == {"target", "neighbour", "general"}
     layers(lm, path, ["golf"], **sizes)  # another concept is added to the finished table
     assert len(change) == 9 and {r["concept"] for r in read_table(path)} == {"japan", "golf"}
-    lm.down_proj(1).data += 1
+    with torch.no_grad():
+        lm.parameters()[lm.down_proj_name(1)].add_(1)
     with pytest.raises(ConceptLabError, match=r"layers_tiny.csv is a finished table .* \(fingerprint\)"):
         layers(lm, path, ["japan"], **sizes)
     layers(lm, path, ["japan"], **sizes, replace=True)

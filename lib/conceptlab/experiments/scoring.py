@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -198,7 +199,7 @@ class Scoring:
                 now = score_questions(self.lm, asked.questions)
                 found[f"collateral_gold_{name}"] = paired_bootstrap(now.gold, asked.scores.gold, seed=self.shared.seed)
                 found[f"collateral_accuracy_{name}"] = bootstrap(now.correct, seed=self.shared.seed)
-        return found
+        return {metric: x for metric, x in found.items() if not math.isnan(x.low)}  # one question has no interval
 
     # ---- one method -----------------------------------------------------------------------------------------
     def measure(self, method: str, intervention: Intervention) -> dict[str, Interval]:
