@@ -56,7 +56,8 @@ def fit_lens(lm: LanguageModel, ids: Int[Tensor, "rows pos"], ridge: float = 0.0
     if n <= lm.d_model:
         raise ConceptLabError(f"A lens for {lm.name} needs more than {lm.d_model} tokens; {n} were given.")
     d, layers = lm.d_model, lm.n_layers - 1
-    A, B = torch.zeros(layers, d + 1, d + 1), torch.zeros(layers, d + 1, d)
+    A = torch.zeros(layers, d + 1, d + 1, dtype=torch.float64)
+    B = torch.zeros(layers, d + 1, d, dtype=torch.float64)
     sites = [("resid_post", layer) for layer in range(lm.n_layers)]
     for i in range(0, len(ids), batch_size):
         found = lm.capture(ids[i : i + batch_size], sites)
@@ -65,8 +66,11 @@ def fit_lens(lm: LanguageModel, ids: Int[Tensor, "rows pos"], ridge: float = 0.0
             x = torch.cat([x, torch.ones(len(x), 1)], 1)
             A[layer] += x.T @ x
             B[layer] += x.T @ states[-1]
-    A += ridge * n * torch.eye(d + 1)
-    return Lens(lm.final_gain().float(), torch.linalg.solve(A, B).to(lm.device))
+    A += ridge * n * torch.eye(d + 1, dtype=torch.float64)
+    # A is symmetric and positive: a factor of Cholesky, layer by layer, needs no pivots (a batched LU in float32 failed
+    # with bad pivots on a machine of another kind).
+    W = torch.stack([torch.cholesky_solve(b, torch.linalg.cholesky(a)) for a, b in zip(A, B, strict=True)])
+    return Lens(lm.final_gain().float(), W.float().to(lm.device))
 
 
 @dataclass(frozen=True)
