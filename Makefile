@@ -2,12 +2,18 @@
 PYTHON ?= python3
 # Leave empty, or set to PyTorch's CPU index to spare a machine without GPU the CUDA libraries.
 TORCH_INDEX ?=
+# The checksums that every downloaded file must have (all but torch's). Empty (`make run HASHES=`) installs by version alone: for a
+# mirror that serves other builds than the registry that the checksums come from.
+HASHES ?= .ci/hashes.txt
 # Some notebooks or benchmarks only: `make run ONLY=01`, `make bench ONLY=projection`.
 ONLY ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
+PIP_FLAGS := --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install $(PIP_FLAGS) -c .ci/constraints.txt
+# Checksums first, wheels only, nothing of a package runs; what follows finds its dependencies there already.
+HASHED := --require-hashes --no-deps --only-binary :all:
 COURSE := $(PY) -m conceptlab.course
 # sae-lens needs an older transformer-lens than the course: an environment of its own.
 CROSS := .venv-crosscheck
@@ -58,7 +64,7 @@ student: $(VENV)/.installed ## copies of the notebooks without solutions, in bui
 commit: fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
 
-lint: $(VENV)/.installed ## ruff over code and notebooks, mypy over the library
+lint: $(VENV)/.installed ## ruff over code and notebooks (undefined names too), mypy over the library
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check lib tests
 	@$(PY) -m mypy
@@ -71,18 +77,20 @@ clean: ## remove build/ and caches (keeps .venv and the models)
 fetch: $(VENV)/.installed
 	@$(PY) -m conceptlab.cli fetch
 
-$(VENV)/.installed: pyproject.toml .ci/constraints.txt | $(VENV)/.made
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt .ci/hashes.txt | $(VENV)/.made
 	@echo "Installing the dependencies into $(VENV) (several minutes the first time) ..."
-	@$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch)
-	@$(PIP) -e '.[all]'
+	@$(if $(HASHES),$(PY) -m pip install $(PIP_FLAGS) $(HASHED) -r $(HASHES))
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url "$(TORCH_INDEX)") torch
+	@$(PIP) $(if $(HASHES),--no-build-isolation) -e '.[all]'
 	@touch $@
 
-$(CROSS)/.installed: | $(VENV)/.made
+$(CROSS)/.installed: tests/crosscheck/requirements.txt | $(VENV)/.made
 	@echo "Installing sae-lens into $(CROSS) (several minutes) ..."
 	@$(PYTHON) -m venv $(CROSS)
 	@echo '*' > $(CROSS)/.gitignore
-	@$(if $(TORCH_INDEX),$(CROSS)/bin/python -m pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" torch)
-	@$(CROSS)/bin/python -m pip install --quiet --disable-pip-version-check sae-lens==6.54.12 transformer-lens==3.9.0
+	@$(CROSS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes --no-deps -r tests/crosscheck/requirements.txt
+	@$(CROSS)/bin/python -m pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--no-deps --index-url "$(TORCH_INDEX)") \
+		"$$(grep '^torch==' .ci/constraints.txt)"
 	@touch $@
 
 $(VENV)/.made:

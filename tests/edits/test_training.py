@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from conceptlab.attacks import RelearnConfig, SoftPromptConfig, relearn, soft_prompt, teach
+from conceptlab.core import ConceptLabError
 from conceptlab.data import load_concept, row_batches, text_rows
 from conceptlab.edits import Trainer, lora, trainable, trained_parameters
 from conceptlab.edits.training import rounded_at_random
@@ -159,3 +160,17 @@ def test_soft_prompts_are_optimised_in_float32(tiny_llama):
     cfg = SoftPromptConfig(steps=4, n_tokens=2, lr=1e-4)  # far below half a step of bfloat16
     a, b = (soft_prompt(m, None, questions[:2], questions[2:4], cfg, "").losses for m in (lm, exact))
     torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=0, atol=0.05)
+
+
+def test_a_training_that_does_not_fit_is_refused_before_the_first_step(tiny_llama, monkeypatch):
+    from conceptlab.models import compute
+
+    lm = model(tiny_llama)
+    before = weights(lm)
+    monkeypatch.setattr(compute, "memory_free", lambda device: 10_000)
+    for train in (lambda: relearn(lm, None, TEXTS, CFG), lambda: finetuned_eraser(lm, TEXTS, [], EraserConfig())):
+        with pytest.raises(
+            ConceptLabError, match=r"Training [\d,]+ weights needs 0.0 GB of gradients, .*cpu has 0.0 GB"
+        ):
+            train()
+        assert_untouched(lm, before)

@@ -10,7 +10,15 @@ from .finetuning import GRADIENT_DIFFERENCE, NPO, EraserConfig, finetuned_eraser
 from .method import KINDS, SETTINGS, Fitted, Method, choose, get_method, grid, methods, needs_dictionaries, register
 from .pisces.attribution import FeatureEffect, attribute
 from .pisces.candidates import candidates
-from .pisces.edit import directional_edit, neuron_signs, pisces_edit, pisces_rows, rows_for, signed_edit
+from .pisces.edit import (
+    ablation_edit,
+    directional_edit,
+    neuron_signs,
+    pisces_edit,
+    pisces_rows,
+    rows_for,
+    signed_edit,
+)
 from .pisces.features import (
     PUBLIC,
     PUBLISHED,
@@ -65,6 +73,7 @@ __all__ = [
     "ZEROED",
     "ZEROED_MATCHED",
     "ability_filter",
+    "ablation_edit",
     "activation_filter",
     "activation_means",
     "attribute",

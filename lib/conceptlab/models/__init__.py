@@ -2,7 +2,17 @@
 
 from .architecture import check_architecture
 from .changes import Change, Changes
-from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, rows_that_fit
+from .compute import (
+    backward_memory,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    memory_free,
+    memory_needed,
+    optimiser_memory,
+    require_training_memory,
+    rows_that_fit,
+)
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
 from .language_model import LanguageModel
@@ -24,6 +34,7 @@ __all__ = [
     "SITES",
     "Site",
     "TopTokens",
+    "backward_memory",
     "branch_logprobs",
     "branch_states",
     "cached_models",
@@ -40,6 +51,7 @@ __all__ = [
     "memory_free",
     "memory_needed",
     "next_token_loss",
+    "optimiser_memory",
     "packaged_checkpoint",
     "prefix_cache",
     "prefix_ids",
@@ -47,6 +59,7 @@ __all__ = [
     "quiet_transformers",
     "random_model",
     "repeated",
+    "require_training_memory",
     "rows_that_fit",
     "sequence_logprobs",
     "shared_prefix",

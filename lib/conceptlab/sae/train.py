@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..core import ConceptLabError
 from ..data import Harvest, shuffled_batches
-from ..models import LanguageModel
+from ..models import LanguageModel, optimiser_memory, require_training_memory
 from .architectures import make_sae
 from .base import SAE, SAEConfig
 from .checkpoint import check_folder, load_checkpoint, save_checkpoint, sole_writer
@@ -53,12 +53,14 @@ def train_sae(
     stays there afterwards. `world`: the processes that train together. On CUDA the large products run in bfloat16.
 
     Before the first step settings, folder and data are checked. Raises ConceptLabError for those that do not fit (also
-    NaN, infinite and equal activations), a checkpoint of another run or data or one that another process writes, and a
-    loss that is not finite. Warns of a single token that holds much of the variance.
+    NaN, infinite and equal activations), a device without the memory for them, a checkpoint of another run or data or
+    one that another process writes, and a loss that is not finite. Warns of a single token that holds much of the
+    variance.
     """
     cfg, source = check_config(cfg or TrainConfig()), Source(data, layer)
     if checkpoint is not None:
         check_folder(checkpoint)
+    _require_memory(cfg, source.width, lm.device if lm is not None else source.device, world)
     source.check()
     with sole_writer(checkpoint if world.rank == 0 else None):
         return _train(source, cfg, lm, layer, progress, checkpoint, world)
@@ -99,6 +101,17 @@ def _train(
     sae.finish()
     sae.scale_inputs(scale)
     return sae.requires_grad_(False), run.history
+
+
+def _require_memory(cfg: TrainConfig, d_in: int, device: torch.device, world: World) -> None:
+    """What a dictionary takes in training: two matrices and vectors, and the features of its part of a batch."""
+    n_weights = 2 * d_in * cfg.d_sae + 4 * cfg.d_sae + d_in
+    n_tokens, n_sample = -(-cfg.batch_size // world.size), max(8_192, cfg.d_sae)
+    batch = n_tokens * (3 * cfg.d_sae + 4 * d_in) * 4  # scores, features and their gradients; the TopK of them is less
+    sample = 2 * n_sample * d_in * 4
+    parts = {"of weights": 4 * n_weights, **optimiser_memory(n_weights, torch.float32)}
+    parts |= {f"for {n_tokens} tokens": batch, "for the tokens it starts from": sample}
+    require_training_memory(f"A dictionary of {cfg.d_sae:,} features", parts, device)
 
 
 def _hook(source: Source, lm: LanguageModel | None, layer: int | None) -> str:
