@@ -53,6 +53,11 @@ class SharedConfig:
     def __post_init__(self) -> None:
         if self.finding not in ("reach", "evidence"):
             raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
+        if self.n_candidates < 1 or not 0 <= self.reach_tau < 1 or not self.min_share > 0:
+            raise ConceptLabError(
+                "Features are found with n_candidates of at least 1, reach_tau from 0 to below 1 and min_share above "
+                f"0; got {self.n_candidates}, {self.reach_tau:g} and {self.min_share:g}."
+            )
 
 
 def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
