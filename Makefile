@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 HASHES ?= .ci/hashes.txt
 # Some notebooks or benchmarks only: `make run ONLY=01`, `make bench ONLY=projection`.
 ONLY ?=
+# `make saes SEED=1`: dictionaries of another training seed, for the spread between seeds.
+SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -49,8 +51,9 @@ bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 gpu-check: $(VENV)/.installed ## on a machine with a GPU: does every room run right there? Figures to build/gpu.json
 	@$(PY) -m conceptlab.cli gpu-check
 
-saes: fetch ## build the dictionaries that data/saes lacks (minutes on a GPU, hours on a CPU)
-	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done
+saes: fetch ## build the dictionaries that data/saes lacks, or with SEED=1 others into the cache (hours on a CPU)
+	@for model in smollm2-135m gemma3-270m; do \
+		$(PY) -m conceptlab.cli train-sae --shipped --model $$model --seed $(SEED) || exit 1; done
 
 crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab read each other's files?
 	@rm -rf build/crosscheck

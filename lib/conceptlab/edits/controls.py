@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..models import LanguageModel
-from .kinds import Dense, Kind, Rows
+from .kinds import Dense, Kind, LowRank, Rows
 from .weight_edit import WeightEdit
 
 
@@ -68,9 +68,10 @@ def permuted_neurons(
         delta = change.dense()
         edited = (delta.abs().amax(0) > 0).nonzero()[:, 0].cpu()
         others = _of_equal_activity(edited, activity[layer].detach().float().cpu(), generator, layer)
-        moved = torch.zeros_like(delta)
-        moved[:, others.to(delta.device)] = delta[:, edited.to(delta.device)]
-        changes[name] = Dense(moved)
+        by_neuron = change.right if isinstance(change, LowRank) else delta  # a column per neuron
+        moved = torch.zeros_like(by_neuron)
+        moved[:, others.to(moved.device)] = by_neuron[:, edited.to(moved.device)]
+        changes[name] = LowRank(change.left, moved) if isinstance(change, LowRank) else Dense(moved)
         moves[str(layer)] = [edited.tolist(), others.tolist()]
     return replace(edit, changes=changes, info={"control": "permuted neurons", "seed": seed, "moves": moves})
 

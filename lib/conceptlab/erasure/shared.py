@@ -15,7 +15,7 @@ from ..data import Concept, evidence_texts, fact_texts
 from ..edits import Intervention, WeightEdit
 from ..evaluation import Asked, Judge, SearchConfig, edit_effects
 from ..models import LanguageModel
-from ..sae import load_sae, load_shipped, shipped_layers
+from ..sae import load_sae, load_shipped, saes_folder, shipped_layers
 from .method import Axes, Fitted, choose, get_method, lost_on_dev
 from .pisces.edit import pisces_edit
 from .pisces.features import (
@@ -55,14 +55,18 @@ class SharedConfig:
             raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
 
 
-def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
+def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None, seed: int = 0) -> Dictionaries:
     """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
 
     Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
-    files as they did: by default of the layers that are named there. Raises ConceptLabError when there are neither, for
+    files as they did: by default of the layers that are named there. `seed`: another than 0 takes the dictionaries that
+    `make saes SEED=...` has trained, of all layers. Raises ConceptLabError when there are neither, for
     a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
     """
-    shipped = shipped_layers(lm.name)
+    if seed and not shipped_layers(lm.name, saes_folder(seed)):
+        raise ConceptLabError(f"There are no dictionaries of seed {seed} for {lm.name}; run `make saes SEED={seed}`.")
+    root = saes_folder(seed)
+    shipped = shipped_layers(lm.name, root)
     public = None if shipped else public_dictionaries(lm.name)
     if public is not None:
         wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
@@ -72,7 +76,8 @@ def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None)
             f"No dictionary of {lm.name} is shipped; train one per layer with "
             f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
         )
-    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else map(lm.check_layer, layers))}
+    chosen = shipped if layers is None else tuple(map(lm.check_layer, layers))
+    return {layer: load_shipped(lm, layer, root) for layer in chosen}
 
 
 class Shared:
@@ -104,6 +109,19 @@ class Shared:
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
         self._by_hand = None if features is None else list(features)
+
+    def of_others(self, key: Hashable, make: Callable[[], Dictionaries]) -> Shared:
+        """The same parts with other dictionaries of (some of) the same layers, in which features are found anew.
+
+        Evidence, texts and judge are those of this one. `make` is called once per key.
+        """
+
+        def other() -> Shared:
+            found = Shared(self.lm, self.concept, make(), self.cfg, self.seed, general=self.general)
+            found._made |= {"evidence": self.evidence, "judge": self.judge}
+            return found
+
+        return self.made(key, other)
 
     def check(self, lm: LanguageModel, concept: Concept) -> None:
         """Raise where a method is fitted to something else than the parts are of."""
