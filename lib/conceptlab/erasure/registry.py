@@ -11,6 +11,7 @@ from .controls import (
 )
 from .embedding import EMBEDDING
 from .finetuning import GRADIENT_DIFFERENCE, NPO
+from .inference import ECO, GUARD, NOTES, REFUSAL, ULD
 from .method import Method
 from .pisces.method import DIRECTIONAL, PISCES
 from .words import WORDS, WORDS_BOTH
@@ -29,6 +30,11 @@ METHODS: tuple[Method, ...] = (
     ZEROED_MATCHED,
     GRADIENT_DIFFERENCE,
     NPO,
+    ECO,
+    ULD,
+    GUARD,
+    NOTES,
+    REFUSAL,
     OTHER_FEATURES,
     RANDOM_FEATURES,
     RANDOM_DIRECTION,

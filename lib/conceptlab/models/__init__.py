@@ -5,6 +5,7 @@ from .changes import Change, Changes
 from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, rows_that_fit
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
+from .guards import Prompt, Reading, guarded, reading, rewritten, unguarded
 from .language_model import LanguageModel
 from .load import load_model
 from .losses import next_token_loss, sequence_logprobs
@@ -20,7 +21,9 @@ __all__ = [
     "LanguageModel",
     "PACKAGED",
     "Prefix",
+    "Prompt",
     "RANDOM_KINDS",
+    "Reading",
     "SITES",
     "Site",
     "TopTokens",
@@ -35,6 +38,7 @@ __all__ = [
     "encoder_from_folder",
     "fingerprint",
     "greedy",
+    "guarded",
     "load_model",
     "logit_effect",
     "memory_free",
@@ -46,8 +50,11 @@ __all__ = [
     "project",
     "quiet_transformers",
     "random_model",
+    "reading",
     "repeated",
+    "rewritten",
     "rows_that_fit",
     "sequence_logprobs",
     "shared_prefix",
+    "unguarded",
 ]

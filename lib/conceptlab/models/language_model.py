@@ -22,6 +22,7 @@ from .architecture import check_structure
 from .changes import Change, Changes
 from .compute import Memory, memory_needed
 from .fingerprint import fingerprint
+from .guards import Readers
 from .registry import quiet_transformers
 from .sites import Hooked, as_long, norm_gain, takes_mean_out
 
@@ -40,6 +41,7 @@ class LanguageModel(Hooked):
         # address of each weight at the last fingerprint -> the weight and torch's version counter; and what it was
         self._printed: tuple[dict[int, tuple[weakref.ref, int]], str] | None = None
         self.changes = Changes(self)  # what is on the model at the moment
+        self.readers = Readers()  # what run-time methods are told of the prompts
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 
