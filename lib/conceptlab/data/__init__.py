@@ -3,7 +3,8 @@
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
 from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
-from .fiction import Fiction, load_fiction
+from .fiction import Fiction, fiction_concept, load_fiction
+from .form_texts import FORMS, LETTERS, choice_stem, form_texts, has_form
 from .leaks import check_no_answers, leaked, other_facts
 from .passes import Pass, text_means, text_passes
 from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
@@ -29,8 +30,10 @@ __all__ = [
     "ENWIK8",
     "EVALS",
     "FEW_SHOT",
+    "FORMS",
     "Fiction",
     "Harvest",
+    "LETTERS",
     "MIXTURE",
     "NearDomain",
     "Pass",
@@ -40,12 +43,16 @@ __all__ = [
     "VITAL",
     "attack_data",
     "check_no_answers",
+    "choice_stem",
     "course_texts",
     "evidence_texts",
     "fact_texts",
     "few_shot_prompt",
+    "fiction_concept",
+    "form_texts",
     "general_questions",
     "harvest",
+    "has_form",
     "held_out_leads",
     "held_out_passages",
     "label_texts",

@@ -13,6 +13,7 @@ from .controls import (
 )
 from .embedding import EMBEDDING
 from .finetuning import GRADIENT_DIFFERENCE, NPO
+from .inference import ECO, GUARD, NOTES, REFUSAL, ULD
 from .method import Method
 from .pisces.method import DIRECTIONAL, PISCES
 from .words import WORDS, WORDS_BOTH
@@ -31,6 +32,11 @@ METHODS: tuple[Method, ...] = (
     ZEROED_MATCHED,
     GRADIENT_DIFFERENCE,
     NPO,
+    ECO,
+    ULD,
+    GUARD,
+    NOTES,
+    REFUSAL,
     OTHER_FEATURES,
     PERMUTED_NEURONS,
     FROZEN_DECODER,

@@ -11,9 +11,9 @@ import torch
 
 from ..concept_vectors import ConceptVector
 from ..core import ConceptLabError, NotPossible
-from ..data import Concept, evidence_texts, fact_texts
+from ..data import FORMS, Concept, Question, evidence_texts, form_texts
 from ..edits import Intervention, WeightEdit
-from ..evaluation import Asked, Judge, SearchConfig, edit_effects
+from ..evaluation import Asked, Judge, SearchConfig, concept_questions, edit_effects
 from ..models import LanguageModel
 from ..sae import load_sae, load_shipped, saes_folder, shipped_layers
 from .method import Axes, Fitted, choose, get_method, lost_on_dev
@@ -47,12 +47,16 @@ class SharedConfig:
     probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
     n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
     n_texts: int = 60  # texts each to forget and to keep, for methods that train
+    forms: tuple[str, ...] = ("question",)  # in which the shown facts stand among the texts to forget
+    leads: bool = True  # whether leads on the concept stand there as well; without them only the facts do
     search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
     grids: Mapping[str, Axes] = field(default_factory=dict)  # method -> knobs in place of its own
 
     def __post_init__(self) -> None:
         if self.finding not in ("reach", "evidence"):
             raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
+        if not self.forms or not set(self.forms) <= set(FORMS):
+            raise ConceptLabError(f"Facts are shown in one or more of {', '.join(FORMS)}; got {self.forms!r}.")
 
 
 def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None, seed: int = 0) -> Dictionaries:
@@ -256,17 +260,29 @@ class Shared:
 
     @property
     def forget(self) -> list[str]:
-        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on."""
-        shown = [q for q in self.concept.dev if q not in self.judge.questions["target"]]
-        return self._texts[0] + fact_texts(shown)
+        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on, in `cfg.forms`."""
+        return (self.leads[0] if self.cfg.leads else []) + [
+            text for form in self.cfg.forms for text in form_texts(self.shown, form)
+        ]
+
+    @property
+    def shown(self) -> list[Question]:
+        """The dev facts that no strength is chosen on; methods may look at them."""
+        judged = self.judge.questions["target"]
+        return [q for q in self.concept.dev if q not in judged]
+
+    def dev(self, name: str) -> tuple[Question, ...]:
+        """The dev questions of a set: target, neighbour or general."""
+        return concept_questions(self.concept, "dev").get(name, ())
 
     @property
     def keep(self) -> list[str]:
         """Texts to keep: leads on the neighbour and on neither."""
-        return self._texts[1] + self._texts[2]
+        return self.leads[1] + self.leads[2]
 
     @property
-    def _texts(self) -> tuple[list[str], list[str], list[str]]:
+    def leads(self) -> tuple[list[str], list[str], list[str]]:
+        """Leads on the concept, on its neighbour, and on neither."""
         return self.made("texts", lambda: evidence_texts(self.concept, self.cfg.n_texts, self.seed))
 
     # ---- judging --------------------------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .early_exit import early_exit
+from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
@@ -25,23 +27,34 @@ SUMMARIES = {"lab": summarise_lab}
 
 __all__ = [
     "ATTACKED",
+    "AtLoss",
     "BUDGET",
+    "CURVE",
+    "CurveConfig",
     "DIRECT",
     "EXPERIMENTS",
+    "FictionScores",
     "FinalConfig",
     "General",
     "LabConfig",
+    "Point",
     "Record",
     "SUMMARIES",
     "Scoring",
+    "at_loss",
     "autointerp",
     "budget_for",
     "check_gpu",
+    "curve_point",
+    "curves_of",
     "early_exit",
     "edit_size",
     "failed_checks",
     "lab",
     "layers",
+    "matched",
+    "matched_loss",
+    "on_fiction",
     "pooled",
     "shipped_edit",
     "summarise_lab",

@@ -48,6 +48,7 @@ class Hooked(Tokenized):
 
     _blocks: Any  # the decoder's layers; their parts differ from class to class, so no type says more
     _decoder: Any
+    readers: Any  # `guards.Readers`
 
     @property
     def n_layers(self) -> int:
@@ -103,9 +104,15 @@ class Hooked(Tokenized):
 
         def begin(change: Change) -> None:
             for (kind, layer), function in hooks.items():
-                change.then(self._register(kind, self.check_layer(layer), function).remove)
+                change.then(self._register(kind, self.check_layer(layer), self._heard(function)).remove)
 
         return Change(self, f"hooks at {', '.join(f'{kind} {layer}' for kind, layer in hooks)}", begin, weights=False)
+
+    def _heard(self, function: Callable) -> Callable:
+        """`function`, deaf to the passes that a guard makes for itself in the middle of another."""
+        if self.readers.busy:  # it is the guard's own
+            return function
+        return lambda x: None if self.readers.busy else function(x)
 
     def skip_before(self, layer: int) -> Change:
         """Inside the block the layers before `layer` hand their input on unchanged, at no cost.
