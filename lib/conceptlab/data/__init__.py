@@ -2,6 +2,16 @@
 
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
+from .contrasts import (
+    KINDS,
+    ContrastItem,
+    contrast_examples,
+    matched_stories,
+    mmlu_contrast,
+    naive_contrast,
+    story_templates,
+    trivia_contrast,
+)
 from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
 from .fiction import Fiction, load_fiction
 from .leaks import check_no_answers, leaked, other_facts
@@ -27,10 +37,12 @@ __all__ = [
     "COURSE_CONCEPTS",
     "Concept",
     "ENWIK8",
+    "ContrastItem",
     "EVALS",
     "FEW_SHOT",
     "Fiction",
     "Harvest",
+    "KINDS",
     "MIXTURE",
     "NearDomain",
     "Pass",
@@ -40,6 +52,7 @@ __all__ = [
     "VITAL",
     "attack_data",
     "check_no_answers",
+    "contrast_examples",
     "course_texts",
     "evidence_texts",
     "fact_texts",
@@ -53,13 +66,17 @@ __all__ = [
     "list_concepts",
     "load_concept",
     "load_fiction",
+    "matched_stories",
     "mixture",
+    "mmlu_contrast",
     "mmlu_items",
+    "naive_contrast",
     "other_facts",
     "other_texts",
     "question_stem",
     "row_batches",
     "shuffled_batches",
+    "story_templates",
     "subject_of",
     "text_means",
     "text_passes",
@@ -67,6 +84,7 @@ __all__ = [
     "token_rows",
     "translatable",
     "translated",
+    "trivia_contrast",
     "unrelated_texts",
     "vital_articles",
     "web_passages",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .directions import directions
 from .early_exit import early_exit
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
@@ -15,6 +16,7 @@ from .scoring import FinalConfig, General, Scoring
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
+    "directions": directions,
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
@@ -37,6 +39,7 @@ __all__ = [
     "autointerp",
     "budget_for",
     "check_gpu",
+    "directions",
     "early_exit",
     "edit_size",
     "failed_checks",
