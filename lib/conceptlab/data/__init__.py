@@ -2,6 +2,16 @@
 
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
+from .contrasts import (
+    KINDS,
+    ContrastItem,
+    contrast_examples,
+    matched_stories,
+    mmlu_contrast,
+    naive_contrast,
+    story_templates,
+    trivia_contrast,
+)
 from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
 from .fiction import Fiction, fiction_concept, load_fiction
 from .form_texts import FORMS, LETTERS, choice_stem, form_texts, has_form
@@ -28,12 +38,14 @@ __all__ = [
     "COURSE_CONCEPTS",
     "Concept",
     "ENWIK8",
+    "ContrastItem",
     "EVALS",
     "FEW_SHOT",
     "FORMS",
     "Fiction",
     "Harvest",
     "LETTERS",
+    "KINDS",
     "MIXTURE",
     "NearDomain",
     "Pass",
@@ -44,6 +56,7 @@ __all__ = [
     "attack_data",
     "check_no_answers",
     "choice_stem",
+    "contrast_examples",
     "course_texts",
     "evidence_texts",
     "fact_texts",
@@ -60,13 +73,17 @@ __all__ = [
     "list_concepts",
     "load_concept",
     "load_fiction",
+    "matched_stories",
     "mixture",
+    "mmlu_contrast",
     "mmlu_items",
+    "naive_contrast",
     "other_facts",
     "other_texts",
     "question_stem",
     "row_batches",
     "shuffled_batches",
+    "story_templates",
     "subject_of",
     "text_means",
     "text_passes",
@@ -74,6 +91,7 @@ __all__ = [
     "token_rows",
     "translatable",
     "translated",
+    "trivia_contrast",
     "unrelated_texts",
     "vital_articles",
     "web_passages",

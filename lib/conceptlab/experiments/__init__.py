@@ -6,6 +6,7 @@ from pathlib import Path
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
+from .directions import directions
 from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
@@ -17,6 +18,7 @@ from .scoring import FinalConfig, General, Scoring
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
+    "directions": directions,
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
@@ -47,6 +49,7 @@ __all__ = [
     "check_gpu",
     "curve_point",
     "curves_of",
+    "directions",
     "early_exit",
     "edit_size",
     "failed_checks",

@@ -79,7 +79,7 @@ def lab(
     `methods`: default all; `stages`: of STAGES, in order (what a later one needs of an earlier one is made in any
     case); `attacked`: the methods that meet `attacks` and get a strength curve. Concepts are all unless given; attacked
     are those of ATTACKED_CONCEPTS, or those given. `dictionary_seed`: take the dictionaries that `make saes SEED=...`
-    has trained; rows then carry that seed, and `seed` goes on to draw texts and controls. Only NotPossible is written as
+    has trained; rows then carry that seed, and `seed` still draws texts and controls. Only NotPossible is written as
     a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that was made
     otherwise.
     """
