@@ -21,7 +21,7 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student commit lint clean fetch
+.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student instructor commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab r
 
 student: $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
+
+instructor: $(VENV)/.installed ## key, rubrics and schedules for a teacher, in build/instructor/
+	@$(COURSE) instructor
 
 commit: fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
