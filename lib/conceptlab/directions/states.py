@@ -71,9 +71,7 @@ def _trees(items: Sequence[ContrastItem], before: str) -> tuple[list[tuple[str, 
 
 
 @torch.no_grad()
-def margins(
-    lm: LanguageModel, items: Sequence[ContrastItem], last: Float[Tensor, "n d_model"]
-) -> Float[Tensor, " n"]:
+def margins(lm: LanguageModel, items: Sequence[ContrastItem], last: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
     """Right option minus best wrong one, in nats, read from the last layer's states through norm and unembedding.
 
     By the first token of each option; wrong options that begin with the right one's token do not count.

@@ -43,7 +43,9 @@ class Multiplied:
     def __post_init__(self):
         for vector in (self.u, self.w):
             if vector is not None and abs(float(vector.norm()) - 1) > 1e-3:
-                raise ConceptLabError(f"A direction of length 1 is multiplied; this one has {float(vector.norm()):.3g}.")
+                raise ConceptLabError(
+                    f"A direction of length 1 is multiplied; this one has {float(vector.norm()):.3g}."
+                )
 
     def applied(self, lm: LanguageModel) -> AbstractContextManager:
         """The model steered, inside the block."""
