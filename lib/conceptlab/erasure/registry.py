@@ -10,7 +10,21 @@ from .controls import (
     RANDOM_WORDS_BOTH,
 )
 from .embedding import EMBEDDING
-from .finetuning import GRADIENT_DIFFERENCE, NPO
+from .finetuning import (
+    DPO,
+    FLAT,
+    GA_KL,
+    GRADIENT_ASCENT,
+    GRADIENT_DIFFERENCE,
+    IHL,
+    LOKU,
+    NPO,
+    NPO_ALONE,
+    NPO_KL,
+    REFUSAL,
+    SIMNPO,
+    TASK_VECTOR,
+)
 from .method import Method
 from .pisces.method import DIRECTIONAL, PISCES
 from .words import WORDS, WORDS_BOTH
@@ -27,8 +41,19 @@ METHODS: tuple[Method, ...] = (
     PISCES_EMBEDDING,
     ZEROED,
     ZEROED_MATCHED,
+    GRADIENT_ASCENT,
     GRADIENT_DIFFERENCE,
+    GA_KL,
     NPO,
+    NPO_ALONE,
+    NPO_KL,
+    SIMNPO,
+    DPO,
+    REFUSAL,
+    IHL,
+    LOKU,
+    FLAT,
+    TASK_VECTOR,
     OTHER_FEATURES,
     RANDOM_FEATURES,
     RANDOM_DIRECTION,

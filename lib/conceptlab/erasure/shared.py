@@ -11,7 +11,7 @@ import torch
 
 from ..concept_vectors import ConceptVector
 from ..core import ConceptLabError, NotPossible
-from ..data import Concept, evidence_texts, fact_texts
+from ..data import Concept, Question, evidence_texts, fact_texts, general_questions
 from ..edits import Intervention, WeightEdit
 from ..evaluation import Asked, Judge, SearchConfig, edit_effects
 from ..models import LanguageModel
@@ -100,6 +100,7 @@ class Shared:
         self.weights = lm.fingerprint()
         self._given = dictionaries
         self._made: dict[Hashable, Any] = {}
+        self._lately: tuple[Hashable, dict[Hashable, Any]] = (None, {})
         self._chosen: dict[str, Fitted] = {}
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
@@ -126,6 +127,15 @@ class Shared:
             self._on_original()
             self._made[key] = make()
         return self._made[key]
+
+    def lately(self, owner: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Like `made`, but kept only until another owner makes something: a training weighs as much as a model."""
+        if self._lately[0] != owner:
+            self._lately = owner, {}
+        if key not in self._lately[1]:
+            self._on_original()
+            self._lately[1][key] = make()
+        return self._lately[1][key]
 
     # ---- dictionaries and features --------------------------------------------------------------------------
     @cached_property
@@ -239,13 +249,27 @@ class Shared:
     @property
     def forget(self) -> list[str]:
         """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on."""
-        shown = [q for q in self.concept.dev if q not in self.judge.questions["target"]]
-        return self._texts[0] + fact_texts(shown)
+        return self._texts[0] + fact_texts(self.forget_facts)
+
+    @property
+    def forget_facts(self) -> list[Question]:
+        """Dev questions on the concept that no strength is chosen on, for methods that train on answers."""
+        return self._unjudged("target", self.concept.dev)
 
     @property
     def keep(self) -> list[str]:
         """Texts to keep: leads on the neighbour and on neither."""
         return self._texts[1] + self._texts[2]
+
+    @property
+    def keep_facts(self) -> list[Question]:
+        """Dev questions on the neighbour, and as many general ones at most, that no strength is chosen on."""
+        near = self._unjudged("neighbour", self.concept.neighbour.dev if self.concept.neighbour else ())
+        return near + self._unjudged("general", general_questions("dev"))[: max(len(near), 1)]
+
+    def _unjudged(self, name: str, questions: Sequence[Question]) -> list[Question]:
+        judged = self.judge.questions.get(name, ())
+        return [q for q in questions if q not in judged]
 
     @property
     def _texts(self) -> tuple[list[str], list[str], list[str]]:

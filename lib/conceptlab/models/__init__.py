@@ -7,7 +7,7 @@ from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
 from .language_model import LanguageModel
 from .load import load_model
-from .losses import next_token_loss, sequence_logprobs
+from .losses import next_token_loss, scored_logits, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
@@ -48,6 +48,7 @@ __all__ = [
     "random_model",
     "repeated",
     "rows_that_fit",
+    "scored_logits",
     "sequence_logprobs",
     "shared_prefix",
 ]
