@@ -1,6 +1,6 @@
 """Sizes at which a whole erasure of a tiny model takes seconds."""
 
-from conceptlab.erasure import SharedConfig
+from conceptlab.erasure import SharedConfig, methods
 from conceptlab.evaluation import SearchConfig
 
 SMALL = SharedConfig(
@@ -12,7 +12,7 @@ SMALL = SharedConfig(
         "pisces+embedding": {"delta": (1.0,)}, "pisces+words": {"share": (0.5, 1.0)},
         "pisces+words_both": {"share": (0.5, 1.0)}, "zeroed_vectors": {"n": (2, 5)},
         "frozen_decoder": {"n": (2,), "tau": (0.4,), "mu": (1.0, 4.0)},
-        "zeroed_vectors_matched": {"n": (2, 20, 10**9)}, "gradient_difference": {"scale": (0.5, 1.0)},
-        "npo": {"scale": (0.5, 1.0)},
+        "zeroed_vectors_matched": {"n": (2, 20, 10**9)},
+        **{name: {"rate": (1.0,), "scale": (0.5, 1.0)} for name, m in methods().items() if m.kind == "fine-tuning"},
     },
 )  # fmt: skip

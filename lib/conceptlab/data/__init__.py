@@ -18,7 +18,7 @@ from .form_texts import FORMS, LETTERS, choice_stem, form_texts, has_form
 from .leaks import check_no_answers, leaked, other_facts
 from .passes import Pass, text_means, text_passes
 from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
-from .rows import TokenRows, row_batches, text_rows, token_rows
+from .rows import AnswerRow, TokenRows, answer_rows, row_batches, text_rows, token_rows
 from .selections import (
     COURSE_CONCEPTS,
     MIXTURE,
@@ -34,6 +34,7 @@ from .selections import (
 from .subjects import Subject, attack_data, subject_of, translatable, translated
 
 __all__ = [
+    "AnswerRow",
     "Article",
     "COURSE_CONCEPTS",
     "Concept",
@@ -53,6 +54,7 @@ __all__ = [
     "Subject",
     "TokenRows",
     "VITAL",
+    "answer_rows",
     "attack_data",
     "check_no_answers",
     "choice_stem",

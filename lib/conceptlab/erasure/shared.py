@@ -109,6 +109,7 @@ class Shared:
         self.weights = lm.fingerprint()
         self._given = dictionaries
         self._made: dict[Hashable, Any] = {}
+        self._lately: tuple[Hashable, dict[Hashable, Any]] = (None, {})
         self._chosen: dict[str, Fitted] = {}
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
@@ -148,6 +149,15 @@ class Shared:
             self._on_original()
             self._made[key] = make()
         return self._made[key]
+
+    def lately(self, owner: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Like `made`, but kept only until another owner makes something: a training weighs as much as a model."""
+        if self._lately[0] != owner:
+            self._lately = owner, {}
+        if key not in self._lately[1]:
+            self._on_original()
+            self._lately[1][key] = make()
+        return self._lately[1][key]
 
     # ---- dictionaries and features --------------------------------------------------------------------------
     @cached_property
@@ -262,14 +272,13 @@ class Shared:
     def forget(self) -> list[str]:
         """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on, in `cfg.forms`."""
         return (self.leads[0] if self.cfg.leads else []) + [
-            text for form in self.cfg.forms for text in form_texts(self.shown, form)
+            text for form in self.cfg.forms for text in form_texts(self.forget_facts, form)
         ]
 
     @property
-    def shown(self) -> list[Question]:
-        """The dev facts that no strength is chosen on; methods may look at them."""
-        judged = self.judge.questions["target"]
-        return [q for q in self.concept.dev if q not in judged]
+    def forget_facts(self) -> list[Question]:
+        """Dev questions on the concept that no strength is chosen on; methods may look at them."""
+        return self._unjudged("target")
 
     def dev(self, name: str) -> tuple[Question, ...]:
         """The dev questions of a set: target, neighbour or general."""
@@ -279,6 +288,16 @@ class Shared:
     def keep(self) -> list[str]:
         """Texts to keep: leads on the neighbour and on neither."""
         return self.leads[1] + self.leads[2]
+
+    @property
+    def keep_facts(self) -> list[Question]:
+        """Dev questions on the neighbour, and as many general ones at most, that no strength is chosen on."""
+        near = self._unjudged("neighbour")
+        return near + self._unjudged("general")[: max(len(near), 1)]
+
+    def _unjudged(self, name: str) -> list[Question]:
+        judged = self.judge.questions.get(name, ())
+        return [q for q in self.dev(name) if q not in judged]
 
     @property
     def leads(self) -> tuple[list[str], list[str], list[str]]:

@@ -18,7 +18,7 @@ from .generation import chat_rows, greedy
 from .guards import Prompt, Reading, guarded, reading, rewritten, unguarded
 from .language_model import LanguageModel
 from .load import load_model
-from .losses import next_token_loss, sequence_logprobs
+from .losses import next_token_loss, scored_logits, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
@@ -67,6 +67,7 @@ __all__ = [
     "require_training_memory",
     "rewritten",
     "rows_that_fit",
+    "scored_logits",
     "sequence_logprobs",
     "shared_prefix",
     "unguarded",
