@@ -11,6 +11,7 @@ from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_la
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
+from .specialisation import SpecialisationConfig, specialisation, teaching_sets
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
@@ -18,6 +19,7 @@ EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
+    "specialisation": specialisation,
 }
 
 # name -> what makes the rows over all concepts of a merged table
@@ -34,6 +36,7 @@ __all__ = [
     "Record",
     "SUMMARIES",
     "Scoring",
+    "SpecialisationConfig",
     "autointerp",
     "budget_for",
     "check_gpu",
@@ -44,5 +47,7 @@ __all__ = [
     "layers",
     "pooled",
     "shipped_edit",
+    "specialisation",
     "summarise_lab",
+    "teaching_sets",
 ]
