@@ -1,6 +1,13 @@
 """Changes of weights: `WeightEdit`, the contract `Intervention`, random controls, LoRA, training in place."""
 
-from .controls import match_norms, permuted_neurons, random_direction_edit, random_like, random_norm_edit
+from .controls import (
+    match_norms,
+    of_equal_activity,
+    permuted_neurons,
+    random_direction_edit,
+    random_like,
+    random_norm_edit,
+)
 from .intervention import Intervention, applied
 from .kinds import Dense, LowRank, Rows
 from .lora import Adapter, Starts, lora, merged
@@ -23,6 +30,7 @@ __all__ = [
     "lora",
     "match_norms",
     "merged",
+    "of_equal_activity",
     "permuted_neurons",
     "random_direction_edit",
     "random_like",

@@ -14,6 +14,7 @@ from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_la
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
+from .specialisation import SpecialisationConfig, specialisation, teaching_sets
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
@@ -22,6 +23,7 @@ EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
+    "specialisation": specialisation,
 }
 
 # name -> what makes the rows over all concepts of a merged table
@@ -44,6 +46,7 @@ __all__ = [
     "SUMMARIES",
     "Scoring",
     "at_loss",
+    "SpecialisationConfig",
     "autointerp",
     "budget_for",
     "check_gpu",
@@ -60,5 +63,7 @@ __all__ = [
     "on_fiction",
     "pooled",
     "shipped_edit",
+    "specialisation",
     "summarise_lab",
+    "teaching_sets",
 ]
