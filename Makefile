@@ -7,6 +7,8 @@ TORCH_INDEX ?=
 HASHES ?= .ci/hashes.txt
 # Some notebooks or benchmarks only: `make run ONLY=01`, `make bench ONLY=projection`.
 ONLY ?=
+# `make saes SEED=1`: dictionaries of another training seed, for the spread between seeds.
+SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,7 +21,7 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student commit lint clean fetch
+.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student instructor commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -49,8 +51,9 @@ bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 gpu-check: $(VENV)/.installed ## on a machine with a GPU: does every room run right there? Figures to build/gpu.json
 	@$(PY) -m conceptlab.cli gpu-check
 
-saes: fetch ## build the dictionaries that data/saes lacks (minutes on a GPU, hours on a CPU)
-	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done
+saes: fetch ## build the dictionaries that data/saes lacks, or with SEED=1 others into the cache (hours on a CPU)
+	@for model in smollm2-135m gemma3-270m; do \
+		$(PY) -m conceptlab.cli train-sae --shipped --model $$model --seed $(SEED) || exit 1; done
 
 crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab read each other's files?
 	@rm -rf build/crosscheck
@@ -60,6 +63,9 @@ crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab r
 
 student: $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
+
+instructor: $(VENV)/.installed ## key, rubrics and schedules for a teacher, in build/instructor/
+	@$(COURSE) instructor
 
 commit: fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))

@@ -4,7 +4,9 @@ Every attack takes a model and an intervention (anything with `.applied(lm)`, or
 leaves the model bit-identical. Results are judged by the same questions as the intervention itself.
 """
 
+from .antidote import WAYS_TO_PRUNE, AntidoteConfig, antidote, prune_after_relearning
 from .base import AttackResult, Cost, Exchange, Hits, per_question, share
+from .clamped import ClampedConfig, ClampedResult, Detour, clamped, detour, held_directions
 from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, SuffixObjective, gcg, gcg_step, suffix_tokens
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
@@ -34,12 +36,16 @@ from .suite import (
 from .undoing import UndoConfig, undo
 
 __all__ = [
+    "AntidoteConfig",
     "Attack",
     "AttackResult",
     "Budget",
     "COUNTED",
     "CandidateConfig",
+    "ClampedConfig",
+    "ClampedResult",
     "Cost",
+    "Detour",
     "Exchange",
     "FormConfig",
     "GCGConfig",
@@ -64,15 +70,20 @@ __all__ = [
     "SuffixObjective",
     "TEACHING",
     "UndoConfig",
+    "WAYS_TO_PRUNE",
+    "antidote",
     "ask_forms",
     "attacks",
     "best_layer",
     "borne_rate",
     "candidate_sets",
+    "clamped",
+    "detour",
     "erased_copies",
     "floor_of",
     "gcg",
     "gcg_step",
+    "held_directions",
     "hidden_knowledge",
     "known_questions",
     "never_taught",
@@ -81,6 +92,7 @@ __all__ = [
     "per_question",
     "probe",
     "prompt_attack",
+    "prune_after_relearning",
     "quantise",
     "rates_of",
     "register_attack",

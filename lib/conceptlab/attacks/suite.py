@@ -13,6 +13,7 @@ from ..edits import Intervention
 from ..evaluation import QuestionScores
 from ..models import LanguageModel
 from .base import AttackResult, Hits, per_question, share
+from .clamped import ClampedConfig, clamped, held_directions
 from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, gcg
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge
@@ -75,6 +76,14 @@ def _undo(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> A
     return undo(lm, intervention, s.score, cfg)
 
 
+def _clamped(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+    b = s.budget
+    at = b.at("clamped", (0, b.soft_steps))
+    cfg = ClampedConfig(max(at), b.batch_size, b.n_ctx, at=at, control=b.controls, seed=b.seed)
+    held = held_directions(lm, intervention)
+    return clamped(lm, intervention, s.facts[: s.budget.n_facts], s.questions, s.score, held, cfg)
+
+
 SUITE: dict[str, Attack] = {
     "relearning": _relearn("relearning", lambda s: s.subject.texts),
     "relearning_lora": _relearn("relearning_lora", lambda s: s.subject.texts, lora=True),
@@ -87,6 +96,7 @@ SUITE: dict[str, Attack] = {
     "probability_delta": lambda lm, x, s: candidate_sets(lm, x, s.questions, CandidateConfig("probability_delta")),
     "patching": lambda lm, x, s: patch(lm, x, s.score, PatchConfig(layers=s.budget.layers)),
     "undoing": _undo,
+    "clamped": _clamped,
     "probe": lambda lm, x, s: probe(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
     "hidden_knowledge": lambda lm, x, s: hidden_knowledge(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
     "forms": _forms,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,73 +11,25 @@ import torch
 
 from ..concept_vectors import ConceptVector
 from ..core import ConceptLabError, NotPossible
-from ..data import Concept, evidence_texts, fact_texts
+from ..data import Concept, Question, evidence_texts, form_texts
 from ..edits import Intervention, WeightEdit
-from ..evaluation import Asked, Judge, SearchConfig, edit_effects
+from ..evaluation import Asked, Judge, concept_questions, edit_effects
 from ..models import LanguageModel
-from ..sae import load_sae, load_shipped, shipped_layers
-from .method import Axes, Fitted, choose, get_method, lost_on_dev
+from .method import Fitted, choose, get_method, lost_on_dev
 from .pisces.edit import pisces_edit
 from .pisces.features import (
     Dictionaries,
     Feature,
     PublishedEdit,
     hand_picked,
-    public_dictionaries,
     published_edit,
 )
 from .pisces.filters import causal_filter, filter_features
 from .pisces.find import find_features
 from .pisces.reach import Evidence, edit_reach, gather_evidence, reaching_features
+from .shared_config import SharedConfig, shipped_dictionaries
 from .words import ConceptAtoms, word_atoms
 from .zeroed import promoting_vectors
-
-
-@dataclass(frozen=True)
-class SharedConfig:
-    """How the parts are made, and how strengths are judged."""
-
-    n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
-    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones (of a
-    # file with less than 56 some serve both)
-    finding: str = "reach"  # or "evidence": by what features read and write (`find_features`), with the paper's filters
-    reach_tau: float = 0.5  # tau at which the features' reach is compared
-    min_share: float = 2.0  # for "reach": a feature fires on the concept so many times as strongly as elsewhere
-    n_candidates: int = 12  # features with the most selective edits; the filter tries them one by one
-    probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
-    n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
-    n_texts: int = 60  # texts each to forget and to keep, for methods that train
-    search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
-    grids: Mapping[str, Axes] = field(default_factory=dict)  # method -> knobs in place of its own
-
-    def __post_init__(self) -> None:
-        if self.finding not in ("reach", "evidence"):
-            raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
-        if self.n_candidates < 1 or not 0 <= self.reach_tau < 1 or not self.min_share > 0:
-            raise ConceptLabError(
-                "Features are found with n_candidates of at least 1, reach_tau from 0 to below 1 and min_share above "
-                f"0; got {self.n_candidates}, {self.reach_tau:g} and {self.min_share:g}."
-            )
-
-
-def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
-    """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
-
-    Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
-    files as they did: by default of the layers that are named there. Raises ConceptLabError when there are neither, for
-    a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
-    """
-    shipped = shipped_layers(lm.name)
-    public = None if shipped else public_dictionaries(lm.name)
-    if public is not None:
-        wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
-        return {layer: load_sae(public.repository, layer, public.names[layer], lm=lm) for layer in wanted}
-    if not shipped:
-        raise ConceptLabError(
-            f"No dictionary of {lm.name} is shipped; train one per layer with "
-            f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
-        )
-    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else map(lm.check_layer, layers))}
 
 
 class Shared:
@@ -105,10 +57,24 @@ class Shared:
         self.weights = lm.fingerprint()
         self._given = dictionaries
         self._made: dict[Hashable, Any] = {}
+        self._lately: tuple[Hashable, dict[Hashable, Any]] = (None, {})
         self._chosen: dict[str, Fitted] = {}
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
         self._by_hand = None if features is None else list(features)
+
+    def of_others(self, key: Hashable, make: Callable[[], Dictionaries]) -> Shared:
+        """The same parts with other dictionaries of (some of) the same layers, in which features are found anew.
+
+        Evidence, texts and judge are those of this one. `make` is called once per key.
+        """
+
+        def other() -> Shared:
+            found = Shared(self.lm, self.concept, make(), self.cfg, self.seed, general=self.general)
+            found._made |= {"evidence": self.evidence, "judge": self.judge}
+            return found
+
+        return self.made(key, other)
 
     def check(self, lm: LanguageModel, concept: Concept) -> None:
         """Raise where a method is fitted to something else than the parts are of."""
@@ -131,6 +97,15 @@ class Shared:
             self._on_original()
             self._made[key] = make()
         return self._made[key]
+
+    def lately(self, owner: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Like `made`, but kept only until another owner makes something: a training weighs as much as a model."""
+        if self._lately[0] != owner:
+            self._lately = owner, {}
+        if key not in self._lately[1]:
+            self._on_original()
+            self._lately[1][key] = make()
+        return self._lately[1][key]
 
     # ---- dictionaries and features --------------------------------------------------------------------------
     @cached_property
@@ -243,17 +218,38 @@ class Shared:
 
     @property
     def forget(self) -> list[str]:
-        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on."""
-        shown = [q for q in self.concept.dev if q not in self.judge.questions["target"]]
-        return self._texts[0] + fact_texts(shown)
+        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on, in `cfg.forms`."""
+        return (self.leads[0] if self.cfg.leads else []) + [
+            text for form in self.cfg.forms for text in form_texts(self.forget_facts, form)
+        ]
+
+    @property
+    def forget_facts(self) -> list[Question]:
+        """Dev questions on the concept that no strength is chosen on; methods may look at them."""
+        return self._unjudged("target")
+
+    def dev(self, name: str) -> tuple[Question, ...]:
+        """The dev questions of a set: target, neighbour or general."""
+        return concept_questions(self.concept, "dev").get(name, ())
 
     @property
     def keep(self) -> list[str]:
         """Texts to keep: leads on the neighbour and on neither."""
-        return self._texts[1] + self._texts[2]
+        return self.leads[1] + self.leads[2]
 
     @property
-    def _texts(self) -> tuple[list[str], list[str], list[str]]:
+    def keep_facts(self) -> list[Question]:
+        """Dev questions on the neighbour, and as many general ones at most, that no strength is chosen on."""
+        near = self._unjudged("neighbour")
+        return near + self._unjudged("general")[: max(len(near), 1)]
+
+    def _unjudged(self, name: str) -> list[Question]:
+        judged = self.judge.questions.get(name, ())
+        return [q for q in self.dev(name) if q not in judged]
+
+    @property
+    def leads(self) -> tuple[list[str], list[str], list[str]]:
+        """Leads on the concept, on its neighbour, and on neither."""
         return self.made("texts", lambda: evidence_texts(self.concept, self.cfg.n_texts, self.seed))
 
     # ---- judging --------------------------------------------------------------------------------------------

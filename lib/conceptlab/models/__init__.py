@@ -15,9 +15,10 @@ from .compute import (
 )
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
+from .guards import Prompt, Reading, guarded, reading, rewritten, unguarded
 from .language_model import LanguageModel
 from .load import load_model
-from .losses import next_token_loss, sequence_logprobs
+from .losses import next_token_loss, scored_logits, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
@@ -30,7 +31,9 @@ __all__ = [
     "LanguageModel",
     "PACKAGED",
     "Prefix",
+    "Prompt",
     "RANDOM_KINDS",
+    "Reading",
     "SITES",
     "Site",
     "TopTokens",
@@ -46,6 +49,7 @@ __all__ = [
     "encoder_from_folder",
     "fingerprint",
     "greedy",
+    "guarded",
     "load_model",
     "logit_effect",
     "memory_free",
@@ -58,9 +62,13 @@ __all__ = [
     "project",
     "quiet_transformers",
     "random_model",
+    "reading",
     "repeated",
     "require_training_memory",
+    "rewritten",
     "rows_that_fit",
+    "scored_logits",
     "sequence_logprobs",
     "shared_prefix",
+    "unguarded",
 ]

@@ -19,6 +19,7 @@ from ..core import ConceptLabError
 from .architecture import check_structure
 from .changes import Change, Changes
 from .compute import Memory, memory_needed
+from .guards import Readers
 from .identity import Identified
 from .registry import quiet_transformers
 from .sites import Hooked, as_long, norm_gain, takes_mean_out
@@ -36,6 +37,7 @@ class LanguageModel(Hooked, Identified):
         self._decoder = hf.get_decoder()
         self._blocks = self._decoder.layers
         self.changes = Changes(self)  # what is on the model at the moment
+        self.readers = Readers()  # what run-time methods are told of the prompts
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 

@@ -79,6 +79,7 @@ def _train(
     names = (getattr(lm, "name", ""), layer or 0, _hook(source, lm, layer))
     sae = make_sae(SAEConfig(cfg.architecture, source.width, cfg.d_sae, cfg.k, *names), cfg.seed).to(device)
     sae.unit_norm = not cfg.decoder_norm_penalty
+    sae.W_dec.requires_grad_(not cfg.freeze_decoder)
     sample = source.take(next(shuffled_batches(len(source), max(8_192, cfg.d_sae), cfg.seed))).to(device)
     scale = float(sample.square().mean().sqrt())  # activations are divided by it during training
     _start_from_data(sae, sample / scale, cfg)
@@ -132,7 +133,8 @@ class _Run:
         self.sae, self.cfg, self.world, self.scale, self.data = sae, cfg, world, scale, data
         assert cfg.lr is not None and cfg.sparsity is not None  # `check_config` has filled them in
         self.lr, self.sparsity = cfg.lr, cfg.sparsity
-        groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in sae.named_parameters()]
+        trained = [(name, p) for name, p in sae.named_parameters() if p.requires_grad]
+        groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in trained]
         self.optimiser = torch.optim.Adam(groups, lr=self.lr, betas=(0.9, 0.999), fused=True)
         self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.history = History()
@@ -150,10 +152,11 @@ class _Run:
         self.optimiser.zero_grad()
         loss.backward()
         self.world.average_gradients(sae)
-        if sae.unit_norm:
+        normed = sae.unit_norm and not cfg.freeze_decoder
+        if normed:
             sae.remove_parallel_gradient()
         self.optimiser.step()
-        if sae.unit_norm:
+        if normed:
             sae.normalise_decoder()
         self.idle += len(x) * self.world.size
         self.idle[self.world.any(self.info["fired"])] = 0
@@ -225,8 +228,20 @@ class _Run:
 
 @torch.no_grad()
 def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
-    """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows."""
+    """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows.
+
+    A frozen decoder stays random, unit rows drawn by the seed.
+    """
     sae.b_dec.copy_(sample.mean(0) if cfg.bias_init == "mean" else geometric_median(sample))
+    if not cfg.freeze_decoder:
+        _rows_from_data(sae, sample, cfg)
+    assert cfg.encoder_scale is not None  # `check_config` has filled it in
+    sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
+    sae.start(sample)
+
+
+@torch.no_grad()
+def _rows_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
     generator = torch.Generator().manual_seed(cfg.seed)
     picks = torch.randperm(len(sample), generator=generator)[: cfg.d_sae].to(sample.device)
     rows = sample[picks] - sae.b_dec
@@ -235,9 +250,6 @@ def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
         rows = torch.cat([rows, sae.W_dec[len(rows) :] * rows.norm(dim=1).mean()])
     sae.W_dec.copy_(rows + noise.to(rows.device))
     sae.normalise_decoder()
-    assert cfg.encoder_scale is not None  # `check_config` has filled it in
-    sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
-    sae.start(sample)
 
 
 def geometric_median(x: Float[Tensor, "n d"], steps: int = 50) -> Float[Tensor, " d"]:
