@@ -307,6 +307,11 @@ HELD = [
         "models/test_registry.py::test_a_flipped_bit_in_a_converted_model_is_noticed",
     ),
     (
+        "E flipped bit",
+        "a conversion that is older than fingerprints",
+        "models/test_registry.py::test_a_conversion_from_before_there_were_fingerprints_is_made_again",
+    ),
+    (
         "E changed wheel",
         "a changed archive with its old time",
         "core/test_packages.py::test_a_changed_archive_is_noticed_even_with_its_old_time",
@@ -343,6 +348,8 @@ HELD = [
     ),
     ("E profile", "a profile that does not exist", "course/test_profiles.py::test_bad_profiles"),
     ("E pins", "constraints are exact", "test_environment.py::test_constraints_are_exact_and_satisfy_pyproject"),
+    ("E pins", "all but torch have checksums", "test_environment.py::test_every_pin_but_torch_has_its_checksums"),
+    ("E pins", "what torch pulls is pinned", "test_environment.py::test_what_torch_pulls_on_linux_is_pinned"),
     (
         "E damaged caches",
         "projections are computed anew",

@@ -458,3 +458,26 @@ def test_concepts_add_features_and_texts(tiny, monkeypatch, tmp_path):
     assert cli.main([*words.split(), "golf", "japan"]) == 0
     assert calls == [({1: [9, 7, 3]}, ["golf", "japan"])]
     assert cli.main(words.split()) == 0 and len(calls[1][1]) >= 16, "without names: all concepts"
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_the_search_finds_features_that_edits_go_through(model):
+    """Recall at 10 of a concept's words: the candidates, chosen by their edits and not by their labels, that are found.
+
+    The control is the candidates of the other concepts. All sixteen are labelled, among 1,200 others.
+    """
+    from conceptlab.autointerp import labelled_layers, read_labels, search_labels
+    from conceptlab.core import bootstrap, data_dir
+    from conceptlab.data import load_concept
+
+    records = [r for layer in labelled_layers(model) for r in read_labels(model, layer)]
+    kept = json.loads((data_dir() / "labels" / model / "candidates.json").read_text(encoding="utf-8"))["candidates"]
+    wanted = {name: {tuple(place) for place in places} for name, places in kept.items()}
+    own, others = [], []
+    for name in wanted:
+        concept = load_concept(name)
+        found = {(h.record.layer, h.record.feature) for h in search_labels(records, concept.title, concept, n=10)}
+        recall = {other: len(found & places) / min(10, len(places)) for other, places in wanted.items()}
+        own.append(recall.pop(name))
+        others.append(sum(recall.values()) / len(recall))
+    assert bootstrap(own, over="concepts").low > 0.15 and bootstrap(others, over="concepts").high < 0.05

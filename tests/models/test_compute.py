@@ -104,6 +104,14 @@ def test_what_does_not_fit_is_refused_with_the_number(gpu):
         compute.require_memory("just too big", compute.Memory(15 * 10**9, 10**9 + 1), CUDA)
 
 
+def test_what_torch_keeps_of_a_gpu_is_free_to_it(gpu, monkeypatch):
+    gpu(free=2 * 10**9)
+    assert memory_free(CUDA) == 2 * 10**9
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device=None: 11 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device=None: 4 * 10**9)
+    assert memory_free(CUDA) == 9 * 10**9
+
+
 def test_free_memory_of_this_machine_and_of_a_container(monkeypatch):
     monkeypatch.setattr(compute, "_free_of_machine", lambda: 8)
     for limit, free in ((None, 8), (3, 3), (30, 8)):

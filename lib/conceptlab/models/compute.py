@@ -108,9 +108,13 @@ def rows_that_fit(lm: Any, n_tokens: int, least: int, most: int = 1_024) -> int:
 
 
 def memory_free(device: torch.device) -> int | None:
-    """Free bytes of a device; None where it cannot be found out."""
+    """Free bytes of a device; None where it cannot be found out.
+
+    On a GPU torch keeps what tensors gave back: it is free to us, though the driver counts it as taken.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type != "cpu":
         return None
     free = [n for n in (_free_of_machine(), _free_of_group()) if n is not None]
