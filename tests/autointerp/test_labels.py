@@ -480,4 +480,5 @@ def test_the_search_finds_features_that_edits_go_through(model):
         recall = {other: len(found & places) / min(10, len(places)) for other, places in wanted.items()}
         own.append(recall.pop(name))
         others.append(sum(recall.values()) / len(recall))
-    assert bootstrap(own, over="concepts").low > 0.15 and bootstrap(others, over="concepts").high < 0.05
+    assert sum(own) / len(own) > 0.2 and bootstrap(own, over="concepts").low > 0.1
+    assert bootstrap(others, over="concepts").high < 0.05
