@@ -2,8 +2,9 @@
 
 Exact words and stems count most. With a model, an item also counts by the cosine of its token embeddings with those of
 the words, less their mean (squared, at most `NEAR` of an exact match in all): so a word that no label holds finds what
-is nearest. Every item counts by its rank in its list. By words alone, the first ten hits for a concept hold .31 (SmolLM2) and .24
-(Gemma) of ten features chosen by what their edits do, and .01 of another concept's; not measured with a model.
+is nearest. Every item counts by its rank in its list. By words alone, the first ten hits for a concept hold .31
+(SmolLM2) and .24 (Gemma) of ten features chosen by what their edits do, and .01 of another concept's; with a model this
+was not measured.
 """
 
 from __future__ import annotations

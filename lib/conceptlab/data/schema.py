@@ -47,7 +47,7 @@ def _title(value):
 
 
 Whole = Annotated[int, BeforeValidator(_whole_number)]
-Text = Annotated[str, BeforeValidator(_visible), StringConstraints(strip_whitespace=True, min_length=1)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), BeforeValidator(_visible)]
 Sentence = Annotated[Text, BeforeValidator(_sentence)]
 Claim = Annotated[Text, BeforeValidator(_claim)]
 Name = Annotated[Text, BeforeValidator(_title)]

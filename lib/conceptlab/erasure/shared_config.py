@@ -36,10 +36,10 @@ class SharedConfig:
     def __post_init__(self) -> None:
         if self.finding not in ("reach", "evidence"):
             raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
-        if self.n_candidates < 1 or not 0 <= self.reach_tau < 1 or not self.min_share > 0:
+        if self.n_candidates < 1 or not 0 <= self.reach_tau < 1 or not self.min_share >= 0:
             raise ConceptLabError(
-                "Features are found with n_candidates of at least 1, reach_tau from 0 to below 1 and min_share above "
-                f"0; got {self.n_candidates}, {self.reach_tau:g} and {self.min_share:g}."
+                "Features are found with n_candidates of at least 1, reach_tau from 0 to below 1 and min_share of at "
+                f"least 0; got {self.n_candidates}, {self.reach_tau:g} and {self.min_share:g}."
             )
         if not self.forms or not set(self.forms) <= set(FORMS):
             raise ConceptLabError(f"Facts are shown in one or more of {', '.join(FORMS)}; got {self.forms!r}.")
