@@ -12,6 +12,7 @@ SMALL = SharedConfig(
         "pisces+embedding": {"delta": (1.0,)}, "pisces+words": {"share": (0.5, 1.0)},
         "pisces+words_both": {"share": (0.5, 1.0)}, "zeroed_vectors": {"n": (2, 5)},
         "zeroed_vectors_matched": {"n": (2, 20, 10**9)}, "gradient_difference": {"scale": (0.5, 1.0)},
-        "npo": {"scale": (0.5, 1.0)},
+        "npo": {"scale": (0.5, 1.0)}, "eco": {"factor": (0.5, 1.0)}, "uld": {"alpha": (0.5, 1.0)},
+        "guard": {"penalty": (2.0, 4.0)}, "notes": {"n": (1, 2)}, "in_context_refusal": {"n": (1, 2)},
     },
 )  # fmt: skip
