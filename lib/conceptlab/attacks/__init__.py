@@ -18,6 +18,7 @@ from .prompts import PromptConfig, prompt_attack
 from .quantisation import GGUF_TYPES, QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
 from .rates import Rates, borne_rate, rates_of
 from .relearning import RelearnConfig, relearn
+from .setting import Budget, Setting, known_questions, setting_for
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
 from .suite import (
     COUNTED,
@@ -26,14 +27,10 @@ from .suite import (
     QUICK_BUDGET,
     SUITE,
     Attack,
-    Budget,
-    Setting,
     attacks,
     floor_of,
-    known_questions,
     register_attack,
     run_attack,
-    setting_for,
     summarise,
 )
 from .undoing import UndoConfig, undo

@@ -3,6 +3,7 @@
 python -m conceptlab.course run [--only 01]      into build/
 python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
+python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from nbformat import NotebookNode
 from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
 from .headline import Headline, find_headline, refresh_table
+from .instructor import write_instructor
+from .record import VARIABLE
 from .results import Result, update_results
-from .site import write_figures, write_index, write_page
+from .site import write_doc, write_figures, write_index, write_page
 
 TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
 CELL_SECONDS = 7_200  # cells took twenty minutes beside other work; a limit is there for those that hang
 INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
+SITE_DOCS = ("glossary", "reproductions")  # pages of docs/ that notebooks link to, and so the site holds
 START_SECONDS = 600  # until a kernel answers
 
 
@@ -65,7 +69,7 @@ def execute(path: Path, progress: Progress | None = None, timeout: int = CELL_SE
         coalesce_streams=True,
     )
     start = time.perf_counter()
-    with client.setup_kernel():
+    with client.setup_kernel(env=os.environ | {VARIABLE: ""}):  # a run of the course is nobody's progress
         error = _execute_cells(client, progress)
     minutes = (time.perf_counter() - start) / 60
     nb = nbfile.clean(nb)
@@ -101,6 +105,9 @@ def run(root: Path, only: list[str], timeout: int) -> int:
     kept = check_output(build / "results.json")
     check_output(site, folder=True)
     names = {path.stem for path in find_notebooks(root, [])}
+    for page in sorted((root / "docs").glob("*.md")):
+        if page.stem in SITE_DOCS:
+            write_doc(page, site)
     results, profile = {}, os.environ.get("CONCEPTLAB_PROFILE", "default")
     for path in find_notebooks(root, only):
         try:
@@ -182,6 +189,13 @@ def student(root: Path, only: list[str]) -> int:
     return 0
 
 
+def instructor(root: Path) -> int:
+    """Write key, rubrics and schedules to build/instructor/."""
+    for path in write_instructor(find_notebooks(root, []), root / "build" / "instructor"):
+        say(f"{path.relative_to(root)}")
+    return 0
+
+
 def table(results: dict[str, Result]) -> str:
     """Notebook, minutes, headline with interval and control, as aligned text."""
     rows = [("notebook", "minutes", "headline (control)")]
@@ -215,7 +229,7 @@ def _printer(name: str) -> Progress:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    parser.add_argument("verb", choices=["run", "commit", "student"])
+    parser.add_argument("verb", choices=["run", "commit", "student", "instructor"])
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 01 04")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
     parser.add_argument("--timeout", type=int, default=CELL_SECONDS, help="seconds allowed per cell")
@@ -224,6 +238,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.verb == "student":
             return student(root, args.only)
+        if args.verb == "instructor":
+            return instructor(root)
         return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
     except ConceptLabError as error:
         say(str(error), error=True)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from jinja2 import Template
 from latex2mathml.converter import convert as latex_to_mathml
+from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from ..core import ConceptLabError, atomic_path
+from .decisions import decision_table
 from .notebook import code_cells, tags
 from .results import Result
 
@@ -76,9 +78,26 @@ Profile <b>{{ profile }}</b>. Numbers are from the last run of each notebook.</p
 {%- if c.error %} <span class="failed">stopped at an error</span>{% endif %}</p>
 </div></a>
 {%- endfor %}
-</main></body></html>
+</main>
+<p><a href="glossary.html">Glossary</a> &middot; <a href="reproductions.html">Figures of papers in miniature</a></p>
+<h2>Which method for which question?</h2>
+{{ decisions }}
+</body></html>
 """,
     autoescape=True,
+)
+
+
+DOC = Template(
+    """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Concept Lab: {{ title }}</title><style>
+:root { color-scheme: light dark; }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid #8886; padding: 0.3rem 0.6rem; text-align: left; }
+</style></head><body><nav><a href="index.html">Course</a></nav>{{ body }}</body></html>
+"""
 )
 
 
@@ -103,7 +122,12 @@ class MathMLRenderer(IPythonRenderer):
         return mathml(f"\\begin{{{name}}}{body}\\end{{{name}}}", "block")
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
-        return super().link(text, re.sub(r"^([\w./-]+)\.ipynb(?=$|#)", r"\1.html", url), title)
+        url = re.sub(r"^([\w./-]+)\.ipynb(?=$|#)", r"\1.html", url)
+        return super().link(text, re.sub(r"^(?:\.\./docs/)?([\w-]+)\.md(?=$|#)", r"\1.html", url), title)
+
+    def heading(self, text: str, level: int, **attrs: object) -> str:
+        anchor = slug(re.sub(r"<[^>]+>", "", text))
+        return f'<h{level} id="{anchor}">{text}</h{level}>\n'
 
 
 class OfflineHTMLExporter(HTMLExporter):
@@ -119,6 +143,18 @@ class OfflineHTMLExporter(HTMLExporter):
             "markdown2html",
             lambda source: MarkdownWithMath(renderer=MathMLRenderer(escape=False)).render(source),
         )
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def write_doc(path: Path, site: Path) -> None:
+    """Write a Markdown page of docs/ as a page of the site."""
+    body = MarkdownWithMath(renderer=MathMLRenderer(escape=False)).render(path.read_text(encoding="utf-8"))
+    with atomic_path(site / f"{path.stem}.html") as temporary:
+        temporary.write_text(DOC.render(title=path.stem, body=body), encoding="utf-8")
 
 
 def mathml(latex: str, display: str) -> str:
@@ -182,5 +218,6 @@ def write_index(results: dict[str, Result], site: Path, profile: str) -> None:
         {**vars(result), "name": name, "headline": str(result.headline or "")}
         for name, result in sorted(results.items())
     ]
+    decisions = decision_table()._repr_html_()
     with atomic_path(site / "index.html") as temporary:
-        temporary.write_text(INDEX.render(cards=cards, profile=profile), encoding="utf-8")
+        temporary.write_text(INDEX.render(cards=cards, profile=profile, decisions=Markup(decisions)), encoding="utf-8")

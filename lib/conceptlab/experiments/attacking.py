@@ -26,7 +26,7 @@ from ..attacks import (
 from ..core import Cell, Interval, NotPossible, Store, bootstrap, say
 from ..data import Concept, Fiction, fact_texts, general_questions, load_concept, load_fiction, unrelated_texts
 from ..edits import Intervention, WeightEdit, applied
-from ..erasure import EraserConfig, finetuned_eraser
+from ..erasure import Loss, NegativePreference, TuningConfig, finetune_texts
 from ..evaluation import ask
 from ..models import LanguageModel
 from .pooled import DIRECT, Record, direct_record, record_of
@@ -49,7 +49,7 @@ BUDGET = Budget(
     ),
 )  # fmt: skip
 FICTION = ("relearning", "relearning_facts", "quantisation", "priming", "definition", "paraphrase", "soft_prompt")
-FICTION_ERASER = EraserConfig("npo", steps=10, batch_size=6, n_ctx=24, lr=1e-4)
+FICTION_ERASER = TuningConfig(steps=10, batch_size=6, n_ctx=24, lr=1e-4)
 
 
 def budget_for(lm: LanguageModel, budget: Budget) -> Budget:
@@ -166,11 +166,11 @@ class Attacking:
 
 
 def erase_fiction(
-    lm: LanguageModel, fiction: Fiction, setting: Setting, cfg: EraserConfig = FICTION_ERASER
+    lm: LanguageModel, fiction: Fiction, setting: Setting, cfg: TuningConfig = FICTION_ERASER
 ) -> WeightEdit:
     """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept."""
     keep = [*setting.unrelated[:10], *fact_texts(setting.facts)]
-    return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, cfg)
+    return finetune_texts(lm, Loss(NegativePreference()), fiction.lessons(setting.questions), keep, cfg)
 
 
 def _strike(attack: str, setting: Setting, lm: LanguageModel, edit: WeightEdit) -> AttackResult:

@@ -72,14 +72,16 @@ def lab(
     saes: Dictionaries | None = None,
     seed: int = 0,
     replace: bool = False,
+    dictionary_seed: int = 0,
 ) -> Path:
     """Method x concept, one pass; cells that are there are not computed again.
 
     `methods`: default all; `stages`: of STAGES, in order (what a later one needs of an earlier one is made in any
     case); `attacked`: the methods that meet `attacks` and get a strength curve. Concepts are all unless given; attacked
-    are those of ATTACKED_CONCEPTS, or those given. Only NotPossible is
-    written as a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that
-    was made otherwise.
+    are those of ATTACKED_CONCEPTS, or those given. `dictionary_seed`: take the dictionaries that `make saes SEED=...`
+    has trained; rows then carry that seed, and `seed` still draws texts and controls. Only NotPossible is written as
+    a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that was made
+    otherwise.
     """
     cfg = cfg or LabConfig(budget=budget_for(lm, BUDGET))
     given, names = concepts is not None, _names(methods)
@@ -90,18 +92,18 @@ def lab(
     if saes is None:
         # also where no method asked for needs them: a table holds others later, and says whose features it measures
         wanted = any(map(needs_dictionaries, names)) or shipped_layers(lm.name)
-        saes = shipped_dictionaries(lm) if wanted else {}
+        saes = shipped_dictionaries(lm, seed=dictionary_seed) if wanted else {}
     prints = {f"layer {layer}": fingerprint(dict(saes[layer].state_dict())) for layer in sorted(saes)}
     with Store(
         path or table_path("lab", lm.name), experiment="lab", model=lm.name, fingerprint=lm.fingerprint(),
         settings=asdict(cfg), fingerprints=prints,
-        seed=seed, device=str(lm.device), replace=replace,
+        seed=dictionary_seed or seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
         store.progress(_planned(loaded, names, stages, attacks, attacked, given, cfg.curve))
         general = General(lm, cfg.shared, cfg.test)
         for concept in loaded:
             meets = given or concept.name in ATTACKED_CONCEPTS
-            Bench(lm, concept, store, cfg, saes, general, attacks).run(names, stages, attacked if meets else ())
+            Bench(lm, concept, store, cfg, saes, general, attacks, seed).run(names, stages, attacked if meets else ())
         if "attack" in stages:
             Attacking(lm, store, cfg.budget, attacks).fiction()
         if pool := over_concepts(store.record, store.rows):
@@ -148,9 +150,10 @@ class Bench:
         saes: Dictionaries,
         general: General,
         attacks: Sequence[str] = ATTACKS,
+        seed: int = 0,
     ):
         self.lm, self.concept, self.store, self.cfg, self.general = lm, concept, store, cfg, general
-        self.shared = Shared(lm, concept, saes, cfg.shared, store.seed, general=general.dev)
+        self.shared = Shared(lm, concept, saes, cfg.shared, seed, general=general.dev)
         self.scoring = Scoring(lm, concept, self.shared, cfg.test, general)
         self.attacking = Attacking(lm, store, cfg.budget, attacks, concept, cfg.n_attacked, cfg.split)
 

@@ -70,12 +70,18 @@ class Hooked(Tokenized):
         self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> dict[Site, Tensor]:
         """Activations at `sites` from one forward pass that stops after the deepest of them."""
+        return {site: x.detach() for site, x in self.states(ids, sites, mask).items()}
+
+    def states(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> dict[Site, Tensor]:
+        """`capture`, with gradients where they are on: what a loss on activations is computed from."""
         found: dict[Site, Tensor] = {}
         wanted = set(sites)
 
         def keep(site: Site) -> Callable[[Tensor], None]:
             def hook(activation: Tensor) -> None:
-                found[site] = activation.detach()
+                found[site] = activation
                 if len(found) == len(wanted):
                     raise _Stop
 

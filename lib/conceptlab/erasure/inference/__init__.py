@@ -4,7 +4,7 @@ from .corruption import ECO, CorruptedPrompts
 from .detector import Detector, DetectorConfig, fit_detector, fit_logistic
 from .difference import ULD, LogitDifference
 from .notes import NOTES, Notes
-from .refusal import REFUSAL, Refusal
+from .refusal import IN_CONTEXT_REFUSAL, Refusal
 from .restriction import GUARD, RestrictedDecoding
 from .runtime import RunTime, false_alarms, latency
 
@@ -17,7 +17,7 @@ __all__ = [
     "LogitDifference",
     "NOTES",
     "Notes",
-    "REFUSAL",
+    "IN_CONTEXT_REFUSAL",
     "Refusal",
     "RestrictedDecoding",
     "RunTime",

@@ -84,7 +84,7 @@ def fit_corruption(lm: LanguageModel, concept: Concept, config: CorruptionConfig
     start = CorruptedPrompts(concept_detector(shared, config.detector), config.start, shared.seed)
 
     def learn() -> float:
-        facts = shared.shown[: config.n_facts]
+        facts = shared.forget_facts[: config.n_facts]
         wanted = float(unasked(lm, facts).gold.mean())
 
         def cost(sigma: float) -> float:

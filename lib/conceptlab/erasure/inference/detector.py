@@ -138,10 +138,12 @@ def concept_detector(shared: Shared, cfg: DetectorConfig = DetectorConfig()) -> 
 def _concept_detector(shared: Shared, cfg: DetectorConfig) -> Detector:
     lm, judged = shared.lm, shared.judge.questions
     # a fact in its other forms is asked about as well
-    told = [replace(q, q=x) for q in shared.shown for x in (q.clue,) if x]
-    claims = [tuple(lm.encode(q.claim.split("{}")[0].strip())) for q in shared.shown if q.claim.split("{}")[0].strip()]
+    told = [replace(q, q=x) for q in shared.forget_facts for x in (q.clue,) if x]
+    claims = [
+        tuple(lm.encode(q.claim.split("{}")[0].strip())) for q in shared.forget_facts if q.claim.split("{}")[0].strip()
+    ]
     own, near, far = shared.leads
-    about = [prompt_of(lm, q) for q in (*shared.shown, *told)] + claims + _cut(lm, own, cfg)
+    about = [prompt_of(lm, q) for q in (*shared.forget_facts, *told)] + claims + _cut(lm, own, cfg)
     others = [q for name in ("neighbour", "general") for q in shared.dev(name) if q not in judged.get(name, ())]
     other = [prompt_of(lm, q) for q in others] + _cut(lm, [*near[: cfg.n_texts], *far[: cfg.n_texts], FEW_SHOT], cfg)
     return fit_detector(lm, about, other, cfg)

@@ -67,7 +67,7 @@ class NotesConfig:
 
 def fit_notes(lm: LanguageModel, concept: Concept, config: NotesConfig, shared: Shared) -> Notes:
     """Nothing is trained but the detector."""
-    detector, facts = concept_detector(shared, config.detector), shared.shown
+    detector, facts = concept_detector(shared, config.detector), shared.forget_facts
 
     def keys() -> Tensor:
         return torch.as_tensor(key_of(lm, detector, [prompt_of(lm, q) for q in facts]))

@@ -60,13 +60,13 @@ def fit_refusal(lm: LanguageModel, concept: Concept, config: RefusalConfig, shar
     """Examples are shown facts, and questions on the neighbour that no strength is chosen on."""
     judged = shared.judge.questions.get("neighbour", ())
     near = [q for q in shared.dev("neighbour") if q not in judged]
-    refused = tuple(few_shot_prompt([(q.q, config.answer)]) for q in shared.shown)
+    refused = tuple(few_shot_prompt([(q.q, config.answer)]) for q in shared.forget_facts)
     answered = tuple(few_shot_prompt([(q.q, q.gold)]) for q in near)
     instruction = f'Questions about {concept.title} are answered with "{config.answer}"'
     return Refusal(instruction, refused, answered, min(config.n, len(refused)))
 
 
-REFUSAL = Method(
+IN_CONTEXT_REFUSAL = Method(
         "in_context_refusal", "run-time", "guardrails by prompt (arXiv 2403.03329)", RefusalConfig(), fit_refusal,
         {"n": (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14)}, ("shown",), "0 s",
     )  # fmt: skip

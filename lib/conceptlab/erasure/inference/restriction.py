@@ -113,7 +113,7 @@ def fit_restriction(
     detector = concept_detector(shared, config.detector)
 
     def keys() -> tuple[Tensor, Tensor]:
-        facts: list[Question] = shared.shown
+        facts: list[Question] = shared.forget_facts
         return key_of(lm, detector, [prompt_of(lm, q) for q in facts]), answer_tokens(lm, [q.gold for q in facts])
 
     known = shared.made(("restriction", config.detector), keys)
