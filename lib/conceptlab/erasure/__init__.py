@@ -10,6 +10,7 @@ from .finetuning import (
     DIVERGENCES,
     GRADIENT_DIFFERENCE,
     NPO,
+    BoundedAscent,
     DirectPreference,
     FinetunedConfig,
     GradientAscent,
@@ -32,6 +33,7 @@ from .finetuning import (
     finetune,
     finetune_texts,
     flat_loss,
+    forget_in_turn,
     inverted_hinge,
     npo_loss,
     simnpo_loss,
@@ -63,6 +65,7 @@ from .words import WORDS, WORDS_BOTH, word_atoms
 from .zeroed import ZEROED, ZEROED_MATCHED, promoting_vectors, zeroed_edit
 
 __all__ = [
+    "BoundedAscent",
     "DIRECTIONAL",
     "DIVERGENCES",
     "Dictionaries",
@@ -129,6 +132,7 @@ __all__ = [
     "find_features",
     "finetune",
     "finetune_texts",
+    "forget_in_turn",
     "flat_loss",
     "gather_evidence",
     "get_method",

@@ -11,6 +11,7 @@ from .controls import (
 )
 from .embedding import EMBEDDING
 from .finetuning import (
+    CONTINUAL,
     DPO,
     FLAT,
     GA_KL,
@@ -21,6 +22,8 @@ from .finetuning import (
     NPO,
     NPO_ALONE,
     NPO_KL,
+    POISONING,
+    R_TUNING,
     REFUSAL,
     SIMNPO,
     TASK_VECTOR,
@@ -50,10 +53,13 @@ METHODS: tuple[Method, ...] = (
     SIMNPO,
     DPO,
     REFUSAL,
+    R_TUNING,
     IHL,
     LOKU,
     FLAT,
     TASK_VECTOR,
+    POISONING,
+    CONTINUAL,
     OTHER_FEATURES,
     RANDOM_FEATURES,
     RANDOM_DIRECTION,
