@@ -20,6 +20,7 @@ from .finetuning import (
     DIVERGENCES,
     GRADIENT_DIFFERENCE,
     NPO,
+    BoundedAscent,
     DirectPreference,
     FinetunedConfig,
     GradientAscent,
@@ -42,6 +43,7 @@ from .finetuning import (
     finetune,
     finetune_texts,
     flat_loss,
+    forget_in_turn,
     inverted_hinge,
     npo_loss,
     simnpo_loss,
@@ -101,6 +103,7 @@ from .zeroed import ZEROED, ZEROED_MATCHED, promoting_vectors, zeroed_edit
 
 __all__ = [
     "CorruptedPrompts",
+    "BoundedAscent",
     "DIRECTIONAL",
     "Deletions",
     "Detector",
@@ -188,6 +191,7 @@ __all__ = [
     "fit_detector",
     "finetune",
     "finetune_texts",
+    "forget_in_turn",
     "flat_loss",
     "gather_evidence",
     "get_method",
