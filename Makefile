@@ -2,18 +2,26 @@
 PYTHON ?= python3
 # Leave empty, or set to PyTorch's CPU index to spare a machine without GPU the CUDA libraries.
 TORCH_INDEX ?=
+# The checksums that every downloaded file must have (all but torch's). Empty (`make run HASHES=`) installs by version alone: for a
+# mirror that serves other builds than the registry that the checksums come from.
+HASHES ?= .ci/hashes.txt
 # Some notebooks or benchmarks only: `make run ONLY=01`, `make bench ONLY=projection`.
 ONLY ?=
+# `make saes SEED=1`: dictionaries of another training seed, for the spread between seeds.
+SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
+PIP_FLAGS := --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install $(PIP_FLAGS) -c .ci/constraints.txt
+# Checksums first, wheels only, nothing of a package runs; what follows finds its dependencies there already.
+HASHED := --require-hashes --no-deps --only-binary :all:
 COURSE := $(PY) -m conceptlab.course
 # sae-lens needs an older transformer-lens than the course: an environment of its own.
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test unit notebooks lab only bench gpu-check saes crosscheck student commit lint clean fetch
+.PHONY: help run site test unit notebooks lab only bench gpu-check saes crosscheck student instructor commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
@@ -50,8 +58,9 @@ bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 gpu-check: $(VENV)/.installed ## on a machine with a GPU: does every room run right there? Figures to build/gpu.json
 	@$(PY) -m conceptlab.cli gpu-check
 
-saes: fetch ## build the dictionaries that data/saes lacks (minutes on a GPU, hours on a CPU)
-	@for model in smollm2-135m gemma3-270m; do $(PY) -m conceptlab.cli train-sae --shipped --model $$model || exit 1; done
+saes: fetch ## build the dictionaries that data/saes lacks, or with SEED=1 others into the cache (hours on a CPU)
+	@for model in smollm2-135m gemma3-270m; do \
+		$(PY) -m conceptlab.cli train-sae --shipped --model $$model --seed $(SEED) || exit 1; done
 
 crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab read each other's files?
 	@rm -rf build/crosscheck
@@ -62,10 +71,13 @@ crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab r
 student: only $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
 
+instructor: $(VENV)/.installed ## key, rubrics and schedules for a teacher, in build/instructor/
+	@$(COURSE) instructor
+
 commit: only fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
 
-lint: $(VENV)/.installed ## ruff over code and notebooks, mypy over the library
+lint: $(VENV)/.installed ## ruff over code and notebooks (undefined names too), mypy over the library
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check lib tests
 	@$(PY) -m mypy
@@ -78,18 +90,20 @@ clean: ## remove build/ and caches (keeps .venv and the models)
 fetch: $(VENV)/.installed
 	@$(PY) -m conceptlab.cli fetch
 
-$(VENV)/.installed: pyproject.toml .ci/constraints.txt | $(VENV)/.made
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt .ci/hashes.txt | $(VENV)/.made
 	@echo "Installing the dependencies into $(VENV) (several minutes the first time) ..."
-	@$(if $(TORCH_INDEX),$(PIP) --no-deps --index-url "$(TORCH_INDEX)" torch)
-	@$(PIP) -e '.[all]'
+	@$(if $(HASHES),$(PY) -m pip install $(PIP_FLAGS) $(HASHED) -r $(HASHES))
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url "$(TORCH_INDEX)") torch
+	@$(PIP) $(if $(HASHES),--no-build-isolation) -e '.[all]'
 	@touch $@
 
-$(CROSS)/.installed: | $(VENV)/.made
+$(CROSS)/.installed: tests/crosscheck/requirements.txt | $(VENV)/.made
 	@echo "Installing sae-lens into $(CROSS) (several minutes) ..."
 	@$(PYTHON) -m venv $(CROSS)
 	@echo '*' > $(CROSS)/.gitignore
-	@$(if $(TORCH_INDEX),$(CROSS)/bin/python -m pip install --quiet --no-deps --index-url "$(TORCH_INDEX)" torch)
-	@$(CROSS)/bin/python -m pip install --quiet --disable-pip-version-check sae-lens==6.54.12 transformer-lens==3.9.0
+	@$(CROSS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes --no-deps -r tests/crosscheck/requirements.txt
+	@$(CROSS)/bin/python -m pip install $(PIP_FLAGS) $(if $(TORCH_INDEX),--no-deps --index-url "$(TORCH_INDEX)") \
+		"$$(grep '^torch==' .ci/constraints.txt)"
 	@touch $@
 
 $(VENV)/.made:

@@ -57,6 +57,30 @@ def test_constraints_are_exact_and_satisfy_pyproject():
         assert pinned[name] in requirement.specifier, f"{requirement} against {pinned[name]}"
 
 
+TORCH = re.compile(r"torch$|triton$|nvidia-|cuda-")  # of which every build has files of its own: no checksums
+
+
+def test_every_pin_but_torch_has_its_checksums():
+    text = (ROOT / ".ci" / "hashes.txt").read_text()
+    blocks = re.findall(r"^([\w.-]+)==(\S+) ((?:\\\n    --hash=sha256:[0-9a-f]{64}(?: |\n|\Z))+)", text, re.M)
+    assert {name: version for name, version, _ in blocks} == {
+        name: version for name, version in constraints().items() if not TORCH.match(name)
+    }
+    assert len(re.findall(r"^[\w.-]+==", text, re.M)) == len(blocks), "every line is read"
+    assert "://" not in text, "no registry's address"
+
+
+def test_what_torch_pulls_on_linux_is_pinned():
+    assert sum(name.startswith("nvidia-") for name in constraints()) >= 12 and "triton" in constraints()
+
+
+def test_the_environment_of_the_crosscheck_is_hashed():
+    text = (ROOT / "tests" / "crosscheck" / "requirements.txt").read_text()
+    pins = re.findall(r"^([\w.-]+)==\S+ \\\n    --hash=sha256:[0-9a-f]{64}", text, re.M)
+    assert {"sae-lens", "transformer-lens", "transformers"} <= set(pins) and "://" not in text
+    assert len(pins) == len(re.findall(r"^[\w.-]+==", text, re.M)) and not any(map(TORCH.match, pins))
+
+
 def test_every_import_of_the_library_is_declared():
     names = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared()}
     names |= {module for module, owner in ALONG_WITH.items() if owner in declared()}

@@ -1,7 +1,4 @@
-"""Controls and small erasers: fiction without leaks, teaching as an edit, NPO by hand, the never-taught copy."""
-
-import math
-from dataclasses import replace
+"""Controls: fiction without leaks, teaching as an edit, the never-taught copy."""
 
 import pytest
 import torch
@@ -11,9 +8,8 @@ from conceptlab.core import ConceptLabError
 from conceptlab.data import leaked, load_fiction
 from conceptlab.edits import WeightEdit
 from conceptlab.edits.weight_edit import Dense
-from conceptlab.erasure import EraserConfig, finetuned_eraser, npo_loss
 from conceptlab.evaluation import score_questions
-from conceptlab.models import next_token_loss, sequence_logprobs
+from conceptlab.models import next_token_loss
 from untouched import TEXTS, assert_untouched, weights
 
 
@@ -79,67 +75,4 @@ def test_never_taught_by_hand(lm):
     assert found.above_control("gold").value == pytest.approx(1.0, abs=1e-5)
     with taught.applied(lm):
         assert torch.equal(found.taught.logprobs, score_questions(lm, questions).logprobs)
-    assert_untouched(lm, before)
-
-
-# ---- erasers ----------------------------------------------------------------------------------------------
-def test_npo_by_hand():
-    loss = npo_loss(torch.tensor([-1.0, -4.0]), torch.tensor([-2.0, -2.0]), 0.5)
-    truth = sum(2 / 0.5 * math.log(1 + math.exp(0.5 * (p - r))) for p, r in ((-1, -2), (-4, -2))) / 2
-    assert float(loss) == pytest.approx(truth, rel=1e-6)
-
-
-def test_npo_begins_as_gradient_ascent():
-    """At the reference the gradient is that of the log-probability itself (both divided by the batch)."""
-    p = torch.tensor([-3.0, -5.0], requires_grad=True)
-    npo_loss(p, p.detach(), 0.1).backward()
-    torch.testing.assert_close(p.grad, torch.full((2,), 0.5))
-
-
-def test_sequence_scores_are_sums_over_real_tokens(lm):
-    ids, mask = lm.pad([[5, 6, 7, 8], [9, 10]])
-    found = sequence_logprobs(lm, ids, mask)
-    assert float(-found.sum() / 4) == pytest.approx(float(next_token_loss(lm, ids, mask)), rel=1e-5)
-    logp = lm.logits(torch.tensor([[9, 10]])).log_softmax(-1)
-    assert float(found[1]) == pytest.approx(float(logp[0, 0, 10]), rel=1e-4)
-
-
-@pytest.mark.parametrize("method", ["gradient_ascent", "npo"])
-def test_erasers_raise_the_loss_on_what_is_to_be_forgotten(lm, method):
-    before = weights(lm)
-    rows = lm.pad([lm.tokenizer(t).input_ids for t in TEXTS[:1]])
-    plain = float(next_token_loss(lm, *rows))
-    cfg = EraserConfig(method, steps=8, batch_size=1, lr=3e-3, n_ctx=16, layers=(1,))
-    edit = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], cfg)
-    assert_untouched(lm, before)
-    assert sorted(edit.changes) == [f"model.layers.1.mlp.{m}_proj.weight" for m in ("down", "gate", "up")]
-    with edit.applied(lm):
-        assert float(next_token_loss(lm, *rows)) > plain + 0.1
-    again = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], cfg)
-    assert all(torch.equal(again.changes[n].dense(), c.dense()) for n, c in edit.changes.items())
-
-
-def test_an_eraser_stops_when_it_is_enough(lm):
-    before, asked = weights(lm), []
-
-    def enough(model):
-        asked.append(torch.is_grad_enabled())
-        return len(asked) == 2
-
-    cfg = EraserConfig("gradient_ascent", steps=9, every=3, batch_size=1, lr=3e-3, n_ctx=16, layers=(1,))
-    edit = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], cfg, enough)
-    assert edit.info["steps"] == 6 and asked == [False, False]
-    same = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], replace(cfg, steps=6))
-    assert all(torch.equal(same.changes[n].dense(), c.dense()) for n, c in edit.changes.items())
-    assert_untouched(lm, before)
-
-
-def test_erasers_refuse_and_restore(lm):
-    before = weights(lm)
-    for method, lr, message in (("prayer", 1e-3, "Unknown method"), ("npo", 1e25, "diverged at step")):
-        with pytest.raises(ConceptLabError, match=message):
-            finetuned_eraser(lm, TEXTS, [], EraserConfig(method, lr=lr))
-    for wrong in (dict(steps=0), dict(every=0), dict(lr=0.0), dict(batch_size=0)):
-        with pytest.raises(ConceptLabError, match="of at least 1 and a positive lr"):
-            EraserConfig(**wrong)
     assert_untouched(lm, before)

@@ -6,6 +6,7 @@ import pytest
 
 from conceptlab.course.plots import described, early_exit, new_figure
 from conceptlab.course.plots.diagrams import Diagram
+from conceptlab.course.plots.drawings import DRAWINGS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,3 +60,42 @@ def test_in_a_notebook_the_text_goes_into_the_metadata(monkeypatch):
     fig, _ = new_figure()
     described(fig, "a claim")
     assert shown == [(fig, {"image/png": {"alt": "a claim"}})]
+
+
+def spans(text):
+    """Left and right end of a line of text, with 0.62 of its size per character: what DejaVu Sans takes at most."""
+    x, size = float(text.get("x")), float(text.get("font-size"))
+    width = 0.62 * size * len(text.text)
+    left = {"start": x, "middle": x - width / 2, "end": x - width}[text.get("text-anchor")]
+    return left, left + width
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_the_drawings_of_the_notebooks_are_valid_and_readable(name):
+    drawing = DRAWINGS[name]()
+    root = ET.fromstring(drawing.svg())
+    width, height = map(float, root.get("viewBox").split()[2:])
+    assert len(drawing.alt) > 100 and root.get("aria-label") == drawing.alt
+    boxes = [r for r in root.findall(f"{SVG}rect") if r.get("class") != "bar"]
+    frames = [[float(r.get(k)) for k in ("x", "y", "width", "height")] for r in boxes]
+    for text in root.findall(f"{SVG}text"):
+        left, right = spans(text)
+        x, y = float(text.get("x")), float(text.get("y"))
+        assert left >= 0 and right <= width and 8 <= y <= height, text.text
+        own = [f for f in frames if f[0] <= x <= f[0] + f[2] and f[1] <= y <= f[1] + f[3]]
+        grounds = {r.get("fill") for r in boxes} if own else {"#FFFFFF", "#111111"}
+        assert all(contrast(text.get("fill"), ground) >= 3 for ground in grounds), text.text
+        for frame in own:
+            assert left >= frame[0] - 1 and right <= frame[0] + frame[2] + 1, f"{text.text!r} leaves its box"
+    for element in root.iter():
+        for number in (element.get("points") or "").split():
+            px, py = map(float, number.split(","))
+            assert 0 <= px <= width and 0 <= py <= height
+
+
+def test_lines_dots_and_bars_have_their_colour():
+    drawing = Diagram(100, 100, "a claim").line([(0, 0), (10, 20)], "target", 3, dashed=True).dot(5, 5, "general")
+    root = ET.fromstring(drawing.bar(1, 2, 3, 4, "neighbour").svg())
+    line, dot, bar = (root.find(f"{SVG}{tag}") for tag in ("polyline", "circle", "rect"))
+    assert line.get("points") == "0.0,0.0 10.0,20.0" and line.get("stroke-dasharray")
+    assert (line.get("stroke"), dot.get("fill"), bar.get("fill")) == ("#D55E00", "#009E73", "#0072B2")

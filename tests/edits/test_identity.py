@@ -18,7 +18,7 @@ from conceptlab.edits import (
     trained_parameters,
     value_edit,
 )
-from conceptlab.erasure import EraserConfig, finetuned_eraser
+from conceptlab.erasure import Loss, NegativePreference, TuningConfig, finetune_texts
 from conceptlab.models import LanguageModel
 from untouched import TEXTS, assert_untouched, weights
 
@@ -157,9 +157,10 @@ def test_the_nests_of_the_library_keep_working(lm):
     undo(lm, edit, lambda m: 0, UndoConfig(directions=(1,)))
     taught = teach(lm, TEXTS, cfg)
     both, alone = erased_copies(lm, taught, lambda m: made(m, seed=2))
-    eraser = finetuned_eraser(lm, TEXTS[:1], TEXTS[1:], EraserConfig(steps=1, batch_size=1, n_ctx=16))
+    npo, short = Loss(NegativePreference()), TuningConfig(steps=1, batch_size=1, n_ctx=16)
+    eraser = finetune_texts(lm, npo, TEXTS[:1], TEXTS[1:], short)
     with taught.applied(lm):
-        on_top = finetuned_eraser(lm, TEXTS[:1], [], EraserConfig(steps=1, batch_size=1, n_ctx=16))
+        on_top = finetune_texts(lm, npo, TEXTS[:1], [], short)
     for found in (taught, both, alone, eraser, on_top, taught + on_top):
         assert found.fingerprint == base
         with found.applied(lm), Quantised(found, 4).applied(lm):

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from conceptlab.attacks import RelearnConfig, SoftPromptConfig, relearn, soft_prompt, teach
+from conceptlab.core import ConceptLabError
 from conceptlab.data import load_concept, row_batches, text_rows
 from conceptlab.edits import Trainer, lora, trainable, trained_parameters
 from conceptlab.edits.training import rounded_at_random
-from conceptlab.erasure import EraserConfig, finetuned_eraser
+from conceptlab.erasure import GradientAscent, Loss, NegativePreference, TuningConfig, finetune_texts
 from conceptlab.models import next_token_loss
 from untouched import TEXTS, assert_untouched, weights
 
@@ -134,12 +135,12 @@ def test_lora_is_kept_in_float32(tiny_llama, dtype):
     assert_untouched(lm, before)
 
 
-@pytest.mark.parametrize("method", ["npo", "gradient_ascent"])
-def test_erasers_and_teaching_move_what_is_left_after_rounding(tiny_llama, method):
+@pytest.mark.parametrize("term", [NegativePreference(), GradientAscent()], ids=["npo", "gradient ascent"])
+def test_erasers_and_teaching_move_what_is_left_after_rounding(tiny_llama, term):
     lm = model(tiny_llama)
     before = weights(lm)
-    cfg = EraserConfig(method, steps=8, batch_size=2, n_ctx=16, lr=1e-4)
-    edit = finetuned_eraser(lm, TEXTS[:2], TEXTS[2:], cfg)
+    cfg = TuningConfig(steps=8, batch_size=2, n_ctx=16, lr=1e-4)
+    edit = finetune_texts(lm, Loss(term), TEXTS[:2], TEXTS[2:], cfg)
     n = sum(c.dense().numel() for c in edit.changes.values())
     moved = sum(int((c.dense() != 0).sum()) for c in edit.changes.values()) / n
     assert edit.info["moved"] == pytest.approx(moved) and moved > 0.02
@@ -159,3 +160,17 @@ def test_soft_prompts_are_optimised_in_float32(tiny_llama):
     cfg = SoftPromptConfig(steps=4, n_tokens=2, lr=1e-4)  # far below half a step of bfloat16
     a, b = (soft_prompt(m, None, questions[:2], questions[2:4], cfg, "").losses for m in (lm, exact))
     torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=0, atol=0.05)
+
+
+def test_a_training_that_does_not_fit_is_refused_before_the_first_step(tiny_llama, monkeypatch):
+    from conceptlab.models import compute
+
+    lm = model(tiny_llama)
+    before = weights(lm)
+    monkeypatch.setattr(compute, "memory_free", lambda device: 10_000)
+    for train in (lambda: relearn(lm, None, TEXTS, CFG), lambda: finetune_texts(lm, GradientAscent(), TEXTS, [])):
+        with pytest.raises(
+            ConceptLabError, match=r"Training [\d,]+ weights needs 0.0 GB of gradients, .*cpu has 0.0 GB"
+        ):
+            train()
+        assert_untouched(lm, before)

@@ -1,13 +1,15 @@
 """Zeroed vectors and the controls: what they touch, and how large they are."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from conceptlab.core import NotPossible
 from conceptlab.data import load_concept
-from conceptlab.edits import random_direction_edit, random_norm_edit
+from conceptlab.edits import LowRank, random_direction_edit, random_norm_edit
 from conceptlab.erasure import Feature, pisces_edit, promoting_vectors, random_features, zeroed_edit
-from conceptlab.erasure.controls import other_features_edit, random_features_edit
+from conceptlab.erasure.controls import ControlConfig, fit_permuted_neurons, other_features_edit, random_features_edit
 from dictionaries import make_sae
 
 
@@ -62,3 +64,28 @@ def test_controls_have_the_norm_of_the_edit_in_every_layer(lm):
         found = {n: c.dense().abs().amax(0) > 0 for n, c in control.changes.items()}
         assert all(int(found[n].sum()) == int(used[n].sum()) for n in used)
         assert all(torch.equal(found[n], used[n]) for n in used) is same
+
+
+def test_permuted_neurons_keep_norms_counts_and_values(lm):
+    saes = {layer: make_sae(lm, layer) for layer in (0, 1)}
+    edit = pisces_edit(lm, saes, [Feature(0, 3), Feature(1, 5)], 0.6, 2.0)
+    neurons = {layer: (torch.rand(50, lm.d_mlp, generator=torch.Generator().manual_seed(layer)),) for layer in (0, 1)}
+    shared = SimpleNamespace(
+        chosen=lambda name: SimpleNamespace(edit=edit), evidence=SimpleNamespace(own=1, neurons=neurons), seed=0
+    )
+    moved = fit_permuted_neurons(lm, load_concept("golf"), ControlConfig(), shared)
+    for name, change in edit.changes.items():
+        old, new = change.dense(), moved.changes[name].dense()
+        assert isinstance(moved.changes[name], LowRank), "as small a file as the edit's"
+        used = [set((x.abs().amax(0) > 0).nonzero()[:, 0].tolist()) for x in (old, new)]
+        assert len(used[0]) == len(used[1]) and not used[0] & used[1]
+        norms = [x.norm(dim=0).sort().values for x in (old, new)]
+        torch.testing.assert_close(norms[0], norms[1])
+    before = lm.fingerprint()
+    with moved.applied(lm):
+        assert lm.fingerprint() != before
+    assert lm.fingerprint() == before
+    everywhere = pisces_edit(lm, saes, [Feature(0, 3)], 0.0, 2.0)
+    shared.chosen = lambda name: SimpleNamespace(edit=everywhere)
+    with pytest.raises(NotPossible, match="more than half of a layer's neurons"):
+        fit_permuted_neurons(lm, load_concept("golf"), ControlConfig(), shared)

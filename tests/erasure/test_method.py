@@ -11,7 +11,7 @@ import torch
 
 from conceptlab import cli, erasure
 from conceptlab.core import ConceptLabError, NotPossible
-from conceptlab.data import load_concept
+from conceptlab.data import activations, load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import (
     SETTINGS,
@@ -22,6 +22,7 @@ from conceptlab.erasure import (
     Method,
     Shared,
     choose,
+    controls,
     get_method,
     methods,
     shipped_dictionaries,
@@ -29,10 +30,13 @@ from conceptlab.erasure import (
 from conceptlab.erasure import method as interface
 from conceptlab.erasure import shared as parts
 from conceptlab.erasure.embedding import EmbeddingConfig
+from conceptlab.sae import TrainConfig, command
+from sentences import sentences
 from signatures import signature
 from sizes import SMALL
 
 EMBER = EmberConfig(12, 0.05, iterations=4, mass_ratio=0.05, min_share=0.0, n_texts=20)
+FROZEN = TrainConfig(d_sae=32, k=4, steps=20, batch_size=64, architecture="batchtopk", freeze_decoder=True)
 EDITS_BEFORE = json.loads((Path(__file__).parent / "edits_before.json").read_text(encoding="utf-8"))
 
 
@@ -49,12 +53,18 @@ def kept(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def fast_atoms(monkeypatch):
-    """The factorisation of the embeddings, small enough for a tiny model."""
+def small(monkeypatch, tmp_path, lm):
+    """Factorisations and trainings small enough for a tiny model."""
     known = dict(methods())
     for name in ("embedding", "pisces+embedding"):
         method = known[name]
         known[name] = replace(method, config=replace(method.config, ember=EMBER))
+    monkeypatch.setattr(controls, "mixture", lambda: (sentences(60, 0), []))
+    frozen = replace(known["frozen_decoder"].config, n_tokens=2_000, train=FROZEN)
+    known["frozen_decoder"] = replace(known["frozen_decoder"], config=frozen)
+    monkeypatch.setattr(controls, "FROZEN_DECODER", known["frozen_decoder"])
+    for module in (command, activations):
+        monkeypatch.setattr(module, "cache_dir", lambda: tmp_path / "small")
     monkeypatch.setattr(interface, "_METHODS", known)
 
 
@@ -62,9 +72,7 @@ def fast_atoms(monkeypatch):
 def test_every_method_is_tuned_with_as_many_settings():
     for method in methods().values():
         assert is_dataclass(method.config) and method.source and method.fit.__doc__ or method.kind == "control"
-        if method.kind == "control":
-            assert not method.knobs, method.name
-        else:
+        if method.knobs or method.kind != "control":
             assert prod(len(values) for values in method.knobs.values()) == SETTINGS, method.name
 
 
@@ -197,7 +205,7 @@ def test_models_without_dictionaries(lm):
 
 
 # ---- every method -----------------------------------------------------------------------------------------
-def test_what_is_edited_by_which_method(lm, saes, kept, fast_atoms):
+def test_what_is_edited_by_which_method(lm, saes, kept, small):
     concept = load_concept("golf")
     shared = Shared(lm, concept, saes, SMALL)
     before = lm.fingerprint()
@@ -216,10 +224,12 @@ def test_what_is_edited_by_which_method(lm, saes, kept, fast_atoms):
     assert set(edits["pisces+words_both"].changes) == layers | both
     assert edits["random_words"].info["delta"] == fitted["words"].config.delta
     assert fitted["zeroed_vectors_matched"].config.n in (2, 20)
-    for name in ("pisces", "random_features", "other_features", "random_direction", "random_norm"):
+    for name in ("pisces", "random_features", "other_features", "permuted_neurons", "random_direction", "random_norm"):
         assert set(edits[name].changes) == layers, name
     norms = {name: edit.report(lm)["norm"] for name, edit in edits.items()}
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert norms["permuted_neurons"] == pytest.approx(norms["pisces"], rel=1e-3)
+    assert set(edits["frozen_decoder"].changes) <= layers
     assert norms["random_features"] == pytest.approx(norms["pisces"], rel=1e-3)
     for name in ("gradient_difference", "npo"):
         assert all("mlp" in weight for weight in edits[name].changes) and fitted[name].config.scale in (0.5, 1.0)

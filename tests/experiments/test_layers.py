@@ -7,8 +7,10 @@ import torch
 
 from conceptlab.core import ConceptLabError, read_table
 from conceptlab.data import load_concept
+from conceptlab.erasure import Feature, ablation_edit, directional_edit
 from conceptlab.experiments import layers
-from conceptlab.experiments.layers import contrast_directions, turned
+from conceptlab.experiments.layers import contrast_directions
+from dictionaries import make_sae
 
 
 @pytest.fixture
@@ -16,15 +18,22 @@ def lm(tiny_llama):
     return tiny_llama(initializer_range=0.5)
 
 
-def test_turning_directions_reflects_what_a_layer_writes(lm):
-    Q = torch.linalg.qr(torch.randn(lm.d_model, 3, generator=torch.Generator().manual_seed(0)))[0]
-    rows = lm.down_proj(1).clone()
-    with turned(lm, 1, Q, 2.0).applied(lm):
+@pytest.mark.parametrize("c", [1.0, 2.0])
+def test_the_sweep_makes_the_edit_that_directional_makes_of_the_same_directions(lm, c):
+    sae = make_sae(lm, 1)
+    features = [Feature(1, index) for index in (3, 8, 20)]
+    Q = torch.linalg.qr(sae.directions(torch.tensor([3, 8, 20])).detach().T)[0]
+    before = lm.down_proj(1).clone()
+    name = lm.down_proj_name(1)
+    ours = ablation_edit(lm, {("mlp_output", 1): Q.T}, c).changes[name].dense()
+    theirs = directional_edit(lm, {1: sae}, features, c).changes[name].dense()
+    assert torch.allclose(ours, theirs, atol=1e-6) and float(ours.norm()) > 0.1 * float(before.norm())
+    with ablation_edit(lm, {("mlp_output", 1): Q.T}, c).applied(lm):
         after = lm.down_proj(1).clone()
-    assert torch.allclose(after @ Q, -(rows @ Q), atol=1e-5)
+    assert torch.allclose(after @ Q, (1 - c) * (before @ Q), atol=1e-5), "c = 2 turns what is written round"
     rest = torch.eye(lm.d_model) - Q @ Q.T
-    assert torch.allclose(after @ rest, rows @ rest, atol=1e-5)
-    assert torch.equal(lm.down_proj(1), rows)
+    assert torch.allclose(after @ rest, before @ rest, atol=1e-5)
+    assert torch.equal(lm.down_proj(1), before)
 
 
 def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path, monkeypatch, capsys):
@@ -35,9 +44,9 @@ def test_the_sweep_fills_every_cell_and_resumes(lm, tmp_path, monkeypatch, capsy
         change.append(arguments[1])
         if len(change) == 3:
             raise KeyboardInterrupt
-        return turned(*arguments)
+        return ablation_edit(*arguments)
 
-    monkeypatch.setattr(experiment, "turned", counted)
+    monkeypatch.setattr(experiment, "ablation_edit", counted)
     with pytest.raises(KeyboardInterrupt):
         layers(lm, path, ["japan"], **sizes)
     assert not path.exists() and len(read_table(path)) == 6

@@ -230,7 +230,7 @@ def test_two_models_in_two_threads_do_not_meet(lm, tiny_llama):
 # ---- the fingerprint ---------------------------------------------------------------------------------------
 def test_the_fingerprint_is_known_again_after_a_change_without_reading(lm, monkeypatch):
     make, fingerprint = kinds(lm), lm.fingerprint()
-    monkeypatch.setattr("conceptlab.models.language_model.fingerprint", lambda weights: "read again")
+    monkeypatch.setattr("conceptlab.models.identity.fingerprint", lambda weights: "read again")
     for name in NAMES:
         with make[name]():
             pass

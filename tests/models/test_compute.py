@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from conceptlab.core import ConceptLabError
-from conceptlab.models import choose_device, choose_dtype, compute, memory_free, memory_needed
+from conceptlab.models import (
+    backward_memory,
+    choose_device,
+    choose_dtype,
+    compute,
+    memory_free,
+    memory_needed,
+    next_token_loss,
+    optimiser_memory,
+    require_training_memory,
+)
 
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
 
@@ -103,6 +113,59 @@ def test_free_memory_of_this_machine_and_of_a_container(monkeypatch):
     monkeypatch.setattr(compute, "_free_of_machine", lambda: None)
     assert memory_free(CPU) is None
     compute.require_memory("unknown", compute.Memory(10**18, 0), CPU)  # where nothing is known nothing is refused
+
+
+def test_a_training_that_does_not_fit_is_refused_and_one_that_does_is_announced(gpu, monkeypatch, capsys):
+    gpu(free=10 * 10**9)
+    parts = {"of gradients": 4 * 10**9, "of Adam's moments": 6 * 10**9, "for 64 tokens": 1}
+    with pytest.raises(
+        ConceptLabError, match=r"It needs 4.0 GB of gradients, 6.0 GB of Adam's moments and 0.0 GB for 64 tokens, and "
+        r"cuda:0 has 10.0 GB free; train fewer",
+    ):  # fmt: skip
+        require_training_memory("It", parts, CUDA)
+    assert capsys.readouterr().out == ""
+    require_training_memory("It", parts | {"for 64 tokens": 0}, CUDA)
+    assert "It: about 4.0 GB of gradients, 6.0 GB" in (said := capsys.readouterr().out) and "10.0 GB are free" in said
+    monkeypatch.setattr(compute, "memory_free", lambda device: 10)
+    require_training_memory("It", {"a": 5}, CPU)
+    assert capsys.readouterr().out == "", "on a CPU with room enough nothing is said"
+    require_training_memory("It", {"a": 6}, CPU)
+    assert "It: about" in capsys.readouterr().out
+    monkeypatch.setattr(compute, "memory_free", lambda device: None)
+    require_training_memory("It", {"a": 10**18}, CPU)  # where nothing is known nothing is refused
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_optimisers_estimate_is_what_its_tensors_take(dtype):
+    from conceptlab.edits import Trainer
+
+    p = torch.nn.Parameter(torch.ones(100, 7, dtype=dtype))
+    trainer = Trainer([p], 1e-3)
+    trainer.step((p * p).sum())
+    (master,) = trainer.masters
+    state = trainer.optimiser.state[master]
+    held = [master.grad, state["exp_avg"], state["exp_avg_sq"]]
+    held += [] if master is p else [master, *trainer._start, p]  # the weights' own gradient is as large as they are
+    assert sum(x.nbytes for x in held) == sum(optimiser_memory(p.numel(), dtype).values())
+
+
+def test_the_estimate_of_a_step_covers_what_the_blocks_keep(tiny_llama):
+    """All that autograd saves for the way back, each tensor once."""
+    lm, kept = tiny_llama(d_model=64, n_layers=3), {}
+    lm.hf.requires_grad_(True)
+    weights = {p.data_ptr() for p in lm.hf.parameters()}
+
+    def keep(x):
+        if x.untyped_storage().data_ptr() not in weights:
+            kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    ids = torch.randint(5, 1000, (4, 32), generator=torch.Generator().manual_seed(0))
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        loss = next_token_loss(lm, ids, torch.ones_like(ids, dtype=torch.bool))
+    assert torch.isfinite(loss)
+    (estimate,) = backward_memory(lm, ids.numel()).values()
+    assert 0.8 * sum(kept.values()) < estimate < 5 * sum(kept.values())
 
 
 # ---- threads ------------------------------------------------------------------------------------------------

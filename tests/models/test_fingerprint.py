@@ -81,7 +81,7 @@ def test_an_untied_unembedding_counts(tiny_llama):
 def test_the_second_call_reads_no_weight(tiny_llama, monkeypatch):
     lm = tiny_llama()
     before = lm.fingerprint()
-    monkeypatch.setattr("conceptlab.models.language_model.fingerprint", lambda weights: "read again")
+    monkeypatch.setattr("conceptlab.models.identity.fingerprint", lambda weights: "read again")
     assert lm.fingerprint() == before
     with torch.no_grad():
         lm.parameters()[lm.down_proj_name(0)][0, 0] += 1

@@ -164,9 +164,24 @@ def test_a_damaged_record_of_a_conversion(converted, record):
         load_model("tiny", device="cpu", dtype=torch.float32)
 
 
-def test_a_record_from_before_there_were_fingerprints(converted):
-    (converted / "conceptlab.json").write_text('{"name": "tiny"}', encoding="utf-8")
-    assert load_model("tiny", device="cpu", dtype=torch.float32).name == "tiny"
+def test_a_conversion_from_before_there_were_fingerprints_is_made_again(fake, monkeypatch):
+    folder = packaged_checkpoint("fake-model")
+    record = json.loads((folder / "conceptlab.json").read_text())
+    del record["fingerprints"]
+    (folder / "conceptlab.json").write_text(json.dumps(record), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"first half, damaged half")
+    monkeypatch.setattr(checkpoints, "PACKAGED", {"fake-model": fake})
+    assert checkpoints.cached_models() == {}, "not counted as there"
+    assert packaged_checkpoint("fake-model") == folder and checkpoints.cached_models() == {"fake-model": folder}
+    assert (folder / "model.safetensors").read_bytes() == b"first half, second half"
+    assert json.loads((folder / "conceptlab.json").read_text())["fingerprints"] == {"float32": "0" * 16}
+
+
+@pytest.mark.parametrize("record", ["{}", '{"fingerprints": {}}', '{"fingerprints": {"float16": "0"}}'])
+def test_a_record_that_does_not_list_the_type_proves_nothing(converted, record):
+    (converted / "conceptlab.json").write_text(record, encoding="utf-8")
+    with pytest.raises(ConceptLabError, match="delete the folder and call again"):
+        load_model("tiny", device="cpu", dtype=torch.float32)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  ", "one\ntwo"])

@@ -201,3 +201,14 @@ def test_two_trainings_of_one_folder(tmp_path, monkeypatch):
         other.join()
     S.train_sae(x(), S.TrainConfig(**SMALL), progress=False, checkpoint=tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "cache", "d"], "nothing is left beside the folders"
+
+
+def test_a_dictionary_that_does_not_fit_is_refused_before_the_data_are_read(monkeypatch):
+    from conceptlab.models import compute
+
+    monkeypatch.setattr(compute, "memory_free", lambda device: 10**9)
+    monkeypatch.setattr(Source, "check", lambda self: pytest.fail("read the data"))
+    with pytest.raises(
+        ConceptLabError, match=r"A dictionary of 10,000,000 features needs 1.4 GB of weights, .* cpu has 1.0"
+    ):
+        S.train_sae(x(), S.TrainConfig(d_sae=10_000_000, k=2), progress=False)

@@ -4,7 +4,9 @@ Every attack takes a model and an intervention (anything with `.applied(lm)`, or
 leaves the model bit-identical. Results are judged by the same questions as the intervention itself.
 """
 
+from .antidote import WAYS_TO_PRUNE, AntidoteConfig, antidote, prune_after_relearning
 from .base import AttackResult, Cost, Exchange, Hits, per_question, share
+from .clamped import ClampedConfig, ClampedResult, Detour, clamped, detour, held_directions
 from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, SuffixObjective, gcg, gcg_step, suffix_tokens
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge, pair_ranks
@@ -16,6 +18,7 @@ from .prompts import PromptConfig, prompt_attack
 from .quantisation import GGUF_TYPES, QuantiseConfig, Quantised, quantise, round_to_gguf, round_to_nearest
 from .rates import Rates, borne_rate, rates_of
 from .relearning import RelearnConfig, relearn
+from .setting import Budget, Setting, known_questions, setting_for
 from .soft_prompt import SoftPrompt, SoftPromptConfig, soft_prompt
 from .suite import (
     COUNTED,
@@ -24,25 +27,25 @@ from .suite import (
     QUICK_BUDGET,
     SUITE,
     Attack,
-    Budget,
-    Setting,
     attacks,
     floor_of,
-    known_questions,
     register_attack,
     run_attack,
-    setting_for,
     summarise,
 )
 from .undoing import UndoConfig, undo
 
 __all__ = [
+    "AntidoteConfig",
     "Attack",
     "AttackResult",
     "Budget",
     "COUNTED",
     "CandidateConfig",
+    "ClampedConfig",
+    "ClampedResult",
     "Cost",
+    "Detour",
     "Exchange",
     "FormConfig",
     "GCGConfig",
@@ -67,15 +70,20 @@ __all__ = [
     "SuffixObjective",
     "TEACHING",
     "UndoConfig",
+    "WAYS_TO_PRUNE",
+    "antidote",
     "ask_forms",
     "attacks",
     "best_layer",
     "borne_rate",
     "candidate_sets",
+    "clamped",
+    "detour",
     "erased_copies",
     "floor_of",
     "gcg",
     "gcg_step",
+    "held_directions",
     "hidden_knowledge",
     "known_questions",
     "never_taught",
@@ -84,6 +92,7 @@ __all__ = [
     "per_question",
     "probe",
     "prompt_attack",
+    "prune_after_relearning",
     "quantise",
     "rates_of",
     "register_attack",

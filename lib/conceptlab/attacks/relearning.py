@@ -16,7 +16,7 @@ import torch
 from ..core import ConceptLabError
 from ..data import row_batches, text_rows
 from ..edits import Intervention, Trainer, applied, lora, trainable, trained_parameters
-from ..models import LanguageModel, next_token_loss
+from ..models import LanguageModel, backward_memory, next_token_loss
 from .base import AttackResult, Cost
 
 
@@ -69,7 +69,8 @@ def relearn(
 
 
 def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, evaluate, at: tuple) -> AttackResult:
-    trainer = Trainer(parameters, cfg.lr, cfg.weight_decay, cfg.seed)
+    room = backward_memory(lm, cfg.batch_size * cfg.n_ctx)
+    trainer = Trainer(parameters, cfg.lr, cfg.weight_decay, cfg.seed, room)
     losses: list[float] = []
     values: list = []
     tokens, seconds = 0, 0.0

@@ -1,31 +1,19 @@
-"""All attacks under one name each, with one set of questions, one setting and one budget."""
+"""All attacks under one name each, with one setting for all, and the numbers that a result comes to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 
 import torch
 
 from ..core import ConceptLabError, Interval, NotPossible, bootstrap, paired_bootstrap, recovered_share
-from ..data import (
-    Concept,
-    Fiction,
-    Question,
-    Subject,
-    fact_texts,
-    leaked,
-    load_concept,
-    other_facts,
-    subject_of,
-    translatable,
-    unrelated_texts,
-)
+from ..data import fact_texts, translatable
 from ..edits import Intervention
-from ..evaluation import QuestionScores, score_questions
+from ..evaluation import QuestionScores
 from ..models import LanguageModel
 from .base import AttackResult, Hits, per_question, share
+from .clamped import ClampedConfig, clamped, held_directions
 from .forms import FormConfig, ask_forms, with_forms
 from .gcg import GCGConfig, gcg
 from .hidden_knowledge import HiddenKnowledge, hidden_knowledge
@@ -35,110 +23,9 @@ from .probing import ProbeConfig, probe
 from .prompts import STRENGTHS, PromptConfig, prompt_attack
 from .quantisation import GGUF_TYPES, QuantiseConfig, quantise
 from .relearning import RelearnConfig, relearn
+from .setting import Budget, Setting
 from .soft_prompt import SoftPromptConfig, soft_prompt
 from .undoing import UndoConfig, undo
-
-OTHER_SUBJECTS = ("japan", "baseball")  # whose prompts are the control; the first that is not attacked itself
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What every attack of one run may spend; the defaults suit a model of 135 M parameters on two CPU cores."""
-
-    steps: int = 12  # of fine-tuning
-    batch_size: int = 8  # rows per step
-    n_ctx: int = 32  # tokens per row
-    lr: float = 3e-4  # its learning rate; at 1e-3 in all layers 5 steps cost the original three quarters of its margin
-    lora_lr: float = 1e-3  # LoRA moves less per step
-    rank: int = 16  # of LoRA, as in the released code of PISCES
-    layers: tuple[int, ...] | None = None  # that fine-tuning and patching look at; None: all
-    read_layers: tuple[int, ...] | None = None  # that probes read; None: every third
-    n_facts: int = 80  # other facts that probes are trained on, at most
-    forms: tuple[str, ...] = ("cloze", "choice", "true_false", "clue")  # in which facts are asked besides the question
-    form_questions: int | None = None  # how many questions are asked in them; None: all that have them
-    thoughts: int = 16  # tokens of thinking in step-by-step questioning
-    gcg_steps: int = 10
-    gcg_facts: int = 4  # facts that GCG and the soft prompt are optimised on
-    width: int = 32  # GCG: candidates per step
-    soft_steps: int = 20
-    # attack -> strengths in place of its own: steps of fine-tuning, bits, directions, wordings, facts, characters, ...
-    strengths: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    controls: bool = True  # also run the prompts' own control, the same prompt about another subject
-    seed: int = 0
-
-    def at(self, attack: str, default: tuple[int, ...]) -> tuple[int, ...]:
-        """The strengths at which an attack is judged."""
-        return dict(self.strengths).get(attack, default)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Everything the attacks of one concept are given. The questions judge; nothing else holds their answers."""
-
-    subject: Subject
-    questions: tuple[Question, ...]
-    facts: tuple[Question, ...]  # other facts with their answers, for the attacker to train on
-    unrelated: tuple[str, ...]  # texts about something else
-    control: Subject | None = None  # of the prompts' control
-    budget: Budget = Budget()
-
-    def score(self, lm: LanguageModel) -> QuestionScores:
-        """The judge: the questions as the scorecard asks them."""
-        return score_questions(lm, self.questions)
-
-
-def known_questions(
-    lm: LanguageModel, concept: Concept, n: int, split: str = "test", at_least: int = 4
-) -> tuple[Question, ...]:
-    """The first `n` questions that `lm` answers rightly and the title does not, those with translations first.
-
-    Raises ConceptLabError where it knows fewer than `at_least`.
-    """
-    if n < at_least:
-        raise ConceptLabError(f"At least {at_least} questions must be asked for; got n={n}.")
-    asked = [q for q in getattr(concept, split) if not leaked([concept.title], [q])]
-    foreign = {q.id for q in translatable(asked)}
-    asked.sort(key=lambda q: q.id not in foreign)
-    known: list[Question] = []
-    for i in range(0, len(asked), n):  # no more than it takes
-        part = asked[i : i + n]
-        known += [q for q, right in zip(part, score_questions(lm, part).correct.tolist(), strict=True) if right]
-        if len(known) >= n:
-            break
-    if len(known) < at_least:
-        raise NotPossible(
-            f"{lm.name} answers {len(known)} questions about {concept.title} rightly; at least {at_least} are needed. "
-            "Choose another concept or a larger model."
-        )
-    return tuple(known[:n])
-
-
-def setting_for(
-    source: Concept | Fiction, questions: Sequence[Question] | None = None, budget: Budget = Budget()
-) -> Setting:
-    """The setting of a concept (judged by its test questions), or of a fiction (by the second half of its facts).
-
-    Questions whose answer stands in the subject's title are left out: every attack names the subject.
-    """
-    if isinstance(source, Fiction):
-        half = len(source.questions) // 2
-        asked, known = tuple(source.questions[half:] if questions is None else questions), source.questions
-        facts = other_facts([q for q in known if q not in asked], asked)
-        subject, far = source.subject(facts), load_concept(OTHER_SUBJECTS[0])
-    else:
-        wanted = source.test if questions is None else questions
-        asked = tuple(q for q in wanted if not leaked([source.title], [q]))
-        if wanted and not asked:
-            raise NotPossible(f"Every question gives its answer away by the title {source.title!r}; ask others.")
-        subject, far = subject_of(source, asked), source
-        facts = subject.facts
-    if not asked:
-        raise ConceptLabError("An attack is judged by questions; give at least one.")
-    other = next(name for name in OTHER_SUBJECTS if name != source.name)
-    control = subject_of(load_concept(other), asked)
-    unrelated = tuple(unrelated_texts(far, max(10, len(subject.texts)), budget.seed, asked))
-    return Setting(subject, asked, facts, unrelated, control, budget)
-
 
 Attack = Callable[[LanguageModel, Intervention | None, Setting], AttackResult]
 GROUP = "conceptlab.attacks"  # entry points through which another package adds attacks
@@ -189,6 +76,14 @@ def _undo(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> A
     return undo(lm, intervention, s.score, cfg)
 
 
+def _clamped(lm: LanguageModel, intervention: Intervention | None, s: Setting) -> AttackResult:
+    b = s.budget
+    at = b.at("clamped", (0, b.soft_steps))
+    cfg = ClampedConfig(max(at), b.batch_size, b.n_ctx, at=at, control=b.controls, seed=b.seed)
+    held = held_directions(lm, intervention)
+    return clamped(lm, intervention, s.facts[: s.budget.n_facts], s.questions, s.score, held, cfg)
+
+
 SUITE: dict[str, Attack] = {
     "relearning": _relearn("relearning", lambda s: s.subject.texts),
     "relearning_lora": _relearn("relearning_lora", lambda s: s.subject.texts, lora=True),
@@ -201,6 +96,7 @@ SUITE: dict[str, Attack] = {
     "probability_delta": lambda lm, x, s: candidate_sets(lm, x, s.questions, CandidateConfig("probability_delta")),
     "patching": lambda lm, x, s: patch(lm, x, s.score, PatchConfig(layers=s.budget.layers)),
     "undoing": _undo,
+    "clamped": _clamped,
     "probe": lambda lm, x, s: probe(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
     "hidden_knowledge": lambda lm, x, s: hidden_knowledge(lm, x, s.facts[: s.budget.n_facts], s.questions, _probe(s)),
     "forms": _forms,

@@ -1,12 +1,12 @@
 """The command line: `fetch`, `convert`, `train-sae`, `label`, `methods`, `erase`, `attack`, `reproduce`, `merge`,
-`gpu-check`."""
+`gpu-check`, `progress`, `grade`."""
 
 from __future__ import annotations
 
 import argparse
 
 from ..core import ConceptLabError, say
-from . import attack, convert, erase, fetch, gpu_check, label, merge, methods, reproduce, train_sae
+from . import attack, convert, erase, fetch, gpu_check, grade, label, merge, methods, progress, reproduce, train_sae
 
 VERBS = (
     fetch,
@@ -19,6 +19,8 @@ VERBS = (
     reproduce,
     merge,
     gpu_check,
+    progress,
+    grade,
 )  # each has `add` and `run`
 INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
 

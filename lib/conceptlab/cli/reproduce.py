@@ -20,6 +20,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--attacks", nargs="+", help="lab: of `conceptlab attack`; default: those of the table")
     verb.add_argument("--attacked", nargs="+", help="lab: methods that are attacked, of those given")
     verb.add_argument("--stages", help="lab: of fit,score,attack; default: all three")
+    verb.add_argument("--saes-seed", type=int, default=0, help="lab: dictionaries of `make saes SEED=...`")
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
     verb.add_argument("--replace", action="store_true", help="replace a finished table that was made otherwise")
     verb.set_defaults(run=run)
@@ -48,12 +49,17 @@ def run(arguments: argparse.Namespace) -> None:
             raise ConceptLabError(f"{arguments.experiment} has no {option}; leave --{option} out.")
         if value is not None:
             chosen[option] = value.split(",") if isinstance(value, str) else value
+    if arguments.saes_seed:
+        if "dictionary_seed" not in takes:
+            raise ConceptLabError(f"{arguments.experiment} takes the shipped dictionaries; leave --saes-seed out.")
+        chosen["dictionary_seed"] = arguments.saes_seed
     if arguments.replace and "replace" in takes:
         chosen["replace"] = True
     if arguments.out is not None:
         check_output(arguments.out, folder=True)
     lm = load_model(arguments.model)
     usual = table_path(arguments.experiment, lm.name)
-    path = check_output((arguments.out or usual.parent) / usual.name)
+    name = f"{usual.stem}_saes{arguments.saes_seed}.csv" if arguments.saes_seed else usual.name
+    path = check_output((arguments.out or usual.parent) / name)
     experiment(lm, path, seed=arguments.seed, **chosen)
     say(f"{path.name}: {len(read_table(path))} rows")

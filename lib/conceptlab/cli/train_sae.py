@@ -18,7 +18,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("train-sae", help="train dictionaries of MLP outputs")
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--layers", type=int, nargs="+", help="0-based; negative ones from the end")
-    verb.add_argument("--shipped", action="store_true", help="fill data/saes: only --model, --layers, --out count")
+    verb.add_argument("--shipped", action="store_true", help="fill data/saes: --model, --layers, --out, --seed count")
     verb.add_argument("--architecture", default="topk", help="relu, gated, topk, batchtopk or jumprelu")
     verb.add_argument("--d-sae", type=int, default=4_096, help="features")
     verb.add_argument("--k", type=int, default=32, help="active features per token (topk, batchtopk)")
@@ -27,7 +27,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--tokens", type=int, default=1_500_000, help="tokens to harvest")
     verb.add_argument("--steps", type=int, help="optimisation steps; default: each token once")
     verb.add_argument("--batch-size", type=int, default=512, help="tokens per step, over all processes")
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--seed", type=int, default=0, help="with --shipped: another than 0 goes to the cache")
     verb.add_argument("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
     verb.add_argument("--out", type=Path, help="folder for layer_NN; default: build/saes/<model>")
     verb.set_defaults(run=run)
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         with world.first():
             lm = load_model(arguments.model)
         if cfg is None:
-            folders = build_shipped(lm, arguments.layers, out, world)
+            folders = build_shipped(lm, arguments.layers, out, world, seed=arguments.seed)
         else:
             folders = _train_as_asked(lm, arguments, cfg, out, world)
         for folder in folders if world.rank == 0 else ():

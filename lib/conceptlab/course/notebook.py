@@ -162,8 +162,12 @@ def strip_solutions(source: str) -> str:
 
 def solution_lines(source: str) -> list[str]:
     """The lines between the solution markers."""
-    blocks = re.findall(rf"{BEGIN}\n(.*?){END}", source, re.S)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in solution_blocks(source) for line in block.splitlines() if line.strip()]
+
+
+def solution_blocks(source: str) -> list[str]:
+    """What stands between the solution markers, block by block."""
+    return [block.rstrip() for block in re.findall(rf"{BEGIN}\n(.*?){END}", source, re.S)]
 
 
 def texts(value: object) -> Iterator[str]:

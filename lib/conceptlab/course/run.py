@@ -4,6 +4,7 @@ python -m conceptlab.course run [--only 01]      into build/
 python -m conceptlab.course site                 the site alone, from the committed outputs
 python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
+python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import textwrap
 import time
@@ -25,8 +27,10 @@ from nbformat import NotebookNode
 from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
 from .headline import Headline, find_headline, refresh_table
+from .instructor import write_instructor
 from .lab import open_lab
 from .progress import Clock, Progress, expected_seconds
+from .record import VARIABLE
 from .results import Result, read_results, update_results
 from .selection import find_notebooks
 from .site import CourseSite
@@ -66,7 +70,7 @@ def execute(path: Path, progress: Progress | None = None, timeout: int = CELL_SE
         coalesce_streams=True,
     )
     start = time.perf_counter()
-    with client.setup_kernel():
+    with client.setup_kernel(env=os.environ | {VARIABLE: ""}):  # a run of the course is nobody's progress
         error = _execute_cells(client, progress)
     minutes = (time.perf_counter() - start) / 60
     nb = nbfile.clean(nb)
@@ -234,6 +238,13 @@ def student(root: Path, only: list[str]) -> int:
     return 0
 
 
+def instructor(root: Path) -> int:
+    """Write key, rubrics and schedules to build/instructor/."""
+    for path in write_instructor(find_notebooks(root, []), root / "build" / "instructor"):
+        say(f"{path.relative_to(root)}")
+    return 0
+
+
 def table(results: dict[str, Result], width: int = 100) -> str:
     """Notebook, minutes, headline with interval, and its control on a line of its own; at most `width` columns."""
     first = max([len(name) for name in results] + [len("notebook")])
@@ -263,7 +274,7 @@ def write_feature_contexts(root: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    verbs = ["run", "site", "commit", "student", "lab", "contexts"]
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
@@ -275,7 +286,8 @@ def main(argv: list[str] | None = None) -> int:
             return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
         if args.verb == "student":
             return student(root, args.only)
-        return {"site": build_site, "lab": open_lab, "contexts": write_feature_contexts}[args.verb](root)
+        others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
+        return others[args.verb](root)
     except ConceptLabError as error:
         say(str(error), error=True)
         return 1

@@ -2,12 +2,23 @@
 
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
+from .contrasts import (
+    KINDS,
+    ContrastItem,
+    contrast_examples,
+    matched_stories,
+    mmlu_contrast,
+    naive_contrast,
+    story_templates,
+    trivia_contrast,
+)
 from .corpora import ENWIK8, EVALS, VITAL, Article, mmlu_items, vital_articles, web_passages
-from .fiction import Fiction, load_fiction
+from .fiction import Fiction, fiction_concept, load_fiction
+from .form_texts import FORMS, LETTERS, choice_stem, form_texts, has_form
 from .leaks import check_no_answers, leaked, other_facts
 from .passes import Pass, text_means, text_passes
 from .questions import FEW_SHOT, Question, fact_texts, few_shot_prompt, question_stem
-from .rows import TokenRows, row_batches, text_rows, token_rows
+from .rows import AnswerRow, TokenRows, answer_rows, row_batches, text_rows, token_rows
 from .selections import (
     COURSE_CONCEPTS,
     MIXTURE,
@@ -23,14 +34,19 @@ from .selections import (
 from .subjects import Subject, attack_data, subject_of, translatable, translated
 
 __all__ = [
+    "AnswerRow",
     "Article",
     "COURSE_CONCEPTS",
     "Concept",
     "ENWIK8",
+    "ContrastItem",
     "EVALS",
     "FEW_SHOT",
+    "FORMS",
     "Fiction",
     "Harvest",
+    "LETTERS",
+    "KINDS",
     "MIXTURE",
     "NearDomain",
     "Pass",
@@ -38,14 +54,20 @@ __all__ = [
     "Subject",
     "TokenRows",
     "VITAL",
+    "answer_rows",
     "attack_data",
     "check_no_answers",
+    "choice_stem",
+    "contrast_examples",
     "course_texts",
     "evidence_texts",
     "fact_texts",
     "few_shot_prompt",
+    "fiction_concept",
+    "form_texts",
     "general_questions",
     "harvest",
+    "has_form",
     "held_out_leads",
     "held_out_passages",
     "label_texts",
@@ -53,13 +75,17 @@ __all__ = [
     "list_concepts",
     "load_concept",
     "load_fiction",
+    "matched_stories",
     "mixture",
+    "mmlu_contrast",
     "mmlu_items",
+    "naive_contrast",
     "other_facts",
     "other_texts",
     "question_stem",
     "row_batches",
     "shuffled_batches",
+    "story_templates",
     "subject_of",
     "text_means",
     "text_passes",
@@ -67,6 +93,7 @@ __all__ = [
     "token_rows",
     "translatable",
     "translated",
+    "trivia_contrast",
     "unrelated_texts",
     "vital_articles",
     "web_passages",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from jaxtyping import Int
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..models import LanguageModel
+from .questions import few_shot_prompt
+
+Some = TypeVar("Some")
 
 
 def text_rows(lm: LanguageModel, texts: Sequence[str], n_ctx: int = 32) -> list[list[int]]:
@@ -55,7 +59,36 @@ def check_n_ctx(n_ctx, lm: LanguageModel) -> None:
         raise ConceptLabError(f"n_ctx is {n_ctx} and the context of {lm.name} has {lm.max_ctx} tokens; take fewer.")
 
 
-def row_batches(rows: Sequence[list[int]], size: int, seed: int = 0) -> Iterator[list[list[int]]]:
+@dataclass(frozen=True)
+class AnswerRow:
+    """A question and its answer as token ids; from index `start` on they are the answer's."""
+
+    ids: list[int]
+    start: int
+
+
+def answer_rows(lm: LanguageModel, pairs: Sequence[tuple[str, str]], n_ctx: int = 48) -> list[AnswerRow]:
+    """(question, answer) pairs in the form in which questions are scored, at most `n_ctx` tokens each.
+
+    Question and answer are tokenised one by one, as in scoring. A question that does not fit loses its beginning.
+    Raises ConceptLabError where an answer alone does not fit, or has no token.
+    """
+    check_n_ctx(n_ctx, lm)
+    start, rows = lm.start_ids, []
+    for question, answer in pairs:
+        asked, said = lm.encode(few_shot_prompt([(question, "")]).rstrip()), lm.encode(f" {answer.strip()}")
+        room = n_ctx - len(start) - len(said)
+        if room < 1 or not answer.strip():
+            raise ConceptLabError(
+                f"The answer {answer[:40]!r} has {len(said)} tokens and rows have {n_ctx}; take another n_ctx or "
+                "answer."
+            )
+        head = [*start, *asked[-room:]]
+        rows.append(AnswerRow([*head, *said], len(head)))
+    return rows
+
+
+def row_batches(rows: Sequence[Some], size: int, seed: int = 0) -> Iterator[list[Some]]:
     """Endless shuffled batches of `size` rows; every row is used once before any is used again."""
     generator = torch.Generator().manual_seed(seed)
     queue: list[int] = []

@@ -78,6 +78,25 @@ class RawTest(Part):
     test: QuestionList
 
 
+class RawTemplate(Part):
+    """One kind of story of data/contrasts: sentences with places for people and values."""
+
+    name: Name
+    question: Sentence
+    copy_: Annotated[Sentence, Field(alias="copy")]
+    step: tuple[Sentence, Sentence]
+    memory: Sentence
+    values: dict[Text, Text]
+    scale: tuple[Text, ...] = ()
+    deltas: dict[Text, Whole] = {}
+
+
+class RawStories(Part):
+    names: Texts
+    templates: Annotated[tuple[RawTemplate, ...], Field(min_length=1)]
+    example: RawTemplate
+
+
 class RawArticle(Part):
     title: Text
     text: Text

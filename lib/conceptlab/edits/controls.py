@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..models import LanguageModel
-from .kinds import Dense, Kind, Rows
+from .kinds import Dense, Kind, LowRank, Rows
 from .weight_edit import WeightEdit
 
 
@@ -67,15 +67,16 @@ def permuted_neurons(
             raise ConceptLabError(f"Layer {layer} is edited; give the activity of its {lm.d_mlp} neurons as [d_mlp].")
         delta = change.dense()
         edited = (delta.abs().amax(0) > 0).nonzero()[:, 0].cpu()
-        others = _of_equal_activity(edited, activity[layer].detach().float().cpu(), generator, layer)
-        moved = torch.zeros_like(delta)
-        moved[:, others.to(delta.device)] = delta[:, edited.to(delta.device)]
-        changes[name] = Dense(moved)
+        others = of_equal_activity(edited, activity[layer].detach().float().cpu(), generator, layer)
+        by_neuron = change.right if isinstance(change, LowRank) else delta  # a column per neuron
+        moved = torch.zeros_like(by_neuron)
+        moved[:, others.to(moved.device)] = by_neuron[:, edited.to(moved.device)]
+        changes[name] = LowRank(change.left, moved) if isinstance(change, LowRank) else Dense(moved)
         moves[str(layer)] = [edited.tolist(), others.tolist()]
     return replace(edit, changes=changes, info={"control": "permuted neurons", "seed": seed, "moves": moves})
 
 
-def _of_equal_activity(
+def of_equal_activity(
     edited: Int[Tensor, " n"], activity: Float[Tensor, " d_mlp"], generator: torch.Generator, layer: int
 ) -> Int[Tensor, " n"]:
     """For each edited neuron another, none twice and none of the edited, of the nearest rank of activity."""

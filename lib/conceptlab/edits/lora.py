@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,21 +16,38 @@ from .weight_edit import WeightEdit
 
 @dataclass(frozen=True)
 class Adapter:
-    """The trained change `scale * B A` of one weight `[out, in]`; `A [rank, in]`, `B [out, rank]`."""
+    """The trained change `scale * (B A - B0 A0)` of one weight `[out, in]`; `A [rank, in]`, `B [out, rank]`."""
 
     A: nn.Parameter  # float32 in a model of half precision
     B: nn.Parameter
     scale: float
+    start: tuple[Tensor, Tensor] | None = None  # A0 and B0, where the training did not start at B = 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        return (self.scale * (x.to(self.A.dtype) @ self.A.T @ self.B.T)).to(x.dtype)
+        x, dtype = x.to(self.A.dtype), x.dtype
+        change = x @ self.A.T @ self.B.T
+        if self.start is not None:
+            change = change - x @ self.start[0].T @ self.start[1].T
+        return (self.scale * change).to(dtype)
 
 
-def lora(lm: LanguageModel, names: Sequence[str], rank: int, alpha: float = 16.0, seed: int = 0) -> Change:
+Starts = Mapping[str, tuple[Tensor, Tensor]]  # name of a weight -> A and B to start from
+
+
+def lora(
+    lm: LanguageModel,
+    names: Sequence[str],
+    rank: int,
+    alpha: float = 16.0,
+    seed: int = 0,
+    starts: Starts | None = None,
+) -> Change:
     """Inside the block each linear layer of `names` (as in `lm.parameters()`) has an adapter; gives them by name.
 
     B starts at zero, so the model answers as before until something is trained; A is uniform with variance 1 / (3 in),
-    as in the reference implementation. Adapters are kept and multiplied in float32 or better, and what they add is
+    as in the reference implementation. `starts` gives the weights that it names another A and B to start from, and
+    takes their product off again, so that there, too, nothing is changed before the first step. Adapters are kept and
+    multiplied in float32 or better, and what they add is
     rounded to the model's dtype. The weights themselves are never written. Raises for names without a linear layer and
     for a rank below 1.
     """
@@ -46,9 +63,12 @@ def lora(lm: LanguageModel, names: Sequence[str], rank: int, alpha: float = 16.0
         bound = module.in_features**-0.5
         A = (2 * torch.rand(rank, module.in_features, generator=generator) - 1) * bound
         B = torch.zeros(module.out_features, rank)
+        given = None if starts is None else starts.get(name)
         weight = module.weight
-        A, B = (x.to(weight.device, torch.promote_types(weight.dtype, torch.float32)) for x in (A, B))
-        adapters[name] = Adapter(nn.Parameter(A), nn.Parameter(B), alpha / rank)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        A, B = (x.detach().to(weight.device, wide) for x in given or (A, B))
+        start = None if given is None else (A.clone(), B.clone())
+        adapters[name] = Adapter(nn.Parameter(A.clone()), nn.Parameter(B.clone()), alpha / rank, start)
 
     def begin(change: Change) -> dict[str, Adapter]:
         for name, module in modules.items():
@@ -59,7 +79,13 @@ def lora(lm: LanguageModel, names: Sequence[str], rank: int, alpha: float = 16.0
     return Change(lm, "LoRA", begin, weights=False)
 
 
-def merged(lm: LanguageModel, adapters: dict[str, Adapter]) -> WeightEdit:
+def merged(lm: LanguageModel, adapters: Mapping[str, Adapter], info: dict | None = None) -> WeightEdit:
     """The same change as an edit of the weights."""
-    changes = {n: LowRank((a.scale * a.B).detach().clone(), a.A.detach().clone()) for n, a in adapters.items()}
-    return WeightEdit.of(lm, changes, {"method": "lora"})
+    return WeightEdit.of(lm, {name: _change(a) for name, a in adapters.items()}, {"method": "lora"} | (info or {}))
+
+
+def _change(a: Adapter) -> LowRank:
+    left, right = [a.scale * a.B], [a.A]
+    if a.start is not None:
+        left, right = [*left, -a.scale * a.start[1]], [*right, a.start[0]]
+    return LowRank(torch.cat(left, 1).detach().clone(), torch.cat(right).detach().clone())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..core import ConceptLabError
-from ..models import Change, LanguageModel
+from ..models import Change, LanguageModel, optimiser_memory, require_training_memory
 
 PARTS = {"down_proj": "mlp.down_proj.", "mlp": "mlp.", "attention": "self_attn.", "block": ""}
 
@@ -44,17 +44,34 @@ class Trainer:
     1710.03740, section 3.1), and the weights are the masters rounded at random, up or down so that the mean is right
     (Zamirai et al., arXiv 2010.06192): rounded to the nearest, most would not move at all in an attack of a few steps,
     and the loss would hardly fall. Parameters in float32 are their own masters; nothing differs from the plain
-    optimiser there. `seed` is that of the rounding.
+    optimiser there. `seed` is that of the rounding. `batch`: what a step's tokens take (`backward_memory`).
+
+    Raises ConceptLabError, with the number, where the device has not the memory for all this.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], lr: float, weight_decay: float = 0.0, seed: int = 0):
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        lr: float,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        batch: Mapping[str, int] | None = None,
+    ):
         self.parameters = list(parameters)
+        self._require_memory(dict(batch or {}))
         self.masters: list[Tensor] = [p if _exact(p) else p.detach().float() for p in self.parameters]
         self._start = [] if all(map(_exact, self.parameters)) else [p.detach().clone() for p in self.parameters]
         self._generators: dict[torch.device, torch.Generator] = {}
         for device in {p.device for p in self.parameters}:
             self._generators[device] = torch.Generator(device).manual_seed(seed)
         self.optimiser = torch.optim.AdamW(self.masters, lr=lr, weight_decay=weight_decay)
+
+    def _require_memory(self, batch: dict[str, int]) -> None:
+        sizes: dict[tuple[torch.device, torch.dtype], int] = {}
+        for p in self.parameters:
+            sizes[p.device, p.dtype] = sizes.get((p.device, p.dtype), 0) + p.numel()
+        for (device, dtype), n in sizes.items():
+            require_training_memory(f"Training {n:,} weights", optimiser_memory(n, dtype) | batch, device)
 
     def step(self, loss: Tensor) -> None:
         """One step down the gradient of `loss`."""

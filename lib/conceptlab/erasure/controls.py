@@ -1,7 +1,9 @@
-"""Controls of the size of another edit that know nothing of the concept, as methods without a knob.
+"""Controls: edits that keep all of another edit but one thing.
 
-Of PISCES: `random_features` (turned round), `other_features` (the same rows and coefficients, written along other
-features), `random_direction` (the same rows), `random_norm` (random rows). Of the words: as many others.
+Of the size of PISCES, without a knob: `random_features` (turned round), `other_features` (the same rows and
+coefficients, written along other features), `permuted_neurons` (the same changes at other neurons that are as active
+on the concept), `random_direction` (the same rows), `random_norm` (random rows). Of the words: as many others.
+`frozen_decoder` is PISCES itself, tuned as hard, in a dictionary whose decoder is random (arXiv 2602.14111).
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..data import Concept
-from ..edits import LowRank, WeightEdit, match_norms, random_direction_edit, random_norm_edit
+from ..core import NotPossible
+from ..data import Concept, mixture, token_rows
+from ..edits import LowRank, WeightEdit, match_norms, permuted_neurons, random_direction_edit, random_norm_edit
 from ..models import LanguageModel
+from ..sae import TrainConfig, cached_dictionaries
 from .embedding import embedding_edit
-from .method import Method
+from .method import Axes, Method
 from .pisces.edit import columns_for, directional_edit, rows_for
 from .pisces.features import Dictionaries, Feature, by_layer, random_features
+from .pisces.method import PISCES, PiscesConfig, fit_pisces, pisces_axes
 from .words import random_word_atoms
 
 if TYPE_CHECKING:
@@ -74,6 +79,15 @@ def fit_other_features(lm: LanguageModel, concept: Concept, config: ControlConfi
     return other_features_edit(lm, shared.dictionaries, shared.edited, like, shared.seed)
 
 
+def fit_permuted_neurons(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
+    """The chosen edit's changes at other neurons of the layer, as active at tokens of the concept's texts."""
+    like, own = shared.chosen(config.like).edit, shared.evidence.own
+    activity = {layer: torch.cat(groups[:own]).abs().mean(0) for layer, groups in shared.evidence.neurons.items()}
+    if max(int((c.dense().abs().amax(0) > 0).sum()) for c in like.changes.values()) > lm.d_mlp // 2:
+        raise NotPossible("The edit goes through more than half of a layer's neurons, so there are too few others.")
+    return permuted_neurons(lm, like, activity, shared.seed)
+
+
 def fit_random_direction(lm: LanguageModel, concept: Concept, config: ControlConfig, shared: Shared) -> WeightEdit:
     return random_direction_edit(shared.chosen(config.like).edit, shared.seed)
 
@@ -93,8 +107,56 @@ def _control(name: str, source: str, fit: Callable, like: str = "pisces", *needs
     return Method(name, "control", f"ours: {source}", ControlConfig(like), fit, needs=(like, *needs))
 
 
+# ---- a random decoder -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class FrozenConfig:
+    """PISCES' strength, and how the dictionary with the random decoder is trained."""
+
+    n: int = 5  # features that are edited, at most
+    tau: float = 0.5  # share of the largest projection that a row must exceed
+    mu: float = 10.0  # strength, in largest projections of the layer
+    n_tokens: int = 100_000  # of the text mixture, at n_ctx 128
+    train: TrainConfig = TrainConfig(
+        architecture="batchtopk", steps=400, batch_size=512, lr=2.5e-3, freeze_decoder=True
+    )  # as wide and as sparse as the dictionaries that ship
+
+
+def frozen_parts(shared: Shared, config: FrozenConfig) -> Shared:
+    """The same parts with dictionaries of random decoders, one for each layer that the chosen PISCES edit changes."""
+    lm, layers = shared.lm, sorted({f.layer for f in shared.edited})
+
+    def make() -> Dictionaries:
+        rows = token_rows(lm, mixture()[0], n_tokens=config.n_tokens)
+        return cached_dictionaries(lm, rows, layers, replace(config.train, seed=shared.seed))
+
+    return shared.of_others(("frozen_decoder", config.n_tokens, config.train), make)
+
+
+def fit_frozen_decoder(lm: LanguageModel, concept: Concept, config: FrozenConfig, shared: Shared) -> WeightEdit:
+    """Features found and edited as PISCES does, in dictionaries that learnt where to look but not what to write."""
+    strength = PiscesConfig(config.n, config.tau, config.mu)
+    return fit_pisces(lm, concept, strength, frozen_parts(shared, config))
+
+
+def frozen_axes(axes: Axes, shared: Shared) -> Axes:
+    """PISCES' grid for the features that there are."""
+    return pisces_axes(axes, frozen_parts(shared, FROZEN_DECODER.config))
+
+
+FROZEN_DECODER = Method(
+    "frozen_decoder",
+    "control",
+    "a dictionary whose decoder stays random while its encoder is trained (arXiv 2602.14111); then PISCES",
+    FrozenConfig(),
+    fit_frozen_decoder,
+    PISCES.knobs,
+    needs=("pisces",),
+    cost="3 min of training a model and layer, kept in the cache",
+    axes=frozen_axes,
+)
 RANDOM_FEATURES = _control("random_features", "random features turned round, norms per layer", fit_random_features)
 OTHER_FEATURES = _control("other_features", "the same rows along other features' directions", fit_other_features)
+PERMUTED_NEURONS = _control("permuted_neurons", "the same changes at neurons as active", fit_permuted_neurons)
 RANDOM_DIRECTION = _control("random_direction", "the same rows along random directions", fit_random_direction)
 RANDOM_NORM = _control("random_norm", "random rows and directions of the same norms", fit_random_norm)
 RANDOM_WORDS = _control("random_words", "other words of the same frequency", fit_random_words, "words")

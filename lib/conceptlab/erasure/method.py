@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Axes = dict[str, Sequence[float | int]]  # knob -> values from weak to strong
 SETTINGS = 12  # that are tried for every method that has a knob (settings ruled out by a tried one count as tried)
 GROUP = "conceptlab.methods"  # entry points through which another package adds methods
-KINDS = ("dictionary", "words", "vectors", "fine-tuning", "combination", "control")
+KINDS = ("dictionary", "words", "vectors", "fine-tuning", "localised", "run-time", "combination", "control")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from .combined import PISCES_EMBEDDING, PISCES_WORDS, PISCES_WORDS_BOTH
 from .controls import (
+    FROZEN_DECODER,
     OTHER_FEATURES,
+    PERMUTED_NEURONS,
     RANDOM_DIRECTION,
     RANDOM_FEATURES,
     RANDOM_NORM,
@@ -10,7 +12,22 @@ from .controls import (
     RANDOM_WORDS_BOTH,
 )
 from .embedding import EMBEDDING
-from .finetuning import GRADIENT_DIFFERENCE, NPO
+from .finetuning import (
+    DPO,
+    FLAT,
+    GA_KL,
+    GRADIENT_ASCENT,
+    GRADIENT_DIFFERENCE,
+    IHL,
+    LOKU,
+    NPO,
+    NPO_ALONE,
+    NPO_KL,
+    REFUSAL,
+    SIMNPO,
+    TASK_VECTOR,
+)
+from .inference import ECO, GUARD, IN_CONTEXT_REFUSAL, NOTES, ULD
 from .method import Method
 from .pisces.method import DIRECTIONAL, PISCES
 from .words import WORDS, WORDS_BOTH
@@ -27,9 +44,27 @@ METHODS: tuple[Method, ...] = (
     PISCES_EMBEDDING,
     ZEROED,
     ZEROED_MATCHED,
+    GRADIENT_ASCENT,
     GRADIENT_DIFFERENCE,
+    GA_KL,
     NPO,
+    NPO_ALONE,
+    NPO_KL,
+    SIMNPO,
+    DPO,
+    REFUSAL,
+    IHL,
+    LOKU,
+    FLAT,
+    TASK_VECTOR,
+    ECO,
+    ULD,
+    GUARD,
+    NOTES,
+    IN_CONTEXT_REFUSAL,
     OTHER_FEATURES,
+    PERMUTED_NEURONS,
+    FROZEN_DECODER,
     RANDOM_FEATURES,
     RANDOM_DIRECTION,
     RANDOM_NORM,

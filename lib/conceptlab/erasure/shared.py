@@ -11,11 +11,11 @@ import torch
 
 from ..concept_vectors import ConceptVector
 from ..core import ConceptLabError, NotPossible
-from ..data import Concept, evidence_texts, fact_texts
+from ..data import FORMS, Concept, Question, evidence_texts, form_texts
 from ..edits import Intervention, WeightEdit
-from ..evaluation import Asked, Judge, SearchConfig, edit_effects
+from ..evaluation import Asked, Judge, SearchConfig, concept_questions, edit_effects
 from ..models import LanguageModel
-from ..sae import load_sae, load_shipped, shipped_layers
+from ..sae import load_sae, load_shipped, saes_folder, shipped_layers
 from .method import Axes, Fitted, choose, get_method, lost_on_dev
 from .pisces.edit import pisces_edit
 from .pisces.features import (
@@ -47,22 +47,30 @@ class SharedConfig:
     probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
     n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
     n_texts: int = 60  # texts each to forget and to keep, for methods that train
+    forms: tuple[str, ...] = ("question",)  # in which the shown facts stand among the texts to forget
+    leads: bool = True  # whether leads on the concept stand there as well; without them only the facts do
     search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
     grids: Mapping[str, Axes] = field(default_factory=dict)  # method -> knobs in place of its own
 
     def __post_init__(self) -> None:
         if self.finding not in ("reach", "evidence"):
             raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
+        if not self.forms or not set(self.forms) <= set(FORMS):
+            raise ConceptLabError(f"Facts are shown in one or more of {', '.join(FORMS)}; got {self.forms!r}.")
 
 
-def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None) -> Dictionaries:
+def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None, seed: int = 0) -> Dictionaries:
     """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
 
     Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
-    files as they did: by default of the layers that are named there. Raises ConceptLabError when there are neither, for
+    files as they did: by default of the layers that are named there. `seed`: another than 0 takes the dictionaries that
+    `make saes SEED=...` has trained, of all layers. Raises ConceptLabError when there are neither, for
     a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
     """
-    shipped = shipped_layers(lm.name)
+    if seed and not shipped_layers(lm.name, saes_folder(seed)):
+        raise ConceptLabError(f"There are no dictionaries of seed {seed} for {lm.name}; run `make saes SEED={seed}`.")
+    root = saes_folder(seed)
+    shipped = shipped_layers(lm.name, root)
     public = None if shipped else public_dictionaries(lm.name)
     if public is not None:
         wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
@@ -72,7 +80,8 @@ def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None)
             f"No dictionary of {lm.name} is shipped; train one per layer with "
             f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
         )
-    return {layer: load_shipped(lm, layer) for layer in (shipped if layers is None else map(lm.check_layer, layers))}
+    chosen = shipped if layers is None else tuple(map(lm.check_layer, layers))
+    return {layer: load_shipped(lm, layer, root) for layer in chosen}
 
 
 class Shared:
@@ -100,10 +109,24 @@ class Shared:
         self.weights = lm.fingerprint()
         self._given = dictionaries
         self._made: dict[Hashable, Any] = {}
+        self._lately: tuple[Hashable, dict[Hashable, Any]] = (None, {})
         self._chosen: dict[str, Fitted] = {}
         if features is not None:
             hand_picked(lm, self.dictionaries, [(f.layer, f.index, f.sign) for f in features])  # raises for bad ones
         self._by_hand = None if features is None else list(features)
+
+    def of_others(self, key: Hashable, make: Callable[[], Dictionaries]) -> Shared:
+        """The same parts with other dictionaries of (some of) the same layers, in which features are found anew.
+
+        Evidence, texts and judge are those of this one. `make` is called once per key.
+        """
+
+        def other() -> Shared:
+            found = Shared(self.lm, self.concept, make(), self.cfg, self.seed, general=self.general)
+            found._made |= {"evidence": self.evidence, "judge": self.judge}
+            return found
+
+        return self.made(key, other)
 
     def check(self, lm: LanguageModel, concept: Concept) -> None:
         """Raise where a method is fitted to something else than the parts are of."""
@@ -126,6 +149,15 @@ class Shared:
             self._on_original()
             self._made[key] = make()
         return self._made[key]
+
+    def lately(self, owner: Hashable, key: Hashable, make: Callable[[], Any]) -> Any:
+        """Like `made`, but kept only until another owner makes something: a training weighs as much as a model."""
+        if self._lately[0] != owner:
+            self._lately = owner, {}
+        if key not in self._lately[1]:
+            self._on_original()
+            self._lately[1][key] = make()
+        return self._lately[1][key]
 
     # ---- dictionaries and features --------------------------------------------------------------------------
     @cached_property
@@ -238,17 +270,38 @@ class Shared:
 
     @property
     def forget(self) -> list[str]:
-        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on."""
-        shown = [q for q in self.concept.dev if q not in self.judge.questions["target"]]
-        return self._texts[0] + fact_texts(shown)
+        """Texts to forget: leads on the concept, and the dev facts that no strength is chosen on, in `cfg.forms`."""
+        return (self.leads[0] if self.cfg.leads else []) + [
+            text for form in self.cfg.forms for text in form_texts(self.forget_facts, form)
+        ]
+
+    @property
+    def forget_facts(self) -> list[Question]:
+        """Dev questions on the concept that no strength is chosen on; methods may look at them."""
+        return self._unjudged("target")
+
+    def dev(self, name: str) -> tuple[Question, ...]:
+        """The dev questions of a set: target, neighbour or general."""
+        return concept_questions(self.concept, "dev").get(name, ())
 
     @property
     def keep(self) -> list[str]:
         """Texts to keep: leads on the neighbour and on neither."""
-        return self._texts[1] + self._texts[2]
+        return self.leads[1] + self.leads[2]
 
     @property
-    def _texts(self) -> tuple[list[str], list[str], list[str]]:
+    def keep_facts(self) -> list[Question]:
+        """Dev questions on the neighbour, and as many general ones at most, that no strength is chosen on."""
+        near = self._unjudged("neighbour")
+        return near + self._unjudged("general")[: max(len(near), 1)]
+
+    def _unjudged(self, name: str) -> list[Question]:
+        judged = self.judge.questions.get(name, ())
+        return [q for q in self.dev(name) if q not in judged]
+
+    @property
+    def leads(self) -> tuple[list[str], list[str], list[str]]:
+        """Leads on the concept, on its neighbour, and on neither."""
         return self.made("texts", lambda: evidence_texts(self.concept, self.cfg.n_texts, self.seed))
 
     # ---- judging --------------------------------------------------------------------------------------------

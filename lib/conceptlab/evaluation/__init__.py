@@ -1,8 +1,10 @@
 """Measuring what a model knows, and what an intervention did to it."""
 
 from .comparison import Comparison, SetChange, compare, compare_writing, harmonic_mean, relative_accuracy
+from .depth import Depth, DepthBase, DepthConfig, answer_states, depth, depth_base, depth_scores, unasked
 from .fluency import Fluency, fluency
 from .forms import FORMS, has_form, score_form, score_forms
+from .overshoot import Overshoot, overshoot
 from .questions import (
     Asked,
     QuestionScores,
@@ -24,9 +26,13 @@ __all__ = [
     "Trial",
     "SetChange",
     "Comparison",
+    "Depth",
+    "DepthBase",
+    "DepthConfig",
     "FORMS",
     "Fluency",
     "Judge",
+    "Overshoot",
     "QuestionScores",
     "Residue",
     "SETS",
@@ -34,6 +40,7 @@ __all__ = [
     "Search",
     "SearchConfig",
     "Trace",
+    "answer_states",
     "ask",
     "behaviour",
     "check_questions",
@@ -41,12 +48,16 @@ __all__ = [
     "compare",
     "compare_writing",
     "concept_questions",
+    "depth",
+    "depth_base",
+    "depth_scores",
     "edit_effects",
     "fluency",
     "gold_logprobs",
     "guess_corrected",
     "harmonic_mean",
     "has_form",
+    "overshoot",
     "relative_accuracy",
     "residue",
     "score_form",
@@ -57,6 +68,7 @@ __all__ = [
     "scorecard",
     "search_settings",
     "trace",
+    "unasked",
     "vector_residue",
     "write_energy",
 ]

@@ -18,15 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import ConceptLabError
-from ..data import FEW_SHOT, Question, few_shot_prompt
+from ..data import FEW_SHOT, FORMS, LETTERS, Question, choice_stem, few_shot_prompt, has_form
 from ..models import LanguageModel, branch_logprobs
 from .questions import QuestionScores, check_questions, finite_scores, score_questions
-
-FORMS = ("question", "cloze", "choice", "true_false", "clue")
-
-
-LETTERS = "ABCDEFGH"
-
 
 CLUE_FEW_SHOT = few_shot_prompt(
     [
@@ -60,12 +54,6 @@ TRUE_FALSE_FEW_SHOT = "\n\n".join(
 )
 
 
-def choice_stem(question: str, options: Sequence[str], lead: str = "\n\n") -> str:
-    """The question with its options behind letters, up to the answer's leading space."""
-    lines = [f"{LETTERS[i]}. {option}" for i, option in enumerate(options)]
-    return f"{lead}Question: {question}\n" + "\n".join(lines) + "\nAnswer:"
-
-
 def _choice_examples() -> str:
     """Each letter is right once."""
     examples = (
@@ -78,13 +66,6 @@ def _choice_examples() -> str:
 
 
 CHOICE_FEW_SHOT = _choice_examples()
-
-
-def has_form(question: Question, form: str) -> bool:
-    """Whether a question can be asked in a form: cloze and true_false need its `claim`, clue its `clue`."""
-    if form not in FORMS:
-        raise ConceptLabError(f"Unknown form {form!r}; the forms are {', '.join(FORMS)}.")
-    return bool({"cloze": question.claim, "true_false": question.claim, "clue": question.clue}.get(form, True))
 
 
 def score_form(lm: LanguageModel, questions: Sequence[Question], form: str, batch_size: int = 16) -> QuestionScores:

@@ -5,19 +5,25 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
+from .directions import directions
 from .early_exit import early_exit
+from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
+from .specialisation import SpecialisationConfig, specialisation, teaching_sets
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
+    "directions": directions,
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
+    "specialisation": specialisation,
 }
 
 # name -> what makes the rows over all concepts of a merged table
@@ -25,24 +31,39 @@ SUMMARIES = {"lab": summarise_lab}
 
 __all__ = [
     "ATTACKED",
+    "AtLoss",
     "BUDGET",
+    "CURVE",
+    "CurveConfig",
     "DIRECT",
     "EXPERIMENTS",
+    "FictionScores",
     "FinalConfig",
     "General",
     "LabConfig",
+    "Point",
     "Record",
     "SUMMARIES",
     "Scoring",
+    "at_loss",
+    "SpecialisationConfig",
     "autointerp",
     "budget_for",
     "check_gpu",
+    "curve_point",
+    "curves_of",
+    "directions",
     "early_exit",
     "edit_size",
     "failed_checks",
     "lab",
     "layers",
+    "matched",
+    "matched_loss",
+    "on_fiction",
     "pooled",
     "shipped_edit",
+    "specialisation",
     "summarise_lab",
+    "teaching_sets",
 ]

@@ -26,7 +26,7 @@ from ..attacks import (
 from ..core import Cell, Interval, NotPossible, Store, bootstrap, say
 from ..data import Concept, Fiction, fact_texts, general_questions, load_concept, load_fiction, unrelated_texts
 from ..edits import Intervention, WeightEdit, applied
-from ..erasure import EraserConfig, finetuned_eraser
+from ..erasure import Loss, NegativePreference, TuningConfig, finetune_texts
 from ..evaluation import ask
 from ..models import LanguageModel
 from .pooled import DIRECT, Record, direct_record, record_of
@@ -35,20 +35,21 @@ from .scoring import number
 COST = "cost"  # the budget of the cell that holds steps and tokens, and the attack's record
 ATTACKS = (
     "relearning", "relearning_facts", "relearning_unrelated", "quantisation", "quantisation_groups", "undoing",
-    "logit_lens", "probability_delta", "probe", "forms",
+    "clamped", "logit_lens", "probability_delta", "probe", "forms",
     "role", "story", "article", "definition", "priming", "paraphrase", "language", "step_by_step", "soft_prompt",
 )  # fmt: skip
+OF_EDITS = ("undoing", "clamped")  # attacks on the change itself, which the original has none of
 # What each attack may spend in the table. Single concepts can afford more.
 BUDGET = Budget(
     steps=5, batch_size=6, n_ctx=24, n_facts=60, form_questions=12, thoughts=12, soft_steps=8, controls=False,
     strengths=(
         ("relearning", (2, 5)), ("relearning_facts", (5,)), ("relearning_unrelated", (5,)), ("quantisation", (4,)),
-        ("quantisation_groups", (4,)), ("undoing", (4,)), ("role", (2,)), ("story", (2,)), ("article", (600,)),
-        ("priming", (8,)), ("paraphrase", (1, 2)), ("step_by_step", (1,)),
+        ("quantisation_groups", (4,)), ("undoing", (4,)), ("clamped", (0, 8)), ("role", (2,)), ("story", (2,)),
+        ("article", (600,)), ("priming", (8,)), ("paraphrase", (1, 2)), ("step_by_step", (1,)),
     ),
 )  # fmt: skip
 FICTION = ("relearning", "relearning_facts", "quantisation", "priming", "definition", "paraphrase", "soft_prompt")
-FICTION_ERASER = EraserConfig("npo", steps=10, batch_size=6, n_ctx=24, lr=1e-4)
+FICTION_ERASER = TuningConfig(steps=10, batch_size=6, n_ctx=24, lr=1e-4)
 
 
 def budget_for(lm: LanguageModel, budget: Budget) -> Budget:
@@ -93,7 +94,7 @@ class Attacking:
         """Every attack on one method's edit; None is the original."""
         assert self.concept is not None
         name = self.concept.name
-        wanted = [DIRECT, *(a for a in self.names if (method, a) != ("original", "undoing"))]
+        wanted = [DIRECT, *(a for a in self.names if method != "original" or a not in OF_EDITS)]
         missing = [a for a in wanted if self.store.missing(Cell(name, method, a, COST))]
         if not missing:
             return
@@ -165,11 +166,11 @@ class Attacking:
 
 
 def erase_fiction(
-    lm: LanguageModel, fiction: Fiction, setting: Setting, cfg: EraserConfig = FICTION_ERASER
+    lm: LanguageModel, fiction: Fiction, setting: Setting, cfg: TuningConfig = FICTION_ERASER
 ) -> WeightEdit:
     """NPO on the invented facts that are tested; the other facts and unrelated texts are to be kept."""
     keep = [*setting.unrelated[:10], *fact_texts(setting.facts)]
-    return finetuned_eraser(lm, fiction.lessons(setting.questions), keep, cfg)
+    return finetune_texts(lm, Loss(NegativePreference()), fiction.lessons(setting.questions), keep, cfg)
 
 
 def _strike(attack: str, setting: Setting, lm: LanguageModel, edit: WeightEdit) -> AttackResult:

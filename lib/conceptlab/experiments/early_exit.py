@@ -47,9 +47,10 @@ from ..early_exit import (
     task_states,
     train_policy,
 )
+from ..erasure import ablation_edit
 from ..evaluation import ask, gold_logprobs
 from ..models import LanguageModel
-from .layers import contrast_directions, turned
+from .layers import contrast_directions
 
 ALPHAS = (0.005, 0.01, 0.02)  # nats per layer
 
@@ -244,6 +245,6 @@ def fact_depths(
     directions = contrast_directions(lm, concept, 5, seed, n_texts=24)["contrast"]
     before, losses = gold_logprobs(lm, asked), []
     for layer in range(lm.n_layers):
-        with turned(lm, layer, directions[layer], 2.0).applied(lm):
+        with ablation_edit(lm, {("mlp_output", layer): directions[layer].T}, 2.0).applied(lm):
             losses.append(before - gold_logprobs(lm, asked))
     return memorised, centre_of_loss(torch.stack(losses, 1)).double()

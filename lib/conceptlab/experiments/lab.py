@@ -1,9 +1,10 @@
 """The lab: every method of erasure on every concept, fitted, scored and attacked, in one table.
 
-For each concept and method one pass: *fit* (strength chosen on dev, the edit saved), *score* (once on test), *attack*
-(that very edit). `data/results/lab_<model>.csv`: the attack "fit" holds what was chosen, no attack the scores on test,
-every other attack the numbers under it at each strength. Records hold numbers per question; small edits lie in the
-table's folder, large ones (of fine-tuning) are fitted again from the recorded setting when they are needed.
+For each concept and method one pass: *fit* (strength chosen on dev, the edit saved), *score* (once on test), *curve*
+(the edit weaker and stronger), *attack* (that very edit). `data/results/lab_<model>.csv`: the attack "fit" holds what
+was chosen, no attack the scores on test, "curve" what each strength takes, every other attack the numbers under it.
+Records hold numbers per question; small edits lie in the table's folder, large ones (of fine-tuning) and methods that
+work at run time are fitted again from the recorded setting when they are needed.
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from ..erasure import (
 from ..models import LanguageModel, fingerprint
 from ..sae import shipped_layers
 from .attacking import ATTACKS, BUDGET, COST, Attacking, budget_for
+from .curves import CURVE, CurveConfig, curve_point, known_sets, point_metrics
 from .pooled import DIRECT, pooled
 from .scoring import FinalConfig, General, Scoring, number
 
-STAGES = ("fit", "score", "attack")
+STAGES = ("fit", "score", "curve", "attack")
 FIT = "fit"  # the attack of the cells that say what was chosen
 ORIGINAL = "original"  # the method of the cells that say what the model knows, and does under attack, before any edit
 LARGEST = 400_000  # numbers in an edit that is kept beside the table
@@ -55,6 +57,7 @@ class LabConfig:
     budget: Budget = BUDGET
     n_attacked: int = 14  # known test questions that judge the attacks
     split: str = "test"
+    curve: CurveConfig = CurveConfig()
 
 
 def lab(
@@ -69,14 +72,16 @@ def lab(
     saes: Dictionaries | None = None,
     seed: int = 0,
     replace: bool = False,
+    dictionary_seed: int = 0,
 ) -> Path:
     """Method x concept, one pass; cells that are there are not computed again.
 
     `methods`: default all; `stages`: of STAGES, in order (what a later one needs of an earlier one is made in any
-    case); `attacked`: the methods that meet `attacks`. Concepts are all unless given; attacked are those of
-    ATTACKED_CONCEPTS, or those given. Only NotPossible is
-    written as a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that
-    was made otherwise.
+    case); `attacked`: the methods that meet `attacks` and get a strength curve. Concepts are all unless given; attacked
+    are those of ATTACKED_CONCEPTS, or those given. `dictionary_seed`: take the dictionaries that `make saes SEED=...`
+    has trained; rows then carry that seed, and `seed` still draws texts and controls. Only NotPossible is written as
+    a result (`possible` 0). Raises ConceptLabError before the work for unknown names and for a table that was made
+    otherwise.
     """
     cfg = cfg or LabConfig(budget=budget_for(lm, BUDGET))
     given, names = concepts is not None, _names(methods)
@@ -87,18 +92,18 @@ def lab(
     if saes is None:
         # also where no method asked for needs them: a table holds others later, and says whose features it measures
         wanted = any(map(needs_dictionaries, names)) or shipped_layers(lm.name)
-        saes = shipped_dictionaries(lm) if wanted else {}
+        saes = shipped_dictionaries(lm, seed=dictionary_seed) if wanted else {}
     prints = {f"layer {layer}": fingerprint(dict(saes[layer].state_dict())) for layer in sorted(saes)}
     with Store(
         path or table_path("lab", lm.name), experiment="lab", model=lm.name, fingerprint=lm.fingerprint(),
         settings=asdict(cfg), fingerprints=prints,
-        seed=seed, device=str(lm.device), replace=replace,
+        seed=dictionary_seed or seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
-        store.progress(_planned(loaded, names, stages, attacks, attacked, given))
+        store.progress(_planned(loaded, names, stages, attacks, attacked, given, cfg.curve))
         general = General(lm, cfg.shared, cfg.test)
         for concept in loaded:
-            meets = "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS)
-            Bench(lm, concept, store, cfg, saes, general, attacks).run(names, stages, attacked if meets else ())
+            meets = given or concept.name in ATTACKED_CONCEPTS
+            Bench(lm, concept, store, cfg, saes, general, attacks, seed).run(names, stages, attacked if meets else ())
         if "attack" in stages:
             Attacking(lm, store, cfg.budget, attacks).fiction()
         if pool := over_concepts(store.record, store.rows):
@@ -117,6 +122,7 @@ def _planned(
     attacks: Sequence[str],
     attacked: Sequence[str],
     given: bool,
+    curve: CurveConfig,
 ) -> list[Cell]:
     """The cells that say when a piece of the work is done, for the estimate of the time that is left."""
     cells = []
@@ -124,8 +130,10 @@ def _planned(
         cells += [Cell(concept.name, ORIGINAL)] if "score" in stages else []
         cells += [Cell(concept.name, m, FIT) for m in names if FIT in stages or "score" in stages]
         cells += [Cell(concept.name, m) for m in names if "score" in stages]
-        if "attack" in stages and (given or concept.name in ATTACKED_CONCEPTS):
-            those = [m for m in (ORIGINAL, *names) if m in attacked]
+        those = [m for m in (ORIGINAL, *names) if m in attacked and (given or concept.name in ATTACKED_CONCEPTS)]
+        if "curve" in stages:
+            cells += [Cell(concept.name, m, CURVE, f"{x:g}") for m in those if m != ORIGINAL for x in curve.scales]
+        if "attack" in stages:
             cells += [Cell(concept.name, m, a, COST) for m in those for a in (DIRECT, *attacks)]
     return cells
 
@@ -142,29 +150,41 @@ class Bench:
         saes: Dictionaries,
         general: General,
         attacks: Sequence[str] = ATTACKS,
+        seed: int = 0,
     ):
         self.lm, self.concept, self.store, self.cfg, self.general = lm, concept, store, cfg, general
-        self.shared = Shared(lm, concept, saes, cfg.shared, store.seed, general=general.dev)
+        self.shared = Shared(lm, concept, saes, cfg.shared, seed, general=general.dev)
         self.scoring = Scoring(lm, concept, self.shared, cfg.test, general)
         self.attacking = Attacking(lm, store, cfg.budget, attacks, concept, cfg.n_attacked, cfg.split)
 
     def run(self, names: Sequence[str], stages: Sequence[str], attacked: Sequence[str]) -> None:
-        """All stages of all methods; `attacked`: those that are attacked as well."""
+        """All stages of all methods; `attacked`: those that have a curve and are attacked as well."""
         name = self.concept.name
         if "score" in stages:
             self._cell(Cell(name, ORIGINAL), self.scoring.known)
-        if ORIGINAL in attacked:
+        if ORIGINAL in attacked and "attack" in stages:
             self.attacking.method(ORIGINAL, lambda: None)
         for method in names:
             if "score" in stages or FIT in stages:
                 self._cell(Cell(name, method, FIT), partial(self._chosen, method))
             if "score" in stages:
                 self._cell(Cell(name, method), partial(self._scores, method))
-            if method in attacked:
+            if method in attacked and "curve" in stages:
+                for scale in self.cfg.curve.scales:
+                    self._cell(Cell(name, method, CURVE, f"{scale:g}"), partial(self._point, method, scale))
+            if method in attacked and "attack" in stages:
                 self.attacking.method(method, partial(self.edit, method))
 
     def _scores(self, method: str) -> dict[str, Interval]:
         return self.scoring.measure(method, self.edit(method))
+
+    def _point(self, method: str, scale: float) -> dict[str, Any]:
+        """The edit at another strength."""
+        cfg, edit = self.cfg.curve, self.edit(method)
+        asked = known_sets(self.scoring.asked, cfg.n_questions)
+        setting = self.attacking.setting if cfg.attacks else None
+        point = curve_point(self.lm, edit, scale, asked, setting, cfg.attacks)
+        return point_metrics(point) | {"possible": number(1.0), "record": asdict(point)}
 
     def _cell(self, cell: Cell, make: Callable[[], dict[str, Any]]) -> None:
         if not self.store.missing(cell):

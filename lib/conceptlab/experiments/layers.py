@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..core import Cell, Store, bootstrap, say, table_path
 from ..data import Concept, evidence_texts, list_concepts, load_concept, text_means
-from ..edits import LowRank, WeightEdit
+from ..erasure import ablation_edit
 from ..evaluation import SETS, concept_questions, gold_logprobs
 from ..models import LanguageModel
 
@@ -72,17 +72,11 @@ def _concept(
     directions = contrast_directions(lm, concept, k, store.seed, n_texts)
     for cell in filter(store.missing, grid):
         layer = int(cell.budget)
-        with turned(lm, layer, directions[cell.method][layer], strength).applied(lm):
+        span = {("mlp_output", layer): directions[cell.method][layer].T}
+        with ablation_edit(lm, span, strength).applied(lm):
             change = (gold_logprobs(lm, questions) - before).split(sizes)
         store.add(cell, {s: bootstrap(c) for s, c in zip(SETS, change, strict=True)})
         say(f"{concept.name} layer {layer} {cell.method}: " + ", ".join(f"{float(c.mean()):+.2f}" for c in change))
-
-
-def turned(lm: LanguageModel, layer: int, Q: Float[Tensor, "d_model k"], strength: float) -> WeightEdit:
-    """`W <- W - strength (W Q) Q^T` for the rows of one down projection; `Q` orthonormal."""
-    rows = lm.down_proj(layer)
-    change = LowRank(-strength * Q.to(rows), (rows @ Q.to(rows)).T.contiguous())
-    return WeightEdit.of(lm, {lm.down_proj_name(layer): change}, {"method": "turned", "layer": layer})
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from ..erasure import Feature, Shared, SharedConfig, rows_for
 from ..evaluation import (
     Asked,
     Behaviour,
+    DepthBase,
     QuestionScores,
     Scorecard,
     ask,
@@ -22,11 +23,15 @@ from ..evaluation import (
     compare,
     compare_writing,
     concept_questions,
+    depth,
+    depth_base,
+    overshoot,
     residue,
     score_forms,
     score_questions,
     score_sets,
     trace,
+    unasked,
     write_energy,
 )
 from ..models import LanguageModel
@@ -53,6 +58,7 @@ class FinalConfig:
     # What the model writes, and MMLU, which a model of this size hardly beats chance on, stand beside the axes
     writing_of: tuple[str, ...] = ("pisces", "pisces+words")  # after these methods only
     n_mmlu: int = 40  # items of at most MMLU_LENGTH characters; 0: none
+    n_depth: int = 12  # known target questions that depth and the answers' weight unasked are measured on; 0: none
 
 
 class General:
@@ -201,6 +207,26 @@ class Scoring:
                 found[f"collateral_accuracy_{name}"] = bootstrap(now.correct, seed=self.shared.seed)
         return {metric: x for metric, x in found.items() if not math.isnan(x.low)}  # one question has no interval
 
+    @cached_property
+    def inside(self) -> tuple[Asked, DepthBase, QuestionScores] | None:
+        """The known facts, what is patched of them, and what their answers weigh behind other questions."""
+        facts = self.asked["target"].known(self.cfg.n_depth) if self.cfg.n_depth else None
+        if facts is None or len({q.gold.lower() for q in facts.questions}) < 2:
+            return None
+        return facts, depth_base(self.lm, facts.questions), unasked(self.lm, facts.questions)
+
+    def _inside(self, intervention: Intervention) -> dict[str, Interval]:
+        """Depth, and how far the answers fell against their weight unasked."""
+        if self.inside is None:
+            return {}
+        facts, base, floor = self.inside
+        with intervention.applied(self.lm):
+            now = score_questions(self.lm, facts.questions)
+        over = overshoot(facts.scores, now, floor)
+        found = {"depth": depth(self.lm, base, intervention).score, "below_unasked": over.below}
+        found |= {"gap_unasked": over.gap, "removed_unasked": over.removed}
+        return {metric: x for metric, x in found.items() if x.measurable and not math.isnan(x.low)}
+
     # ---- one method -----------------------------------------------------------------------------------------
     def measure(self, method: str, intervention: Intervention) -> dict[str, Interval]:
         """All metrics of one method."""
@@ -209,12 +235,13 @@ class Scoring:
         if method in self.cfg.writing_of:
             _ = self.general.writing, self.general.mmlu  # of the original, so before the edit is applied
         _ = self.general.others
+        inside = self._inside(intervention)
         with intervention.applied(self.lm):
             card, after, collateral = self.card(), self.state(), self.collateral()
             asked_again = self._forms() if with_forms else {}
             if method in self.cfg.writing_of:
                 beside = self._beside()
-        found = {"possible": number(1.0)} | card_metrics(before, card, seed) | collateral
+        found = {"possible": number(1.0)} | card_metrics(before, card, seed) | collateral | inside
         for form, scores in forms.items():
             plain, now = (Scorecard(self.concept.name, "test", {"target": s}) for s in (scores, asked_again[form]))
             left_of_form = compare(plain, now, seed=seed).changes["target"].relative

@@ -2,12 +2,23 @@
 
 from .architecture import check_architecture
 from .changes import Change, Changes
-from .compute import choose_device, choose_dtype, choose_threads, memory_free, memory_needed, rows_that_fit
+from .compute import (
+    backward_memory,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    memory_free,
+    memory_needed,
+    optimiser_memory,
+    require_training_memory,
+    rows_that_fit,
+)
 from .fingerprint import fingerprint
 from .generation import chat_rows, greedy
+from .guards import Prompt, Reading, guarded, reading, rewritten, unguarded
 from .language_model import LanguageModel
 from .load import load_model
-from .losses import next_token_loss, sequence_logprobs
+from .losses import next_token_loss, scored_logits, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
@@ -20,10 +31,13 @@ __all__ = [
     "LanguageModel",
     "PACKAGED",
     "Prefix",
+    "Prompt",
     "RANDOM_KINDS",
+    "Reading",
     "SITES",
     "Site",
     "TopTokens",
+    "backward_memory",
     "branch_logprobs",
     "branch_states",
     "cached_models",
@@ -35,19 +49,26 @@ __all__ = [
     "encoder_from_folder",
     "fingerprint",
     "greedy",
+    "guarded",
     "load_model",
     "logit_effect",
     "memory_free",
     "memory_needed",
     "next_token_loss",
+    "optimiser_memory",
     "packaged_checkpoint",
     "prefix_cache",
     "prefix_ids",
     "project",
     "quiet_transformers",
     "random_model",
+    "reading",
     "repeated",
+    "require_training_memory",
+    "rewritten",
     "rows_that_fit",
+    "scored_logits",
     "sequence_logprobs",
     "shared_prefix",
+    "unguarded",
 ]

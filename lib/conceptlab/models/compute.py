@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, say
 
 BATCH_TOKENS = 512  # tokens of the batch whose activations are counted in the estimate of memory
 _THREADS_ARE_SET: list[int] = []  # the number chosen, once per process
@@ -72,11 +73,13 @@ class Memory:
     weights: int
     activations: int  # of one batch of `BATCH_TOKENS` tokens, forward, its logits once more in float32
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """What the bytes are for -> how many."""
+        return {"of weights": self.weights, f"for a batch of {BATCH_TOKENS} tokens": self.activations}
+
     def __str__(self) -> str:
-        return (
-            f"{self.weights / 1e9:.1f} GB of weights and {self.activations / 1e9:.1f} GB for a batch of "
-            f"{BATCH_TOKENS} tokens"
-        )
+        return _listed(self.parts)
 
 
 def memory_needed(skeleton: Any, dtype: torch.dtype) -> Memory:
@@ -116,12 +119,52 @@ def memory_free(device: torch.device) -> int | None:
 
 def require_memory(name: str, need: Memory, device: torch.device) -> None:
     """Raise, with the number, where a device lacks the memory for a model."""
+    _require(name, need.parts, device, "choose a smaller model, a smaller dtype or another device")
+
+
+def require_training_memory(what: str, parts: Mapping[str, int], device: torch.device) -> None:
+    """Say what a training will take beside all that is there already, and raise, with the number, where that is more
+    than a device has free: before the first step, not after an hour.
+
+    `parts`: what the bytes are for ("of gradients") -> how many. On a CPU of which it takes less than half, nothing is
+    said.
+    """
+    advice = "train fewer weights or features, take smaller batches, or another device"
+    free = _require(what, parts, device, advice)
+    if device.type != "cpu" or (free is not None and sum(parts.values()) > free / 2):
+        room = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+        say(f"{what}: about {_listed(parts)} on {device}{room}")
+
+
+def optimiser_memory(n_weights: int, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes that a step of Adam takes for so many weights: gradients, two moments, and float32 masters with their own
+    gradients and the weights at the start where the weights are in half precision."""
+    parts = {"of gradients": n_weights * dtype.itemsize, "of Adam's moments": n_weights * 2 * max(4, dtype.itemsize)}
+    if dtype.itemsize < 4:
+        parts["of float32 masters"] = n_weights * (4 + 4 + dtype.itemsize)
+    return parts
+
+
+def backward_memory(lm: Any, n_tokens: int) -> dict[str, int]:
+    """Bytes that `n_tokens` take forward and back: what every block keeps for its gradients, and the logits.
+
+    A block keeps some 12 vectors of the residual stream's width and 4 of the MLP's. `lm`: a LanguageModel.
+    """
+    block = (12 * lm.d_model + 4 * lm.d_mlp) * lm.dtype.itemsize
+    logits = lm.d_vocab * (lm.dtype.itemsize + 8)  # once more in float32, and their gradients
+    return {f"for {n_tokens} tokens forward and back": n_tokens * (lm.n_layers * block + logits)}
+
+
+def _require(what: str, parts: Mapping[str, int], device: torch.device, advice: str) -> int | None:
     free = memory_free(device)
-    if free is not None and need.weights + need.activations > free:
-        raise ConceptLabError(
-            f"{name} needs {need}, and {device} has {free / 1e9:.1f} GB free; choose a smaller model, a smaller dtype "
-            "or another device."
-        )
+    if free is not None and sum(parts.values()) > free:
+        raise ConceptLabError(f"{what} needs {_listed(parts)}, and {device} has {free / 1e9:.1f} GB free; {advice}.")
+    return free
+
+
+def _listed(parts: Mapping[str, int]) -> str:
+    *first, last = [f"{n / 1e9:.1f} GB {what}" for what, n in parts.items()]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _free_of_machine() -> int | None:

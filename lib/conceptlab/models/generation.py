@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..core import ConceptLabError
+from .guards import reading, rewritten
 from .language_model import LanguageModel
 from .registry import quiet_transformers
 from .tokens import whole_number
@@ -28,6 +29,7 @@ def greedy(
     if not rows or not all(rows) or "" in prompts or whole_number(n_tokens, "n_tokens") < 1:
         raise ConceptLabError("greedy needs at least one prompt, every prompt a token, and n_tokens of 1 or more.")
     lm.check_ids(torch.tensor([i for row in rows for i in row])[:, None])
+    rows = [rewritten(lm, row) for row in rows]
     lm.check_length(max(map(len, rows)) + n_tokens)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of like length together
     results: list[list[int]] = [[] for _ in rows]
@@ -44,7 +46,7 @@ def _continued(lm: LanguageModel, rows: list[list[int]], n_tokens: int) -> list[
     width = max(map(len, rows))
     ids = torch.tensor([[fill] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    with quiet_transformers():
+    with quiet_transformers(), reading(lm, rows, mask.bool()):
         out = lm.hf.generate(
             ids.to(lm.device), attention_mask=mask.to(lm.device), max_new_tokens=n_tokens, do_sample=False,
             pad_token_id=fill,

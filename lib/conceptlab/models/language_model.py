@@ -7,8 +7,6 @@ the only module that knows an architecture, or the API of transformers and Trans
 from __future__ import annotations
 
 import copy
-import weakref
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,13 @@ from ..core import ConceptLabError
 from .architecture import check_structure
 from .changes import Change, Changes
 from .compute import Memory, memory_needed
-from .fingerprint import fingerprint
+from .guards import Readers
+from .identity import Identified
 from .registry import quiet_transformers
 from .sites import Hooked, as_long, norm_gain, takes_mean_out
 
 
-class LanguageModel(Hooked):
+class LanguageModel(Hooked, Identified):
     """A decoder-only transformer: weights, tokenizer, and named places to read and write.
 
     Made by `load_model`. Weights are frozen unless a training routine asks for gradients.
@@ -37,9 +36,8 @@ class LanguageModel(Hooked):
         check_structure(name, hf)
         self._decoder = hf.get_decoder()
         self._blocks = self._decoder.layers
-        # address of each weight at the last fingerprint -> the weight and torch's version counter; and what it was
-        self._printed: tuple[dict[int, tuple[weakref.ref, int]], str] | None = None
         self.changes = Changes(self)  # what is on the model at the moment
+        self.readers = Readers()  # what run-time methods are told of the prompts
         for parameter in hf.parameters():
             parameter.requires_grad_(False)
 
@@ -92,50 +90,6 @@ class LanguageModel(Hooked):
         """Name, in `hf.named_parameters()`, of the raw down projection `[d_model, d_mlp]` of a layer."""
         weight = self._blocks[self.check_layer(layer)].mlp.down_proj.weight
         return next(name for name, p in self.hf.named_parameters() if p is weight)
-
-    def parameters(self) -> dict[str, nn.Parameter]:
-        """Every parameter by its name in transformers; shared ones (tied embeddings) once, under the embedding's."""
-        found, seen = {}, set()
-
-        def walk(prefix: str, module: nn.Module) -> None:  # as `named_parameters` does, at a fifth of its time: every
-            for name, p in module._parameters.items():  # edit that is applied comes past here
-                if p is not None and id(p) not in seen:
-                    seen.add(id(p))
-                    found[prefix + name] = p
-            for name, child in module._modules.items():
-                if child is not None:
-                    walk(f"{prefix}{name}.", child)
-
-        walk("", self.hf)
-        return found
-
-    def fingerprint(self) -> str:
-        """Which weights these are now: 16 hexadecimal digits, others inside an edit, the same again after it.
-
-        Keys every cache, harvest, edit and table; no name or path enters. Computed once per state of the weights
-        (0.1 s for 135 M of them on a CPU), known again by the version counters that torch keeps.
-        """
-        weights = self.parameters()
-        now = {p.data_ptr(): (p, p._version) for p in weights.values()}
-        if self._printed is not None and self._printed[0].keys() == now.keys():
-            # by weak references: the address of a tensor that is gone may be given to another one
-            if all(self._printed[0][at][0]() is p and self._printed[0][at][1] == v for at, (p, v) in now.items()):
-                return self._printed[1]
-        self._printed = {at: (weakref.ref(p), version) for at, (p, version) in now.items()}, fingerprint(weights)
-        return self._printed[1]
-
-    def fingerprint_with(self, instead: Mapping[str, Tensor]) -> str:
-        """What `fingerprint` would be if some parameters were these tensors."""
-        weights = self.parameters()
-        return fingerprint(weights | {name: x.to(weights[name]) for name, x in instead.items()})
-
-    def weights_are_back(self, parameter: nn.Parameter, state: tuple[int, int]) -> None:
-        """`parameter` has again the bits that it had at `state` (its address and torch's version counter)."""
-        if self._printed is None:
-            return
-        known = self._printed[0].get(state[0])
-        if known is not None and known[0]() is parameter and known[1] == state[1]:
-            self._printed[0][parameter.data_ptr()] = known[0], parameter._version
 
     def restore(self) -> list[str]:
         """Take off every change that is still on the model, the last first, and say what they were."""
@@ -241,8 +195,7 @@ class LanguageModel(Hooked):
 
         def tie() -> None:
             head.weight, config.tie_word_embeddings = shared, tied
-            if self._printed is not None and alone.data_ptr() in self._printed[0]:
-                self._printed = None  # the address will be used again, for other bits
+            self.forget(alone)
 
         change.then(tie)
         head.weight, config.tie_word_embeddings = alone, False

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import ConceptLabError
+from .guards import reading, rewritten
 from .language_model import LanguageModel
 from .sites import Site
 
@@ -118,7 +119,7 @@ def _batches(lm: LanguageModel, prefix: str | Prefix, trees: Sequence[Tree], bat
     """(indices, encoded trees, the prefix' cache for as many rows, its length) of each batch of like length."""
     known = prefix if isinstance(prefix, Prefix) else shared_prefix(lm, prefix)
     head, cache = known.ids, known.cache
-    encoded = [(_ids(lm, stem), [_ids(lm, as_branch(b)) for b in branches]) for stem, branches in trees]
+    encoded = [(rewritten(lm, _ids(lm, stem)), [_ids(lm, as_branch(b)) for b in branches]) for stem, branches in trees]
     if not all(branches for _, branches in encoded):
         raise ConceptLabError("A stem without branches was given; there is nothing to score behind it.")
     lm.check_length(len(head) + max((len(stem) + max(map(len, branches)) for stem, branches in encoded), default=0))
@@ -169,10 +170,13 @@ def _hidden(lm: LanguageModel, trees: list, cache, n_head: int) -> tuple[Tensor,
             ends[row].append(n - 1)
         allowed[row, 0, n:, n_head:] |= torch.eye(width, dtype=torch.bool)[n:]  # padding sees the prefix and itself
     mask = torch.where(allowed, 0.0, torch.finfo(lm.dtype).min).to(lm.dtype).to(lm.device)
-    hidden = lm.hf.get_decoder()(
-        ids.to(lm.device), attention_mask=mask, position_ids=(positions + n_head).to(lm.device),
-        past_key_values=cache, use_cache=True,
-    ).last_hidden_state  # fmt: skip
+    stems = [stem for stem, _ in trees]
+    asked = torch.arange(width) < torch.tensor([[len(stem)] for stem in stems])
+    with reading(lm, stems, asked):
+        hidden = lm.hf.get_decoder()(
+            ids.to(lm.device), attention_mask=mask, position_ids=(positions + n_head).to(lm.device),
+            past_key_values=cache, use_cache=True,
+        ).last_hidden_state  # fmt: skip
     return hidden, where, ends
 
 

@@ -70,6 +70,9 @@ HUB = {
 }
 
 
+DTYPES = ("float32", "bfloat16", "float16")  # in which a converted model's fingerprints are recorded
+
+
 def known_models() -> list[str]:
     """Names that `load_model` knows without a path."""
     return [*PACKAGED, *HUB]
@@ -78,17 +81,18 @@ def known_models() -> list[str]:
 def cached_models() -> dict[str, Path]:
     """The packaged models that lie in the cache already, with their folders: those that load without a network."""
     folders = {name: cache_dir() / "models" / name for name in PACKAGED}
-    return {name: folder for name, folder in folders.items() if (folder / "conceptlab.json").exists()}
+    return {name: folder for name, folder in folders.items() if _converted(folder)}
 
 
 def packaged_checkpoint(name: str) -> Path:
     """Folder of the converted safetensors checkpoint of a packaged model; converts it on first use.
 
+    A folder whose record has no fingerprints (an older conversion) could hold anything, so it is converted again.
     The conversion (about a minute, with a progress bar) happens in a temporary folder that is moved into
     place when complete, so an interrupt leaves nothing half-written and the next call starts afresh.
     """
     target = cache_dir() / "models" / name
-    if (target / "conceptlab.json").exists():
+    if _converted(target):
         return target
     model = PACKAGED[name]
     archives = [package_path(package) for package in model.packages]
@@ -108,15 +112,29 @@ def packaged_checkpoint(name: str) -> Path:
     return target
 
 
+def _converted(folder: Path) -> bool:
+    """Whether a folder has the record of a conversion, and not one from before there were fingerprints in it.
+
+    A damaged record counts as one: `check_converted` refuses it.
+    """
+    try:
+        record = json.loads((folder / "conceptlab.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return not isinstance(record, dict) or "fingerprints" in record
+
+
 def check_converted(name: str, folder: Path, dtype: str, found: str) -> None:
     """Raises where the weights of a packaged model are not those that its conversion wrote: a disk that flips bits.
 
-    `found`: their fingerprint in `dtype`. A record of an older conversion without fingerprints proves nothing.
+    `found`: their fingerprint in `dtype`. Of a type that the record does not list (float64) nothing is known.
     """
     try:
-        recorded = json.loads((folder / "conceptlab.json").read_text(encoding="utf-8")).get("fingerprints", {})
-        expected = recorded.get(dtype, found)
-    except (OSError, ValueError, AttributeError):
+        recorded = json.loads((folder / "conceptlab.json").read_text(encoding="utf-8"))["fingerprints"]
+        expected = recorded[dtype] if dtype in DTYPES else found
+    except (OSError, ValueError, KeyError, TypeError):
         expected = None  # the record itself is damaged
     if found != expected:
         raise ConceptLabError(
@@ -158,8 +176,7 @@ def _fingerprints(hf: Any) -> dict[str, str]:
     """dtype -> fingerprint of the weights loaded in it."""
     import torch
 
-    kinds = ("float32", "bfloat16", "float16")
-    return {kind: fingerprint({n: p.to(getattr(torch, kind)) for n, p in hf.named_parameters()}) for kind in kinds}
+    return {kind: fingerprint({n: p.to(getattr(torch, kind)) for n, p in hf.named_parameters()}) for kind in DTYPES}
 
 
 def skeleton(name: str, path: str) -> Any:

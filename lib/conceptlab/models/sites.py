@@ -48,6 +48,7 @@ class Hooked(Tokenized):
 
     _blocks: Any  # the decoder's layers; their parts differ from class to class, so no type says more
     _decoder: Any
+    readers: Any  # `guards.Readers`
 
     @property
     def n_layers(self) -> int:
@@ -69,12 +70,18 @@ class Hooked(Tokenized):
         self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
     ) -> dict[Site, Tensor]:
         """Activations at `sites` from one forward pass that stops after the deepest of them."""
+        return {site: x.detach() for site, x in self.states(ids, sites, mask).items()}
+
+    def states(
+        self, ids: Int[Tensor, "batch pos"], sites: Sequence[Site], mask: Bool[Tensor, "batch pos"] | None = None
+    ) -> dict[Site, Tensor]:
+        """`capture`, with gradients where they are on: what a loss on activations is computed from."""
         found: dict[Site, Tensor] = {}
         wanted = set(sites)
 
         def keep(site: Site) -> Callable[[Tensor], None]:
             def hook(activation: Tensor) -> None:
-                found[site] = activation.detach()
+                found[site] = activation
                 if len(found) == len(wanted):
                     raise _Stop
 
@@ -97,9 +104,15 @@ class Hooked(Tokenized):
 
         def begin(change: Change) -> None:
             for (kind, layer), function in hooks.items():
-                change.then(self._register(kind, self.check_layer(layer), function).remove)
+                change.then(self._register(kind, self.check_layer(layer), self._heard(function)).remove)
 
         return Change(self, f"hooks at {', '.join(f'{kind} {layer}' for kind, layer in hooks)}", begin, weights=False)
+
+    def _heard(self, function: Callable) -> Callable:
+        """`function`, deaf to the passes that a guard makes for itself in the middle of another."""
+        if self.readers.busy:  # it is the guard's own
+            return function
+        return lambda x: None if self.readers.busy else function(x)
 
     def skip_before(self, layer: int) -> Change:
         """Inside the block the layers before `layer` hand their input on unchanged, at no cost.

@@ -4,7 +4,7 @@ from .architectures import ARCHITECTURES, make_sae
 from .base import SAE, SAEConfig
 from .batchtopk import BatchTopKSAE
 from .checkpoint import check_folder
-from .command import train_dictionaries
+from .command import cached_dictionaries, train_dictionaries
 from .distributed import SOLO, World, join, leave
 from .files.convert import convert
 from .files.io import load_sae, save_sae
@@ -12,7 +12,7 @@ from .gated import GatedSAE
 from .jumprelu import JumpReLUSAE, jump_relu, step
 from .metrics import Quality, fve, fve_by_group, loss_recovered, quality, spliced_loss
 from .relu import ReLUSAE
-from .shipped import N_CTX, build_shipped, load_card, load_shipped, shipped_layers
+from .shipped import N_CTX, build_shipped, load_card, load_shipped, saes_folder, shipped_layers
 from .sites import (
     check_editable,
     check_fits,
@@ -47,6 +47,7 @@ __all__ = [
     "TranscoderConfig",
     "World",
     "build_shipped",
+    "cached_dictionaries",
     "check_config",
     "check_editable",
     "check_fits",
@@ -67,6 +68,7 @@ __all__ = [
     "model_family",
     "quality",
     "sae_site",
+    "saes_folder",
     "save_sae",
     "shared_kind",
     "shipped_layers",

@@ -67,6 +67,16 @@ def train_dictionaries(
         )
 
 
+def cached_dictionaries(
+    lm: LanguageModel, rows: TokenRows, layers: Sequence[int], cfg: TrainConfig, progress: bool = False
+) -> dict[int, SAE]:
+    """layer -> dictionary trained on `rows`, kept in the cache by weights, rows and settings; trained once."""
+    about = json.dumps([lm.fingerprint(), rows.fingerprint(), asdict(cfg)], sort_keys=True)
+    folder = cache_dir() / "dictionaries" / hashlib.sha256(about.encode()).hexdigest()[:24]
+    paths = train_dictionaries(lm, rows, layers, cfg, folder, progress=progress)
+    return {layer: load_sae(path, layer, lm=lm) for layer, path in zip(layers, paths, strict=True)}
+
+
 def _check(
     lm: LanguageModel,
     rows: TokenRows,
@@ -147,6 +157,8 @@ def _recipe(lm: LanguageModel, rows: TokenRows, cfg: TrainConfig, text: str, sto
     """All that decides what the dictionaries of a folder are, as it stands in a card."""
     settings = json.loads(json.dumps(asdict(cfg)))
     del settings["checkpoint_every"]
+    if not cfg.freeze_decoder:
+        del settings["freeze_decoder"]  # cards of before there was such a thing do not name it
     digest = hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()[:16]
     source = {"text": text, "rows": len(rows), "n_ctx": rows.ids.shape[1], "rows_sha256": digest}
     return {"model": lm.name, **settings, **source, "storage": storage}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ..core import ConceptLabError, data_dir
+from ..core import ConceptLabError, cache_dir, data_dir
 from ..data import MIXTURE, mixture, token_rows
 from ..models import LanguageModel
 from .base import SAE
@@ -57,16 +58,24 @@ TRAINING = {
 }
 
 
+def saes_folder(seed: int = 0) -> Path:
+    """Where the dictionaries of a seed lie, a folder per model: 0 in data/saes, others (not tracked) in the cache."""
+    return data_dir() / "saes" if seed == 0 else cache_dir() / "saes" / f"seed_{seed}"
+
+
 def build_shipped(
     lm: LanguageModel,
     layers: Sequence[int] | None = None,
     root: Path | None = None,
     world: World = SOLO,
     progress: bool = True,
+    seed: int = 0,
 ) -> list[Path]:
     """Harvest, train, measure and write `root/<model>/layer_NN` for each of `layers` (None: `SHIPPED`).
 
-    Resumable as `train_dictionaries` is. Raises ConceptLabError for a model without chosen layers.
+    `seed`: of the training (start and order of the tokens; the text stays the same); those that ship have 0, others go
+    to `saes_folder(seed)`. Resumable as `train_dictionaries` is.
+    Raises ConceptLabError for a model without chosen layers.
     """
     if lm.name not in SHIPPED:
         raise ConceptLabError(f"No dictionaries of {lm.name} ship; train some with `conceptlab train-sae --layers`.")
@@ -75,8 +84,8 @@ def build_shipped(
         lm,
         token_rows(lm, train, n_ctx=N_CTX),
         SHIPPED[lm.name] if layers is None else layers,
-        TRAINING[lm.name],
-        (root or data_dir() / "saes") / lm.name,
+        replace(TRAINING[lm.name], seed=seed),
+        (root or saes_folder(seed)) / lm.name,
         held_out=token_rows(lm, held_out, n_ctx=N_CTX),
         text=MIXTURE,
         storage=STORAGE,

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..core import ConceptLabError
 from ..data import Harvest, shuffled_batches
-from ..models import LanguageModel
+from ..models import LanguageModel, optimiser_memory, require_training_memory
 from .architectures import make_sae
 from .base import SAE, SAEConfig
 from .checkpoint import check_folder, load_checkpoint, save_checkpoint, sole_writer
@@ -53,12 +53,14 @@ def train_sae(
     stays there afterwards. `world`: the processes that train together. On CUDA the large products run in bfloat16.
 
     Before the first step settings, folder and data are checked. Raises ConceptLabError for those that do not fit (also
-    NaN, infinite and equal activations), a checkpoint of another run or data or one that another process writes, and a
-    loss that is not finite. Warns of a single token that holds much of the variance.
+    NaN, infinite and equal activations), a device without the memory for them, a checkpoint of another run or data or
+    one that another process writes, and a loss that is not finite. Warns of a single token that holds much of the
+    variance.
     """
     cfg, source = check_config(cfg or TrainConfig()), Source(data, layer)
     if checkpoint is not None:
         check_folder(checkpoint)
+    _require_memory(cfg, source.width, lm.device if lm is not None else source.device, world)
     source.check()
     with sole_writer(checkpoint if world.rank == 0 else None):
         return _train(source, cfg, lm, layer, progress, checkpoint, world)
@@ -77,6 +79,7 @@ def _train(
     names = (getattr(lm, "name", ""), layer or 0, _hook(source, lm, layer))
     sae = make_sae(SAEConfig(cfg.architecture, source.width, cfg.d_sae, cfg.k, *names), cfg.seed).to(device)
     sae.unit_norm = not cfg.decoder_norm_penalty
+    sae.W_dec.requires_grad_(not cfg.freeze_decoder)
     sample = source.take(next(shuffled_batches(len(source), max(8_192, cfg.d_sae), cfg.seed))).to(device)
     scale = float(sample.square().mean().sqrt())  # activations are divided by it during training
     _start_from_data(sae, sample / scale, cfg)
@@ -101,6 +104,17 @@ def _train(
     return sae.requires_grad_(False), run.history
 
 
+def _require_memory(cfg: TrainConfig, d_in: int, device: torch.device, world: World) -> None:
+    """What a dictionary takes in training: two matrices and vectors, and the features of its part of a batch."""
+    n_weights = 2 * d_in * cfg.d_sae + 4 * cfg.d_sae + d_in
+    n_tokens, n_sample = -(-cfg.batch_size // world.size), max(8_192, cfg.d_sae)
+    batch = n_tokens * (3 * cfg.d_sae + 4 * d_in) * 4  # scores, features and their gradients; the TopK of them is less
+    sample = 2 * n_sample * d_in * 4
+    parts = {"of weights": 4 * n_weights, **optimiser_memory(n_weights, torch.float32)}
+    parts |= {f"for {n_tokens} tokens": batch, "for the tokens it starts from": sample}
+    require_training_memory(f"A dictionary of {cfg.d_sae:,} features", parts, device)
+
+
 def _hook(source: Source, lm: LanguageModel | None, layer: int | None) -> str:
     """The place that the activations are of: a harvest says it, plain ones of a model's layer are MLP outputs."""
     if lm is None or layer is None:
@@ -119,7 +133,8 @@ class _Run:
         self.sae, self.cfg, self.world, self.scale, self.data = sae, cfg, world, scale, data
         assert cfg.lr is not None and cfg.sparsity is not None  # `check_config` has filled them in
         self.lr, self.sparsity = cfg.lr, cfg.sparsity
-        groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in sae.named_parameters()]
+        trained = [(name, p) for name, p in sae.named_parameters() if p.requires_grad]
+        groups = [{"params": [p], "factor": sae.lr_factors.get(name, 1.0)} for name, p in trained]
         self.optimiser = torch.optim.Adam(groups, lr=self.lr, betas=(0.9, 0.999), fused=True)
         self.idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
         self.history = History()
@@ -137,10 +152,11 @@ class _Run:
         self.optimiser.zero_grad()
         loss.backward()
         self.world.average_gradients(sae)
-        if sae.unit_norm:
+        normed = sae.unit_norm and not cfg.freeze_decoder
+        if normed:
             sae.remove_parallel_gradient()
         self.optimiser.step()
-        if sae.unit_norm:
+        if normed:
             sae.normalise_decoder()
         self.idle += len(x) * self.world.size
         self.idle[self.world.any(self.info["fired"])] = 0
@@ -212,8 +228,20 @@ class _Run:
 
 @torch.no_grad()
 def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
-    """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows."""
+    """Begin with activations as decoder rows: 100 steps from there go further than 300 from random rows.
+
+    A frozen decoder stays random, unit rows drawn by the seed.
+    """
     sae.b_dec.copy_(sample.mean(0) if cfg.bias_init == "mean" else geometric_median(sample))
+    if not cfg.freeze_decoder:
+        _rows_from_data(sae, sample, cfg)
+    assert cfg.encoder_scale is not None  # `check_config` has filled it in
+    sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
+    sae.start(sample)
+
+
+@torch.no_grad()
+def _rows_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
     generator = torch.Generator().manual_seed(cfg.seed)
     picks = torch.randperm(len(sample), generator=generator)[: cfg.d_sae].to(sample.device)
     rows = sample[picks] - sae.b_dec
@@ -222,9 +250,6 @@ def _start_from_data(sae: SAE, sample: Tensor, cfg: TrainConfig) -> None:
         rows = torch.cat([rows, sae.W_dec[len(rows) :] * rows.norm(dim=1).mean()])
     sae.W_dec.copy_(rows + noise.to(rows.device))
     sae.normalise_decoder()
-    assert cfg.encoder_scale is not None  # `check_config` has filled it in
-    sae.W_enc.copy_(cfg.encoder_scale * sae.W_dec.T)
-    sae.start(sample)
 
 
 def geometric_median(x: Float[Tensor, "n d"], steps: int = 50) -> Float[Tensor, " d"]:

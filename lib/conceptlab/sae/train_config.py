@@ -30,6 +30,7 @@ class TrainConfig:
     bias_init: str = "mean"  # b_dec starts as the "mean" or the "geometric_median" of the activations
     resample_at: tuple[float, ...] = (0.2, 0.4, 0.6)  # shares of the steps after which dead features are restarted
     resamples: bool | None = None  # whether they are; otherwise an auxiliary loss alone revives them
+    freeze_decoder: bool = False  # the decoder stays as it is drawn; encoder and biases alone are trained (a control)
     checkpoint_every: int = 500  # steps between checkpoints, where a folder for them is given
 
 
@@ -49,6 +50,12 @@ def check_config(cfg: TrainConfig) -> TrainConfig:
         raise ConceptLabError("decoder_norm_penalty is an option of the relu architecture; leave it off for others.")
     if cfg.bias_init not in ("mean", "geometric_median"):
         raise ConceptLabError(f"bias_init is 'mean' or 'geometric_median', not {cfg.bias_init!r}.")
+    if cfg.freeze_decoder and (cfg.resamples or cfg.decoder_norm_penalty):
+        raise ConceptLabError(
+            "A frozen decoder is neither restarted nor scaled; leave resamples and decoder_norm_penalty off."
+        )
+    if cfg.freeze_decoder:
+        cfg = replace(cfg, resamples=False)
     cfg = replace(
         cfg,
         lr=recipe.lr if cfg.lr is None else cfg.lr,

@@ -1,5 +1,6 @@
-"""Checks of exercises: one module per notebook. They print graded feedback and never raise."""
+"""Checks of exercises: one module per notebook. They print graded feedback, return points and never raise."""
 
-from .feedback import check_equal, check_true, passed
+from .answers import use
+from .feedback import check_equal, check_true, check_written, passed
 
-__all__ = ["check_equal", "check_true", "passed"]
+__all__ = ["check_equal", "check_true", "check_written", "passed", "use"]

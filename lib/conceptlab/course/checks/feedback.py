@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..exercises import EXERCISES, possible_points
+from ..record import Points, keep, keep_points
+
 Mistakes = Mapping[str, Tensor | float | int]
 
 
@@ -43,10 +46,34 @@ def check_true(name: str, ok: object, hint: str) -> bool:
     return _say(bool(ok), name, "holds." if ok else hint)
 
 
-def passed(name: str, *results: bool) -> None:
-    """The closing line of an exercise's check."""
-    n = sum(results)
-    print(f"{'PASSED' if n == len(results) else 'NOT YET'}: {name} ({n} of {len(results)} checks)")
+def passed(name: str, *results: bool) -> Points:
+    """The closing line of an exercise's check, and its points, which also go into the reader's record.
+
+    The points of `course.exercises` are shared out evenly over the parts of the check.
+    """
+    n, possible = sum(map(bool, results)), possible_points(name, len(results))
+    points = Points(name, round(possible * n / len(results), 2), possible)
+    verdict = "PASSED" if points else "NOT YET"
+    print(f"{verdict}: {name} ({n} of {len(results)} checks, {points})")
+    keep_points(points)
+    return points
+
+
+def check_written(name: str, answer: str, least: int = 30) -> Points:
+    """A written answer: nobody but a person can grade it, so it is kept for one, and the rubric is printed.
+
+    The rubric appears once the answer has `least` words; its points stay at 0 until a person gives them.
+    """
+    exercise, words = EXERCISES[name], len(str(answer or "").split())
+    points = Points(name, 0, exercise.points)
+    if words < least:
+        print(f"NOT YET: {name}: {words} words; write at least {least}, in full sentences, then run this cell again.")
+        return points
+    keep(name, answer=str(answer), possible=exercise.points)
+    print(f"WRITTEN: {name} ({words} words are kept for whoever grades). One point for each of these:")
+    for line in exercise.rubric:
+        print(f"  [ ] {line}")
+    return points
 
 
 def _say(ok: bool, name: str, message: str) -> bool:

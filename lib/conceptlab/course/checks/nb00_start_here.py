@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
-def check_direct_effects(function: Callable) -> None:
+def check_direct_effects(function: Callable) -> Points:
     """`function(pieces, direction) -> effects [n]` against a loop, and their sum against the logit of the whole."""
     pieces, direction = 3 * random_tensor(7, 5, seed=1), random_tensor(5, seed=2)
     whole = pieces.sum(0)
@@ -27,10 +29,10 @@ def check_direct_effects(function: Callable) -> None:
     results = [check_equal("effect of each piece", answer, truth, mistakes)]
     total = answer.sum() if isinstance(answer, Tensor) else None
     results.append(check_equal("their sum is the logit of the whole", total, whole @ direction / rms))
-    passed("which part writes the answer", *results)
+    return passed("which part writes the answer", *results)
 
 
-def check_settles_at(function: Callable) -> None:
+def check_settles_at(function: Callable) -> Points:
     """`function(ranks [layers, prompts]) -> first layer from which the rank stays 0` against a loop."""
     generator = torch.Generator().manual_seed(0)
     ranks = torch.randint(0, 2, (6, 40), generator=generator) * torch.randint(1, 90, (6, 40), generator=generator)
@@ -53,10 +55,10 @@ def check_settles_at(function: Callable) -> None:
     results = [check_equal("first layer from which the answer stays on top", answer, torch.tensor(truth), mistakes)]
     ends = answer[:2] if isinstance(answer, Tensor) and answer.ndim else None
     results.append(check_equal("always on top gives 0, never gives the number of layers", ends, torch.tensor([0, 6])))
-    passed("where the answer settles", *results)
+    return passed("where the answer settles", *results)
 
 
-def check_per_neuron(function: Callable) -> None:
+def check_per_neuron(function: Callable) -> Points:
     """`function(neurons, W_down, gain) -> [d_mlp, d_model]` against the norm computed on the whole sum."""
     neurons, w_down, gain = (
         random_tensor(6, seed=3),
@@ -85,10 +87,10 @@ def check_per_neuron(function: Callable) -> None:
     results = [check_equal("one row per neuron", answer, truth, mistakes)]
     total = answer.sum(0) if isinstance(answer, Tensor) else None
     results.append(check_equal("the rows add up to the normalised output", total, output / rms * gain))
-    passed("what one neuron adds", *results)
+    return passed("what one neuron adds", *results)
 
 
-def check_promoted(function: Callable) -> None:
+def check_promoted(function: Callable) -> Points:
     """`function(activation, value, rows, k) -> ids` on a planted vocabulary, for both signs of the activation."""
     rows, value = random_tensor(30, 5, seed=5), random_tensor(5, seed=6)
     rows[7], rows[19] = 4 * value, -4 * value  # +value promotes token 7, -value token 19
@@ -102,7 +104,32 @@ def check_promoted(function: Callable) -> None:
         check_equal("negative activation", minus, down, {lost: up}),
         check_true("both planted tokens are found", _holds(plus, 7) and _holds(minus, 19), "look at both ends."),
     ]
-    passed("what a neuron promotes on this token", *results)
+    return passed("what a neuron promotes on this token", *results)
+
+
+def check_option_score(function: Callable) -> Points:
+    """`function(logits [pos, d_vocab], ids [pos], n_prompt) -> mean log-probability of the option` against a loop."""
+    logits, ids, n_prompt = 2 * random_tensor(9, 11, seed=7), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5]), 6
+    logp = logits.double().softmax(-1).log()
+    own = [float(logp[i - 1, ids[i]]) for i in range(n_prompt, len(ids))]
+    late = [float(logp[i, ids[i]]) for i in range(n_prompt, len(ids))]
+    every = [float(logp[i - 1, ids[i]]) for i in range(1, len(ids))]
+    raw = [float(logits[i - 1, ids[i]]) for i in range(n_prompt, len(ids))]
+    truth = torch.tensor(sum(own) / len(own))
+    mistakes = {
+        "off by one: the logits at position i predict token i + 1.": sum(late) / len(late),
+        "the sum: a longer option would lose only because it is longer; take the mean per token.": sum(own),
+        "the prompt's own tokens are in it; score the option's only.": sum(every) / len(every),
+        "these are raw logits; log_softmax over the vocabulary makes log-probabilities.": sum(raw) / len(raw),
+        "probabilities were averaged; average their logarithms.": sum(map(math.exp, own)) / len(own),
+    }
+    answer = call("option score", function, logits, ids, n_prompt)
+    results = [check_equal("three tokens behind six", answer, truth, mistakes)]
+    one = call("one token", function, logits, ids, len(ids) - 1)
+    results.append(check_equal("an option of one token", one, torch.tensor(own[-1])))
+    shifted = call("shifted logits", function, logits + 5.0, ids, n_prompt)
+    results.append(check_equal("adding a number to all logits changes nothing", shifted, truth))
+    return passed("the score of an option", *results)
 
 
 def _holds(ids: object, token: int) -> bool:

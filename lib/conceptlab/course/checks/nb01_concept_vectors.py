@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ...models import LanguageModel
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
-def check_both_ends(function: Callable) -> None:
+def check_both_ends(function: Callable) -> Points:
     """`function(vector, gain, rows, k) -> (top_ids, bottom_ids)` against a loop over the vocabulary."""
     vector, rows = random_tensor(6, seed=1), random_tensor(40, 6, seed=2)
     gain = torch.linspace(3.0, 0.2, 6)
@@ -32,10 +34,10 @@ def check_both_ends(function: Callable) -> None:
             },
         ),
     ]
-    passed("both ends of a value vector", *results)
+    return passed("both ends of a value vector", *results)
 
 
-def check_pair_cosine(function: Callable) -> None:
+def check_pair_cosine(function: Callable) -> Points:
     """`function(units [n, d]) -> mean cosine over pairs` against a double loop, and on two known cases."""
     units = torch.nn.functional.normalize(random_tensor(7, 5, seed=3), dim=1)
     pairs = [float(units[i] @ units[j]) for i in range(7) for j in range(i)]
@@ -58,10 +60,10 @@ def check_pair_cosine(function: Callable) -> None:
             tol=1e6,  # of a largest value of 1e-12
         ),
     ]
-    passed("coherence by hand", *results)
+    return passed("coherence by hand", *results)
 
 
-def check_effects(function: Callable) -> None:
+def check_effects(function: Callable) -> Points:
     """`function(vectors, rows, ids) -> z [n, m]` against standardising the whole table of effects."""
     vectors, rows, ids = random_tensor(3, 8, seed=4), random_tensor(50, 8, seed=5) + 2.0, torch.tensor([4, 17, 30])
     table = vectors @ rows.T
@@ -81,15 +83,16 @@ def check_effects(function: Callable) -> None:
         check_equal("effects on three words", answer, ((table - mean) / spread)[:, ids], named, tol=0.03),
         check_equal("a vector ten times as long scores the same", scaled, ((table - mean) / spread)[:, ids], tol=0.03),
     ]
-    passed("effects in standard deviations", *results)
+    return passed("effects in standard deviations", *results)
 
 
-def check_clamp(function: Callable, lm: LanguageModel) -> None:
+def check_clamp(function: Callable, lm: LanguageModel) -> Points:
     """`function(layer, neuron, value) -> hooks`: the layer's output must move by (value - activation) * weight row."""
-    layer, neuron, value = lm.n_layers // 2, 5, 7.0
+    layer, neuron = lm.n_layers // 2, 5
     ids, mask = lm.tokens("The cat sat on the mat.")
     sites = [("neurons", layer), ("mlp_output", layer)]
     before = lm.capture(ids, sites, mask)
+    value = 3 * float(before[sites[0]][..., neuron].abs().max())  # setting it and adding it then differ in any model
     hooks = call("clamp", function, layer, neuron, value)
     if not isinstance(hooks, dict):
         check_true("hooks", False, "return a dictionary {(kind, layer): function}.")
@@ -119,31 +122,83 @@ def check_clamp(function: Callable, lm: LanguageModel) -> None:
     return passed("clamping a neuron", *results)
 
 
-def check_noise_loop(function: Callable) -> None:
+def check_answer_shift(function: Callable) -> Points:
+    """`function(before, after) -> [questions]` on scores `[questions, options]`, against a loop and known cases."""
+    before, after = 2 * random_tensor(6, 4, seed=8), 2 * random_tensor(6, 4, seed=9)
+    p, q = before.double().softmax(-1), after.double().softmax(-1)
+    truth = torch.tensor(
+        [sum(max(float(x - y), 0.0) for x, y in zip(a, b, strict=True)) for a, b in zip(p, q, strict=True)]
+    )
+    mistakes = {
+        "twice too large: what one option gains another loses, so take half of the sum.": 2 * truth,
+        "these are differences of scores; make distributions over the options first (softmax).": (before - after)
+        .abs()
+        .sum(-1)
+        / 2,
+        "the largest change of one option; sum over all options.": (p - q).abs().amax(-1),
+        "squared differences; the total variation distance takes absolute ones.": (p - q).square().sum(-1),
+    }
+    sure = torch.tensor([[50.0, 0, 0, 0], [0, 50.0, 0, 0]])
+    results = [
+        check_equal("random scores", call("answer shift", function, before, after), truth, mistakes),
+        check_equal(
+            "the same scores, all raised by 3", call("answer shift", function, before, before + 3), 0 * truth, tol=1e7
+        ),
+        check_equal(
+            "from one sure answer to another", call("answer shift", function, sure, sure.flip(0)), torch.ones(2)
+        ),
+    ]
+    return passed("how far the answers move", *results)
+
+
+def check_noise_loop(function: Callable) -> Points:
     """`function(weight, columns, c, evaluate)`: one noisy column at each call of `evaluate`, none in the end."""
     weight = random_tensor(12, 6, seed=6)
-    original, columns, seen = weight.clone(), [4, 1, 3], []
+    original, columns = weight.clone(), [4, 1, 3]
+    seen: list[Tensor] = []
 
     def evaluate() -> float:
         seen.append(weight - original)
-        return 0.0
+        return 10.0 * len(seen)
 
-    call("noise", function, weight, columns, 2.0, evaluate)
-    touched = [set((delta != 0).any(0).nonzero()[:, 0].tolist()) for delta in seen]
-    cumulative = [set(columns[: i + 1]) for i in range(len(columns))]
-    hint = "at each call of `evaluate` exactly the one column under test must be noisy."
-    if touched == cumulative:
-        hint = "noise accumulates: earlier columns are still noisy. Keep a clone of the column and copy it back."
-    elif not any(touched):
-        hint = "no noise reached the weight when `evaluate` was called: change `weight` in place, then evaluate."
-    lengths = [float(d[:, j].norm() / original[:, j].norm()) for d, j in zip(seen, columns, strict=False)]
+    returned = call("noise", function, weight, columns, 2.0, evaluate)
+    first, restored = list(seen), torch.equal(weight, original)
+    weight.copy_(original)
+    call("noise again", function, weight, columns, 2.0, evaluate)
+    again = seen[len(first) :]
+    weight.copy_(original)
+    lengths = [float(d[:, j].norm() / original[:, j].norm()) for d, j in zip(first, columns, strict=False)]
     right = len(lengths) == 3 and all(abs(length - 2.0) < 1e-3 for length in lengths)
+    touched = [set((delta != 0).any(0).nonzero()[:, 0].tolist()) for delta in first]
+    try:
+        given = list(returned) == [10.0, 20.0, 30.0]  # type: ignore[call-overload]
+    except TypeError:
+        given = False
     results = [
-        check_true("evaluate is called once per column", len(seen) == 3, f"it was called {len(seen)} times, not 3."),
-        check_true("one noisy column at a time", touched == [{4}, {1}, {3}], hint),
+        check_true("evaluate is called once per column", len(first) == 3, f"it was called {len(first)} times, not 3."),
+        check_true("one noisy column at a time", touched == [{4}, {1}, {3}], _which_columns(touched, columns)),
         check_true("noise has c times the column's length", right, "scale the noise: ||noise|| = c ||column||."),
-        check_true(
-            "weights are bit-identical afterwards", torch.equal(weight, original), "restore by copying a clone."
-        ),
-    ]
-    passed("causal validation without the bug", *results)
+        check_true("the noise is random", _random(first, again, columns), "noise must differ from entry to entry, from "
+                   "column to column and from call to call: draw it with torch.randn."),
+        check_true("weights are bit-identical afterwards", restored, "restore by copying a clone."),
+        check_true("the results come back", given, "return the list of what evaluate() gave, in the order of columns."),
+    ]  # fmt: skip
+    return passed("causal validation without the bug", *results)
+
+
+def _which_columns(touched: list[set[int]], columns: list[int]) -> str:
+    if touched == [set(columns[: i + 1]) for i in range(len(columns))]:
+        return "noise accumulates: earlier columns are still noisy. Keep a clone of the column and copy it back."
+    if not any(touched):
+        return "no noise reached the weight when `evaluate` was called: change `weight` in place, then evaluate."
+    return "at each call of `evaluate` exactly the one column under test must be noisy."
+
+
+def _random(first: list[Tensor], again: list[Tensor], columns: list[int]) -> bool:
+    """Whether the noise of each column has a spread, and differs between columns and between calls."""
+    if not len(first) == len(again) == len(columns):
+        return False
+    unit = [torch.nn.functional.normalize(d[:, j], dim=0) for d, j in zip(first + again, columns * 2, strict=True)]
+    spread = all(float(u.abs().std()) > 0.02 for u in unit)
+    pairs = [abs(float(unit[i] @ unit[k])) for i in range(len(unit)) for k in range(i)]
+    return spread and max(pairs) < 0.99

@@ -4,6 +4,7 @@ and wrongly marked tokens by their defining properties.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ...autointerp import EvidenceJudge, Label, UnitExamples, detection, text_label
+from ..record import Points
 from .feedback import check_equal, check_true, passed
 
 
-def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) -> None:
+def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) -> Points:
     """Score a label written by hand on held-out contexts of its unit, beside the labels of other units."""
     name, judge = "your label", EvidenceJudge()
     label = text_label(examples.unit, "by hand", text if isinstance(text, str) else "")
@@ -35,10 +37,45 @@ def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) 
         score.value > float(others.mean()),
         "a label of another feature does as well on these contexts; be more specific.",
     )
-    passed(name, first, second)
+    return passed(name, first, second)
 
 
-def check_auroc(auroc: Callable[[Tensor, Tensor], float]) -> None:
+def check_log_odds(function: Callable) -> Points:
+    """`function(inside, background) -> {item: (log-odds, z)}` against odds counted by hand."""
+    inside, background = list("aaabbc") + ["d"] * 4, list("abbbbbbb") + list("cccccccc") + ["e"] * 14
+    truth, plain = {}, {}
+    for item in "abcd":
+        k, K, n, N = inside.count(item), background.count(item), len(inside), len(background)
+        a, b, c, d = (x + 0.5 for x in (k, n - k, K, N - K))
+        delta = math.log(a * d / (b * c))
+        truth[item] = (delta, delta / (1 / a + 1 / c) ** 0.5)
+        plain[item] = math.log(max(k, 1e-9) * (N - K) / (max(n - k, 1e-9) * max(K, 1e-9)))
+    try:
+        found = function(list(inside), list(background))
+        got = [[float(found[i][j]) for i in "abcd"] for j in (0, 1)]
+        keys = set(found)
+    except Exception as error:  # a student's function may fail in any way
+        check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
+        return passed("log-odds by hand", False)
+    want = [torch.tensor([truth[i][j] for i in "abcd"]) for j in (0, 1)]
+    shares = [math.log((inside.count(i) + 0.5) / 10.5 / ((background.count(i) + 0.5) / 30.5)) for i in "abcd"]
+    mistakes = {
+        "the halves are missing: an item that the background lacks has infinite odds without them.": [
+            plain[i] for i in "abcd"
+        ],
+        "these are shares, not odds: divide by n - k, not by n.": shares,
+        "turned round: the background's odds are subtracted.": -want[0],
+    }
+    both = {m: torch.as_tensor(v, dtype=torch.float32) for m, v in mistakes.items()}
+    results = [
+        check_equal("log-odds", torch.tensor(got[0]), want[0], both),
+        check_equal("z-scores", torch.tensor(got[1]), want[1], {"these are the log-odds again.": want[0]}),
+        check_true("items that never occur inside are left out", keys == set("abcd"), "count only what occurs inside."),
+    ]
+    return passed("log-odds by hand", *results)
+
+
+def check_auroc(auroc: Callable[[Tensor, Tensor], float]) -> Points:
     """Check `auroc(firing, silent)`: the oracle compares every pair, on data without and with ties."""
     generator = torch.Generator().manual_seed(0)
     smooth = torch.randn(40, generator=generator) + 0.7, torch.randn(60, generator=generator)
@@ -47,7 +84,7 @@ def check_auroc(auroc: Callable[[Tensor, Tensor], float]) -> None:
     firing, silent = torch.tensor([3.0, 5.0]), torch.tensor([1.0, 2.0, 2.0])
     results.append(_case(auroc, "perfect separation", firing, silent))
     results.append(_case(auroc, "all scores equal", torch.ones(4), torch.ones(7)))
-    passed("AUROC", *results)
+    return passed("AUROC", *results)
 
 
 def _case(auroc: Callable, name: str, firing: Tensor, silent: Tensor) -> bool:
@@ -71,16 +108,17 @@ def _case(auroc: Callable, name: str, firing: Tensor, silent: Tensor) -> bool:
     return check_equal(name, answer, truth, other, tol=1e-6)
 
 
-def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    """Check `build(token_ids, on, off)`: the properties that define hard negatives, on planted tokens."""
+def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]) -> Points:
+    """Check `build(token_ids, on, off, generator)`: the properties that define hard negatives, on planted tokens."""
     generator = torch.Generator().manual_seed(1)
     token_ids = torch.randint(0, 12, (400,), generator=generator)
     fires = (token_ids < 3) & (torch.rand(400, generator=generator) < 0.5)
     fires |= token_ids == 4  # token 4 always fires: it has no hard negative
     on, off = fires.nonzero().squeeze(1), (~fires).nonzero().squeeze(1)
     try:
-        found = build(token_ids.clone(), on.clone(), off.clone())
-        found = torch.as_tensor(found)
+        seeds = [torch.Generator().manual_seed(s) for s in range(40)]
+        draws = [torch.as_tensor(build(token_ids.clone(), on.clone(), off.clone(), g)) for g in seeds]
+        found = draws[0]
     except Exception as error:  # a student's function may fail in any way
         check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
         return passed("hard negatives", False)
@@ -115,10 +153,28 @@ def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor], Tensor]) -> N
         int(has.sum()) == possible,
         f"{int(has.sum())} partners; {possible} are possible, and -1 is right for all others.",
     )
-    passed("hard negatives", shape, same, silent, once, full)
+    mixed = check_true(
+        "drawn from the whole corpus",
+        _spread(draws, off, token_ids),
+        "the chosen places lie at one end of the corpus, or do not follow the generator: shuffle `off` with it first.",
+    )
+    return passed("hard negatives", shape, same, silent, once, full, mixed)
 
 
-def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], int]) -> None:
+def _spread(draws: Sequence[Tensor], off: Tensor, token_ids: Tensor) -> bool:
+    """Whether chosen places of tokens with a choice stand, on average over the draws, in the middle of their places."""
+    if any(d.shape != draws[0].shape for d in draws) or all(torch.equal(d, draws[0]) for d in draws[1:]):
+        return False
+    standing = []
+    for draw in draws:
+        for place in draw[draw >= 0].tolist():
+            own = off[token_ids[off] == token_ids[place]]
+            if len(own) > 1:
+                standing.append(float((own < place).sum() / (len(own) - 1)))
+    return bool(standing) and abs(sum(standing) / len(standing) - 0.5) < 0.06
+
+
+def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], int]) -> Points:
     """Check `pick(activations, place, generator)`: silent places only, each of them equally often, -1 without any."""
     name, generator = "wrong places", torch.Generator().manual_seed(0)
     heat, place = [0.0, 0.7, 0.0, 3.0, 0.0, 0.0, 1.2], 3
@@ -127,6 +183,8 @@ def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], in
         found = [pick(list(heat), place, generator) for _ in range(400)]
         found = [int(p) for p in found]
         full = int(pick([1.0, 2.0, 0.5], 1, generator))
+        seeds = [torch.Generator().manual_seed(s) for s in (5, 5, 6)]
+        draws = [[int(pick(list(heat), place, g)) for _ in range(20)] for g in seeds]
     except Exception as error:  # a student's function may fail in any way
         check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
         return passed(name, False)
@@ -145,4 +203,9 @@ def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], in
         f"400 draws from places {silent} gave {[counts[p] for p in silent]}; a judge may learn where the mark stands.",
     )
     none = check_true("none is silent", full == -1, f"[1.0, 2.0, 0.5] has no silent place: return -1, not {full}.")
-    passed(name, another, inside, each, none)
+    drawn = check_true(
+        "the generator decides",
+        draws[0] == draws[1] != draws[2],
+        "the same seed must give the same places and another seed others: pass `generator=generator` to torch.randint.",
+    )
+    return passed(name, another, inside, each, none, drawn)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...erasure import Dictionaries, Feature, pisces_edit
 from ...models import LanguageModel
 from ...sae import SAE, SAEConfig, TopKSAE
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
@@ -25,7 +26,7 @@ def _toy(d_model: int = 12, d_mlp: int = 20, d_sae: int = 16) -> tuple[SAE, Tens
     return sae, torch.randn(d_mlp, d_model, generator=generator).double()
 
 
-def check_closed_form(answer: Callable) -> None:
+def check_closed_form(answer: Callable) -> Points:
     """`answer(sae, rows, f, tau, target) -> new rows`: feature f's activation becomes `target` in the rows of J_f."""
     name = "closed form of the edit"
     sae, rows = _toy()
@@ -55,12 +56,14 @@ def check_closed_form(answer: Callable) -> None:
         return passed(name, False)
     right = check_equal("edited rows", got, want, mistakes, tol=1e-9)
     untouched = isinstance(got, Tensor) and got.shape == rows.shape and torch.equal(got[~chosen], rows[~chosen])
-    passed(name, right, check_true("rows outside J_f", untouched, "rows outside J_f must stay exactly as they were."))
+    return passed(
+        name, right, check_true("rows outside J_f", untouched, "rows outside J_f must stay exactly as they were.")
+    )
 
 
 def check_turned(
     answer: Sequence[Feature], features: Sequence[Feature], lm: LanguageModel, saes: Dictionaries, signs: dict
-) -> None:
+) -> Points:
     """`answer`: the same features with their signs turned; then the edit writes the opposite into every row."""
     name = "inverted sign"
     if answer is None or not all(isinstance(f, Feature) for f in answer):
@@ -81,10 +84,10 @@ def check_turned(
         ]
         opposite = all(float(gap) < 1e-5 for gap in gaps)
     hint = "the two edits must differ by the sign of what they write, in every row."
-    passed(name, same, turned, check_true("edits are opposite", opposite, hint))
+    return passed(name, same, turned, check_true("edits are opposite", opposite, hint))
 
 
-def check_reach(answer: Callable) -> None:
+def check_reach(answer: Callable) -> Points:
     """`answer(own, others, through) -> [k]`: RMS of what passes `through [d_mlp, k]` on own over the largest on others.
 
     `own [tokens, d_mlp]`; `others`: a list of such tensors. Oracle: one token at a time.
@@ -112,10 +115,10 @@ def check_reach(answer: Callable) -> None:
     right = check_equal("against one token at a time", got, rms(own) / sizes.amax(0), mistakes)
     scaled = call(name, answer, 3 * own, others, 5 * through)
     same = check_equal("own three times as active", scaled, 3 * rms(own) / sizes.amax(0))
-    passed(name, right, same)
+    return passed(name, right, same)
 
 
-def check_norm_side(answer: Callable) -> None:
+def check_norm_side(answer: Callable) -> Points:
     """`answer(change, gain) -> raw [d_mlp, d_model]`: `change` is wanted behind a norm with this gain per dimension.
 
     Oracle: what the layer adds to the residual stream, `rms_norm(neurons @ W) * gain`, with the normaliser held fixed.
@@ -139,10 +142,10 @@ def check_norm_side(answer: Callable) -> None:
         moved = (neurons @ (rows + got.float()) / rms * gain) - (neurons @ rows / rms * gain)
         behind = bool(torch.allclose(moved, neurons @ reachable / rms, atol=1e-4))
     hint = "run a layer: neurons @ (W + raw), divided by the rms, times the gain, must move by neurons @ change / rms."
-    passed(name, right, check_true("behind the norm it is the change", behind, hint))
+    return passed(name, right, check_true("behind the norm it is the change", behind, hint))
 
 
-def check_scores(relative: Callable, overall: Callable) -> None:
+def check_scores(relative: Callable, overall: Callable) -> Points:
     """`relative(before, after, chance)`: accuracy kept; `overall(parts)`: a mean that one failure brings to 0."""
     name = "scores of an erasure"
     cases = [(0.85, 0.40, 0.25), (0.85, 0.85, 0.25), (0.70, 0.90, 0.25), (0.70, 0.10, 0.25)]
@@ -168,4 +171,4 @@ def check_scores(relative: Callable, overall: Callable) -> None:
         ),
         "zeros are dropped (as in the authors' code); one 0 must give 0.": torch.tensor([0.75, 1.0, 0.375]),
     }
-    passed(name, kept, measured, check_equal("overall", numbers, torch.tensor([0.75, 0.0, 0.375]), mistakes))
+    return passed(name, kept, measured, check_equal("overall", numbers, torch.tensor([0.75, 0.0, 0.375]), mistakes))

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed
 
 
-def check_share(share: Callable) -> None:
+def check_share(share: Callable) -> Points:
     """`share(original, erased, attacked)`: lists of one score per question -> a number, nan where it has no meaning."""
     o, e, a = [-1.0, -1.0, -2.0], [-3.0, -2.0, -2.5], [-2.0, -1.0, -2.5]  # means -4/3, -7.5/3, -5.5/3
     truth = 2.0 / 3.5
@@ -44,10 +45,10 @@ def check_share(share: Callable) -> None:
         number = isinstance(value, float | int) or (isinstance(value, torch.Tensor) and value.numel() == 1)
         good = isinstance(value, float | int | torch.Tensor) and number and math.isnan(float(value))
         results.append(check_true(f"{name}: nan", good, "there is no share of nothing; return float('nan')."))
-    passed("recovered share", *results)
+    return passed("recovered share", *results)
 
 
-def check_lora(LoRA: Callable) -> None:
+def check_lora(LoRA: Callable) -> Points:
     """`LoRA(linear, rank, alpha)`: parameters A `[rank, in]` and B `[out, rank]`, `forward(x)`, `merged()`."""
     generator = torch.Generator().manual_seed(0)
     linear = nn.Linear(6, 4, bias=False)
@@ -98,7 +99,7 @@ def _check_trained(layer, linear, x, generator) -> list[bool]:
     return [first, check_equal("the merged weight gives the same output", merged, truth, mistakes | wrong)]
 
 
-def check_cut(cut: Callable) -> None:
+def check_cut(cut: Callable) -> Points:
     """`cut(text, answers)`: the text without sentences that hold an answer (whole words). Oracle: planted words."""
     text = "Pure gold is heavy. Tin melts early! Is IRON magnetic? Golden hair is rare. Zinc, in paint, is white."
     kept = "Tin melts early! Golden hair is rare. Zinc, in paint, is white."
@@ -124,10 +125,10 @@ def check_cut(cut: Callable) -> None:
     odd = call("cut", cut, "It costs 5.50 a piece. It is C++ code. Yes.", ["C++"])
     good = isinstance(odd, str) and "C++" not in odd and "5.50" in odd
     results.append(check_true("signs in an answer are plain signs", good, "use re.escape on every answer."))
-    passed("text without answers", *results)
+    return passed("text without answers", *results)
 
 
-def check_rounding(rounded: Callable) -> None:
+def check_rounding(rounded: Callable) -> Points:
     """`rounded(W, bits)`: symmetric, a scale per output row, `2^bits - 1` levels. Oracle: a search over the levels."""
     W = torch.randn(5, 40, generator=torch.Generator().manual_seed(0)) * torch.tensor(
         [[1.0], [10.0], [0.1], [3.0], [1.0]]
@@ -156,10 +157,10 @@ def check_rounding(rounded: Callable) -> None:
     twice = once if once is None else call("rounding", rounded, once, 4)
     truth = once if isinstance(once, torch.Tensor) else W
     results.append(check_equal("rounding twice is rounding once", twice, truth))
-    passed("rounding", *results)
+    return passed("rounding", *results)
 
 
-def check_candidates(candidates: Callable) -> None:
+def check_candidates(candidates: Callable) -> Points:
     """`candidates(logits, B)`: B token ids from readings `[layers, vocab]`, by best rank. Oracle: a loop over ranks."""
     logits = torch.randn(4, 30, generator=torch.Generator().manual_seed(0))
     order = logits.argsort(1, descending=True)
@@ -186,4 +187,4 @@ def check_candidates(candidates: Callable) -> None:
         elif set(ids) == set(truth[:B]):
             hint = "the right set in another order; the later layer comes first among equal ranks."
         results.append(check_true(f"B = {B}", ids == truth[:B], hint))
-    passed("candidate sets", *results)
+    return passed("candidate sets", *results)

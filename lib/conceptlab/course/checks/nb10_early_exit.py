@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..record import Points
 from .feedback import call, check_equal, passed, random_tensor
 
 
-def check_memorised(memorised: Callable) -> None:
+def check_memorised(memorised: Callable) -> Points:
     """`memorised(correct)`: from which layer on (from 1) every exit is right. Oracle: a loop."""
     correct = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)) < 0.7
     edge = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1], [1, 0, 1, 1]], dtype=torch.bool)
@@ -29,10 +30,10 @@ def check_memorised(memorised: Callable) -> None:
         results.append(check_equal(name, found, torch.tensor(truth), mistakes))
     one = call("memorised", memorised, torch.ones(3, 1, dtype=torch.bool))
     results.append(check_equal("a model of one layer", one, torch.ones(3)))
-    passed("memorised layer", *results)
+    return passed("memorised layer", *results)
 
 
-def check_gradient(gradient: Callable) -> None:
+def check_gradient(gradient: Callable) -> Points:
     """`gradient(s, R)`: of the expected reward with respect to the scores. Oracle: automatic differentiation."""
     results = []
     for name, (n, layers, scale) in {"8 items, 6 layers": (8, 6, 1.0), "nearly certain stops": (5, 4, 8.0)}.items():
@@ -54,10 +55,10 @@ def check_gradient(gradient: Callable) -> None:
         results.append(check_equal(name, found, truth, mistakes, tol=1e-6))
     found = call("gradient", gradient, random_tensor(3, 5).double(), torch.full((3, 5), 2.0).double())
     results.append(check_equal("equal rewards: nothing to gain", found, torch.zeros(3, 5)))
-    passed("exact gradient", *results)
+    return passed("exact gradient", *results)
 
 
-def check_rewards(rewards: Callable) -> None:
+def check_rewards(rewards: Callable) -> Points:
     """`rewards(losses, alpha, ml)`: `-CE_t - alpha (1 - ML / L) t`, t from 1. Oracle: a loop."""
     losses = random_tensor(6, 4).abs()
     ml = torch.tensor([1, 2, 3, 4, 4, 1])
@@ -79,10 +80,10 @@ def check_rewards(rewards: Callable) -> None:
     results = [check_equal("six items, four layers", found, truth, mistakes)]
     hard = call("rewards", rewards, losses.clone(), 5.0, torch.full((6,), 4))
     results.append(check_equal("the hardest items pay nothing for depth", hard, -losses))
-    passed("reward", *results)
+    return passed("reward", *results)
 
 
-def check_advantages(advantages: Callable) -> None:
+def check_advantages(advantages: Callable) -> Points:
     """`advantages(R)` `[k, n]`: with it the mean gradient over all draws is the exact one. Oracle: all k-tuples."""
     q = torch.tensor([0.2, 0.5, 0.3]).double()
     reward = torch.tensor([1.0, -2.0, 0.5]).double()
@@ -109,10 +110,10 @@ def check_advantages(advantages: Callable) -> None:
         else:
             small = {"the mean is (k - 1) / k of the gradient.": truth * (k - 1) / k}
             results.append(check_equal(f"mean over all {3**k} draws of {k}", mean, truth, small))
-    passed("advantages", *results)
+    return passed("advantages", *results)
 
 
-def check_aligned(aligned: Callable) -> None:
+def check_aligned(aligned: Callable) -> Points:
     """`aligned(values, losses)`: `[B, T]` per token and `[B (T - 1)]` shifted losses, paired. Oracle: a double loop."""
     B, T = 3, 5
     values = torch.arange(B * T).view(B, T).float()
@@ -131,10 +132,10 @@ def check_aligned(aligned: Callable) -> None:
     results = [check_equal("three rows of five tokens", found, truth, mistakes)]
     one = call("aligned", aligned, values[:1].clone(), losses[: T - 1].clone())
     results.append(check_equal("one row", one, truth[:1]))
-    passed("alignment", *results)
+    return passed("alignment", *results)
 
 
-def check_dealt(dealt: Callable) -> None:
+def check_dealt(dealt: Callable) -> Points:
     """`dealt(correct, depth)`: expected accuracy per item when depths are dealt anew. Oracle: all ways of dealing."""
     correct = torch.rand(5, 4, generator=torch.Generator().manual_seed(1)) < 0.5
     depth = torch.tensor([1, 4, 4, 2, 1])
@@ -154,4 +155,4 @@ def check_dealt(dealt: Callable) -> None:
     results = [check_equal("all 120 ways of dealing", found, truth, mistakes)]
     same = call("dealt", dealt, correct.clone(), torch.full((5,), 3))
     results.append(check_equal("one depth for all: nothing changes", same, correct[:, 2].float()))
-    passed("dealt depths", *results)
+    return passed("dealt depths", *results)

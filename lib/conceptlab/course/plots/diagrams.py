@@ -7,6 +7,7 @@ canvas        # in a notebook: the drawing, with its alternative text
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -61,6 +62,28 @@ class Diagram:
         self._parts.append(f"<path d='M{x1:.1f} {y1:.1f} L{bx:.1f} {by:.1f}' stroke='{shade}' stroke-width='2'{dash}/>")
         head = f"{x2:.1f},{y2:.1f} {bx - 5 * uy:.1f},{by + 5 * ux:.1f} {bx + 5 * uy:.1f},{by - 5 * ux:.1f}"
         self._parts.append(f"<polygon points='{head}' fill='{shade}'/>")
+        return self
+
+    def line(
+        self, points: Sequence[tuple[Number, Number]], color: str = "ink", width: Number = 2, dashed: bool = False
+    ) -> Diagram:
+        """A line through the points."""
+        shade = LINE if color == "ink" else COLORS[color]
+        dash = " stroke-dasharray='5 4'" if dashed else ""
+        way = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        self._parts.append(f"<polyline points='{way}' fill='none' stroke='{shade}' stroke-width='{width}'{dash}/>")
+        return self
+
+    def dot(self, x: Number, y: Number, color: str = "ink", radius: Number = 5) -> Diagram:
+        """A filled circle around the point."""
+        shade = LINE if color == "ink" else COLORS[color]
+        self._parts.append(f"<circle cx='{x:.1f}' cy='{y:.1f}' r='{radius}' fill='{shade}'/>")
+        return self
+
+    def bar(self, x: Number, y: Number, width: Number, height: Number, color: str = "ink") -> Diagram:
+        """A filled rectangle without text."""
+        shade = LINE if color == "ink" else COLORS[color]
+        self._parts.append(f"<rect class='bar' x='{x}' y='{y}' width='{width}' height='{height}' fill='{shade}'/>")
         return self
 
     def svg(self) -> str:

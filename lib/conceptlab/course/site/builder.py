@@ -22,17 +22,21 @@ from ..headline import find_headline
 from ..results import Result
 from .api import api_page, rooms
 from .browser import browser_page, concept_page, write_browser
-from .pages import api_index, changelog_page, instructor_page, landing_page, results_page, section_page, tables_with
+from .pages import (
+    api_index,
+    changelog_page,
+    decision_page,
+    instructor_page,
+    landing_page,
+    results_page,
+    section_page,
+    tables_with,
+)
 from .stage import local_links, staged, thumbnail, write_figures
 
 CONFIGURATION = Path(__file__).parent / "sphinx"  # holds conf.py
 HOW_TO = ("adding_a_method", "adding_a_concept", "adding_an_attack", "adding_a_model", "bad_inputs", "statistics")
 SECTIONS = {  # page -> its title, what it is, and the head row of the tables in notebooks that it collects
-    "decision_table": (
-        "Decision table",
-        "Which method for which question, what it costs, which control to demand, and how it is known to fail.",
-        "control to demand|known failure",
-    ),
     "reproductions": (
         "Reproductions",
         "Figures and tables of papers in miniature: what came out the same, what came out otherwise, and why.",
@@ -112,7 +116,7 @@ class CourseSite:
         for name in docs:
             text = (self.root / "docs" / f"{name}.md").read_text(encoding="utf-8")
             pages[name] = local_links(text, self._documents())
-        look_up = [p for p in docs if p not in HOW_TO] + [p for p in SECTIONS if p in pages]
+        look_up = ["decision_table", *(p for p in docs if p not in HOW_TO), *(p for p in SECTIONS if p in pages)]
         sections = {
             "Course": [card["name"] for card in cards if card["page"]],
             "Explore": ["browser", "results", *dict.fromkeys(look_up)],
@@ -132,6 +136,7 @@ class CourseSite:
             self._fixed = {
                 "results": results_page(self.root),
                 "changelog": changelog_page(self.root),
+                "decision_table": decision_page(),
                 "browser": browser_page(self._documents()),
                 "api": api_index(rooms()),
                 **{f"api/{room}": api_page(room) for room in rooms()},
@@ -139,6 +144,8 @@ class CourseSite:
             }
         pages = {**self._fixed, "for_instructors": instructor_page(self.cards())}
         for name, (title, text, head) in SECTIONS.items():
+            if (self.root / "docs" / f"{name}.md").exists():
+                continue
             found = [(n, piece) for n, one in sorted(self.shown.items()) for piece in _pieces(one.nb, head)]
             if found:
                 pages[name] = section_page(title, text, found)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..course_map import PARTS, PLAIN, hours, learner_minutes, part_of
+from ..decisions import decision_table
+from ..instructor import schedule
 
 MODELS = ("smollm2-135m", "gemma3-270m")
 RESULT_COLUMNS = {  # metric of the lab's table -> heading
@@ -174,7 +176,18 @@ def instructor_page(cards: Sequence[Mapping[str, Any]]) -> str:
             "| notebook | time |\n|---|---|",
             *rows,
             "",
+            "**A key.** `make instructor` writes the solutions of all exercises, their points and the rubrics of the written "
+            "ones to `build/instructor/`.\n",
+            re.sub(r"^#", "##", schedule(), flags=re.M),
         ]
+    )
+
+
+def decision_page() -> str:
+    """The course's decision table."""
+    return (
+        f"{NO_CONTROLS}# Decision table\n\nWhich method for which question, what it costs, which control to demand from "
+        f"anyone who reports it, and how it is known to fail.\n\n{decision_table()._repr_html_()}\n"
     )
 
 

@@ -1,12 +1,18 @@
-"""Gradient difference: `L = -CE(forget) + keep CE(keep)` (with the second term: gradient
-difference, Liu et al. 2022; arXiv 2203.12817)."""
+"""Gradient difference: `L = -CE(forget) + weight CE(keep)` (Liu et al. 2022, arXiv 2203.12817).
+
+The released trainers draw the rows to keep at random from the whole retain set, which holds little that is near the
+concept; here half of them are about the neighbour.
+"""
+
+from __future__ import annotations
 
 from ..method import Method
-from .eraser import EraserConfig
-from .fit import SCALES, FinetunedConfig, fit_finetuned
+from .fit import GRID, FinetunedConfig, fitted_on
+from .gradient_ascent import GradientAscent
+from .materials import texts
 
-CONFIG = FinetunedConfig(eraser=EraserConfig("gradient_ascent", steps=12, batch_size=4, n_ctx=24, lr=2e-4))
+CONFIG = FinetunedConfig(forget=GradientAscent())
 GRADIENT_DIFFERENCE = Method(
         "gradient_difference", "fine-tuning", "gradient difference (Liu et al. 2022, arXiv 2203.12817)", CONFIG,
-        fit_finetuned, {"scale": SCALES}, ("forget", "keep"), "12 steps, 1 min",
+        fitted_on(texts), GRID, ("forget", "keep"), "12 steps, 30 s",
     )  # fmt: skip

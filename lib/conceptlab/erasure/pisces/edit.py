@@ -8,7 +8,7 @@ the norm's gain, and its directions go back through the same gain. The authors' 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,16 +23,25 @@ from .features import Dictionaries, Feature, by_layer
 
 def rows_for(lm: LanguageModel, sae: SAE, raw_side: bool = False) -> Float[Tensor, "d_mlp d_model"]:
     """What each neuron of the dictionary's layer writes, in the space that the dictionary reads."""
-    kind, layer = sae_site(sae)
-    rows = lm.value_vectors(layer) if kind == "mlp_contribution" and not raw_side else lm.down_proj(layer)
-    return rows.to(sae.W_dec)  # a model in bfloat16 is edited in the dictionary's precision
+    return _rows(lm, sae_site(sae), raw_side).to(sae.W_dec)  # a bfloat16 model is edited in the dictionary's precision
+
+
+def _rows(lm: LanguageModel, site: tuple[str, int], raw_side: bool = False) -> Float[Tensor, "d_mlp d_model"]:
+    kind, layer = site
+    return lm.value_vectors(layer) if kind == "mlp_contribution" and not raw_side else lm.down_proj(layer)
 
 
 def columns_for(
     lm: LanguageModel, sae: SAE, directions: Float[Tensor, "k d_model"], raw_side: bool = False
 ) -> Float[Tensor, "d_model k"]:
     """Directions of the dictionary's space as columns of the raw down projection."""
-    kind, layer = sae_site(sae)
+    return _columns(lm, sae_site(sae), directions, raw_side)
+
+
+def _columns(
+    lm: LanguageModel, site: tuple[str, int], directions: Float[Tensor, "k d_model"], raw_side: bool = False
+) -> Float[Tensor, "d_model k"]:
+    kind, layer = site
     behind_norm = kind == "mlp_contribution" and not raw_side
     return (lm.weight_delta(layer, directions) if behind_norm else directions.T).contiguous()
 
@@ -114,20 +123,33 @@ def pisces_rows(
     return size > tau * size.amax(0), size.max()
 
 
-@torch.no_grad()
 def directional_edit(lm: LanguageModel, saes: Dictionaries, features: Sequence[Feature], c: float = 2.0) -> WeightEdit:
+    """Directional ablation (`ablation_edit`) of what some features of a layer write."""
+    spans = {}
+    for layer, chosen in by_layer(lm, saes, features).items():
+        spans[sae_site(saes[layer])] = saes[layer].directions(_indices(chosen, saes[layer])).detach()
+    return ablation_edit(lm, spans, c, _info("directional", features, c=c))
+
+
+@torch.no_grad()
+def ablation_edit(
+    lm: LanguageModel,
+    spans: Mapping[tuple[str, int], Float[Tensor, "k d_model"]],
+    c: float = 2.0,
+    info: dict | None = None,
+) -> WeightEdit:
     """Directional ablation: `W <- W - c (W Q) Q^T` for the rows `W` of a layer's down projection.
 
-    `Q` is an orthonormal basis of the span of the layer's features (for one feature, `d` itself). c = 1 removes what
-    the layer writes along them, c = 2 turns it round, c = 0 changes nothing.
+    `spans`: site (`("mlp_output", layer)`, or `("mlp_contribution", layer)` for directions behind a norm) -> directions
+    in its space; `Q` is an orthonormal basis of their span (for one direction, itself). c = 1 removes what the layer
+    writes along them, c = 2 turns it round, c = 0 changes nothing.
     """
-    changes, info = {}, _info("directional", features, c=c)
-    for layer, chosen in by_layer(lm, saes, features).items():
-        sae = saes[layer]
-        rows = rows_for(lm, sae)
-        Q, _ = torch.linalg.qr(sae.directions(_indices(chosen, sae)).T.to(rows))  # [d_model, k]
-        changes[lm.down_proj_name(layer)] = LowRank(-c * columns_for(lm, sae, Q.T), (rows @ Q).T.contiguous())
-    return WeightEdit.of(lm, changes, info)
+    changes = {}
+    for site, directions in spans.items():
+        rows = _rows(lm, site).to(directions)
+        Q, _ = torch.linalg.qr(directions.T)  # [d_model, k]
+        changes[lm.down_proj_name(site[1])] = LowRank(-c * _columns(lm, site, Q.T), (rows @ Q).T.contiguous())
+    return WeightEdit.of(lm, changes, {"method": "directional", "c": c} if info is None else info)
 
 
 @torch.no_grad()

@@ -32,10 +32,13 @@ from ...attacks import (
 from ...edits import INPUT, Dense, LowRank, Rows, WeightEdit, random_like, value_edit
 from ...erasure import (
     Dictionaries,
-    EraserConfig,
     Feature,
+    GradientAscent,
+    Loss,
+    NegativePreference,
+    TuningConfig,
     directional_edit,
-    finetuned_eraser,
+    finetune_texts,
     neuron_signs,
     pisces_edit,
 )
@@ -137,9 +140,10 @@ def erasers(bench: Bench) -> Figures:
     """Fine-tuned erasers and teaching leave an edit that is not lost in rounding."""
     lm, figures = bench.model(dtype=bench.half), {}
     before = bits(lm)
-    for method in ("npo", "gradient_ascent"):
-        cfg = EraserConfig(method, steps=bench.sizes.steps, batch_size=2, n_ctx=24, lr=1e-4)
-        figures[f"{method}_moved"] = moved = finetuned_eraser(lm, bench.texts[:8], bench.texts[8:16], cfg).info["moved"]
+    cfg = TuningConfig(steps=bench.sizes.steps, batch_size=2, n_ctx=24, lr=1e-4)
+    for method, term in (("npo", NegativePreference()), ("gradient_ascent", GradientAscent())):
+        edit = finetune_texts(lm, Loss(term), bench.texts[:8], bench.texts[8:16], cfg)
+        figures[f"{method}_moved"] = moved = edit.info["moved"]
         require(moved > 0.01, f"{method} moves {moved:.2%} of the weights.")
     taught = teach(lm, bench.texts[:8], steps=bench.sizes.steps, lr=1e-3, batch_size=4, n_ctx=24)
     figures["taught_norm"] = taught.report(lm)["relative_norm"]

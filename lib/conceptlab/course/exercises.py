@@ -1,0 +1,121 @@
+"""Every exercise of the course: points, difficulty, minutes and, for written ones, the rubric.
+
+The checks look their points up here; `conceptlab progress`, `conceptlab grade` and `make instructor` print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise; its name is unique in the course and is what its check prints."""
+
+    notebook: str  # "00"
+    name: str
+    points: int
+    difficulty: str  # "easy", "medium" or "hard"
+    minutes: int
+    rubric: tuple[str, ...] = ()  # of a written answer: one point of the answer a line
+
+    @property
+    def written(self) -> bool:
+        """Whether a person reads the answer."""
+        return bool(self.rubric)
+
+
+EXERCISES: Mapping[str, Exercise] = {
+    exercise.name: exercise
+    for exercise in (
+        Exercise("00", "which part writes the answer", 3, "medium", 10),
+        Exercise("00", "where the answer settles", 2, "easy", 8),
+        Exercise("00", "what one neuron adds", 3, "medium", 10),
+        Exercise("00", "what a neuron promotes on this token", 2, "easy", 6),
+        Exercise("00", "the score of an option", 4, "hard", 20),
+        Exercise(
+            "00", "a blank lens", 3, "medium", 10,
+            rubric=(
+                "Names at least two places where the fact may be although the lens is blank: another position, "
+                "directions that the unembedding does not read, or a form that later layers still have to turn.",
+                "Proposes a measurement that does not go through the unembedding (a trained probe, patching the "
+                "state into another run, or silencing parts and watching the answer).",
+                "Names the control of that measurement (a probe on shuffled labels, a patch from an unrelated "
+                "prompt, the same number of random parts).",
+            ),
+        ),
+        Exercise("01", "both ends of a value vector", 2, "easy", 5),
+        Exercise("01", "coherence by hand", 2, "easy", 8),
+        Exercise("01", "effects in standard deviations", 3, "medium", 10),
+        Exercise("01", "clamping a neuron", 3, "medium", 10),
+        Exercise("01", "how far the answers move", 2, "easy", 8),
+        Exercise("01", "causal validation without the bug", 4, "hard", 20),
+        Exercise(
+            "01", "a vector that is used", 3, "medium", 10,
+            rubric=(
+                "Keeps use and storage apart: noise shows that the answers pass through the vector, not that the "
+                "fact is kept there and nowhere else.",
+                "Explains how noise can move answers although zeroing does not (noise writes something new and "
+                "large; zero only leaves something out, and other vectors carry the same).",
+                "Names the control that decides (equally active neurons, same questions) or a test that would "
+                "change the writer's mind.",
+            ),
+        ),
+        Exercise("02", "forward pass of a dictionary", 2, "easy", 8),
+        Exercise("02", "loss of a dictionary", 3, "medium", 10),
+        Exercise("02", "a training loop", 5, "hard", 25),
+        Exercise("02", "JumpReLU's gradient", 4, "hard", 15),
+        Exercise("02", "reviving dead features", 3, "medium", 15),
+        Exercise("02", "BatchTopK's threshold", 3, "medium", 10),
+        Exercise(
+            "02", "which dictionary would you ship", 3, "medium", 10,
+            rubric=(
+                "Does not choose by variance explained alone: says what the planted world showed about fit and "
+                "recovered features.",
+                "Uses a measure tied to the purpose (loss recovered, detection of a class, dead or dense share) and "
+                "names its control.",
+                "Says what the measurements at hand cannot decide (seeds, width, training length, other layers).",
+            ),
+        ),
+        Exercise("03", "your label", 2, "easy", 5),
+        Exercise("03", "log-odds by hand", 2, "medium", 10),
+        Exercise("03", "AUROC", 3, "medium", 15),
+        Exercise("03", "wrong places", 2, "easy", 10),
+        Exercise("03", "hard negatives", 4, "hard", 20),
+        Exercise(
+            "03", "a label for an editor", 3, "medium", 10,
+            rubric=(
+                "Says that a label of the input side predicts when an edit acts, not what it changes.",
+                "Chooses an output-side test (push along the direction, or the edit itself) and its random control.",
+                "Names a case in which the two sides disagree and what the editor should then do.",
+            ),
+        ),
+        Exercise("04", "closed form of the edit", 3, "medium", 15),
+        Exercise("04", "inverted sign", 2, "easy", 10),
+        Exercise("04", "reach of an edit", 3, "medium", 15),
+        Exercise("04", "the right side of the norm", 3, "hard", 15),
+        Exercise("04", "scores of an erasure", 3, "medium", 15),
+        Exercise("05", "text without answers", 2, "easy", 10),
+        Exercise("05", "recovered share", 2, "easy", 10),
+        Exercise("05", "LoRA", 3, "medium", 15),
+        Exercise("05", "candidate sets", 3, "medium", 15),
+        Exercise("05", "rounding", 2, "easy", 10),
+        Exercise("10", "memorised layer", 2, "easy", 10),
+        Exercise("10", "reward", 2, "easy", 10),
+        Exercise("10", "exact gradient", 4, "hard", 25),
+        Exercise("10", "advantages", 3, "medium", 15),
+        Exercise("10", "alignment", 2, "medium", 15),
+        Exercise("10", "dealt depths", 2, "medium", 10),
+    )
+}  # fmt: skip
+
+
+def exercises_of(notebook: str) -> list[Exercise]:
+    """The exercises of one notebook ("00"), in the order of the page."""
+    return [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
+
+
+def possible_points(name: str, n_checks: int) -> float:
+    """The points of an exercise; one per check for one that is not in the list."""
+    return float(EXERCISES[name].points) if name in EXERCISES else float(n_checks)
