@@ -21,13 +21,20 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run test unit notebooks lab bench gpu-check saes crosscheck student instructor commit lint clean fetch
+.PHONY: help run site test unit notebooks lab only bench gpu-check saes crosscheck student instructor commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
 
-run: fetch ## execute every notebook and write the site to build/ (ONLY=01 for some)
+run: only fetch ## execute every notebook and write the site to build/ (ONLY=1, ONLY=pisces or ONLY=01,02 for some)
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
+
+site: $(VENV)/.installed ## the site alone, from the outputs that came with the course, in build/site/
+	@$(COURSE) site
+
+# A wrong ONLY is refused before anything is installed.
+only: $(VENV)/.made
+	@$(if $(ONLY),$(PY) lib/conceptlab/course/selection.py $(ONLY))
 
 test: unit notebooks ## unit tests, then every notebook
 
@@ -41,8 +48,8 @@ notebooks: fetch ## every notebook, cell by cell
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		--nbval-cell-timeout=3600 -p no:cacheprovider -q -rs --durations=10
 
-lab: fetch ## open JupyterLab on the notebooks
-	@$(PY) -m jupyterlab notebooks
+lab: fetch ## open JupyterLab on copies of the notebooks, in build/lab/
+	@$(COURSE) lab
 
 bench: fetch ## benchmarks, also to build/bench.csv (ONLY=projection for some)
 	@$(PY) tests/bench $(ONLY)
@@ -61,13 +68,13 @@ crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab r
 	@$(CROSS)/bin/python tests/crosscheck/saelens.py theirs build/crosscheck
 	@$(PY) tests/crosscheck/saelens.py ours build/crosscheck
 
-student: $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
+student: only $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
 
 instructor: $(VENV)/.installed ## key, rubrics and schedules for a teacher, in build/instructor/
 	@$(COURSE) instructor
 
-commit: fetch ## for authors: execute and write the outputs back into notebooks/
+commit: only fetch ## for authors: execute and write the outputs back into notebooks/
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) commit $(if $(ONLY),--only $(ONLY))
 
 lint: $(VENV)/.installed ## ruff over code and notebooks (undefined names too), mypy over the library

@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml", "transformer-lens": "transformer_lens"}
 # Declared by these of our dependencies, whose parts we use directly.
 ALONG_WITH = {"huggingface_hub": "transformers", "jinja2": "nbconvert", "IPython": "ipywidgets"}
-ALONG_WITH |= {"tokenizers": "transformers"}
+ALONG_WITH |= {"tokenizers": "transformers", "docutils": "sphinx", "websocket": "jupyterlab"}
 
 
 def declared():

@@ -10,7 +10,8 @@ was not measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -52,9 +53,9 @@ def search_labels(
         raise ConceptLabError("Give at least one word to search for.")
     records = [r for r in records if r.explained or not explained_only]
     near = _near(lm, records, wanted) if lm is not None and records else torch.zeros(len(records))
-    hits = []
+    hits, stems, starts = [], {_stem(w) for w in wanted}, tuple(w for w in wanted if len(w) >= 4)
     for record, meaning in zip(records, near.tolist(), strict=True):
-        sides = [_matches(wanted, side) for side in (record.top_tokens, record.words, record.promoted)]
+        sides = [_matches(stems, starts, side) for side in (record.top_tokens, record.words, record.promoted)]
         score = sum(1 / rank for side in sides for rank, _ in side) + meaning
         if score:
             reads, context, writes = (tuple(item for _, item in side) for side in sides)
@@ -66,14 +67,14 @@ def _words(texts: Sequence[str]) -> list[str]:
     return [word for text in texts for word in re.findall(r"[^\W_]+", text.lower())]
 
 
+@lru_cache(100_000)
 def _stem(word: str) -> str:
     """A word without a common English ending; at least three letters are left."""
     return re.sub(r"(?<=...)(?:ings?|ers?|ed|ies|es|s|y|e)$", "", word) if len(word) > 3 else word
 
 
-def _matches(wanted: Sequence[str], items: Sequence[str]) -> list[tuple[int, str]]:
-    """(rank from 1, item) of the items with the stem of a word, or that begin with one of four letters or more."""
-    stems, starts = {_stem(word) for word in wanted}, tuple(word for word in wanted if len(word) >= 4)
+def _matches(stems: Collection[str], starts: tuple[str, ...], items: Sequence[str]) -> list[tuple[int, str]]:
+    """(rank from 1, item) of the items with one of the stems, or that begin with one of `starts` (long words)."""
     plain = [item.strip().lower() for item in items]
     return [(i + 1, items[i]) for i, x in enumerate(plain) if _stem(x) in stems or x.startswith(starts)]
 

@@ -19,8 +19,6 @@ class Result:
     question: str  # its title
     minutes: float
     headline: Headline | None
-    page: str | None  # file in the site; None where it could not be made
-    thumbnail: str | None  # file in the site
     error: str | None  # what stopped it
 
 

@@ -1,9 +1,12 @@
 """Run the course: execute notebooks with progress, build the site, refresh committed outputs.
 
 python -m conceptlab.course run [--only 01]      into build/
+python -m conceptlab.course site                 the site alone, from the committed outputs
 python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
+python -m conceptlab.course lab                  copies to work in, in build/lab/
+python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
 
 from __future__ import annotations
@@ -12,10 +15,9 @@ import argparse
 import logging
 import os
 import re
-import shutil
+import textwrap
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -26,18 +28,17 @@ from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
 from .headline import Headline, find_headline, refresh_table
 from .instructor import write_instructor
+from .lab import open_lab
+from .progress import Clock, Progress, expected_seconds
 from .record import VARIABLE
-from .results import Result, update_results
-from .site import write_doc, write_figures, write_index, write_page
+from .results import Result, read_results, update_results
+from .selection import find_notebooks
+from .site import CourseSite
 
 TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
 CELL_SECONDS = 7_200  # cells took twenty minutes beside other work; a limit is there for those that hang
 INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
-SITE_DOCS = ("glossary", "reproductions")  # pages of docs/ that notebooks link to, and so the site holds
 START_SECONDS = 600  # until a kernel answers
-
-
-Progress = Callable[[int, int, float], None]  # cell i of n ended after some seconds
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,14 @@ def _execute_cells(client: NotebookClient, progress: Progress | None) -> str | N
     """Run the cells one by one, reporting each code cell as it ends; describe the first failure."""
     cells = [(i, c) for i, c in enumerate(client.nb.cells) if c.cell_type == "code"]
     for k, (index, cell) in enumerate(cells, start=1):
-        start = time.perf_counter()
+        if progress:
+            progress.begin(k)
         try:
             client.execute_cell(cell, index)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
             return _describe(index, cell, failure)
         if progress:
-            progress(k, len(cells), time.perf_counter() - start)
+            progress.end()
     return None
 
 
@@ -100,47 +102,92 @@ def _describe(index: int, cell: NotebookNode, failure: Exception) -> str:
 
 
 def run(root: Path, only: list[str], timeout: int) -> int:
-    """Execute notebooks into build/ and write the site, renewed after each of them; 1 if a notebook failed."""
-    build, site = root / "build", root / "build" / "site"
+    """Execute notebooks into build/ and write the site, renewed after each of them; 1 if a notebook failed.
+
+    The site is there before the first cell runs, from the outputs that came with the course.
+    """
+    build = root / "build"
     kept = check_output(build / "results.json")
-    check_output(site, folder=True)
-    names = {path.stem for path in find_notebooks(root, [])}
-    for page in sorted((root / "docs").glob("*.md")):
-        if page.stem in SITE_DOCS:
-            write_doc(page, site)
-    results, profile = {}, os.environ.get("CONCEPTLAB_PROFILE", "default")
-    for path in find_notebooks(root, only):
+    check_output(build / "site", folder=True)
+    everything, chosen = find_notebooks(root, []), find_notebooks(root, only)
+    names, before = {path.stem for path in everything}, read_results(kept)
+    site, results = CourseSite(root), dict[str, Result]()
+    _stage_committed(site, everything)
+    _build(site, "(from the outputs that came with the course; renewed after every notebook)")
+    clock = _clock(chosen, before)
+    for path in chosen:
         try:
-            result = _publish(path.stem, execute(path, _printer(path.stem), timeout), build)
+            with Progress(path.stem, nbfile.read(path), clock) as progress:
+                done = execute(path, progress, timeout)
+            result = _publish(path.stem, done, build, site)
         except ConceptLabError as error:
-            result = Result(path.stem, 0.0, None, None, None, str(error))
+            result = Result(path.stem, 0.0, None, str(error))
         if result.error:
             say(f"{path.stem}: {result.error}", error=True)
         results[path.stem] = result
-        write_index(update_results(kept, {path.stem: result}, names), site, profile)
+        update_results(kept, {path.stem: result}, names)
+        _build(site, None)
     say(table(results))
-    say(f"Site: {(site / 'index.html').relative_to(root)}")
+    say(f"Site: {site.index.relative_to(root)}")
     failures = [name for name, result in results.items() if result.error]
     if failures:
         say(f"Failed: {', '.join(failures)}", error=True)
     return int(bool(failures))
 
 
-def _publish(name: str, done: Execution, build: Path) -> Result:
-    """Write the executed notebook, its page and its figures; what goes wrong with these is the notebook's error."""
-    site, question = build / "site", nbfile.title(done.nb)
-    page, thumbnail, errors = None, None, [done.error] if done.error else []
+def _clock(chosen: list[Path], before: dict[str, Result]) -> Clock:
+    expected = {}
+    for path in chosen:
+        try:
+            known = before[path.stem].minutes if path.stem in before else None
+            expected[path.stem] = expected_seconds(nbfile.read(path), known)
+        except ConceptLabError:  # no notebook: said when its turn comes
+            expected[path.stem] = 0.0
+    return Clock(expected)
+
+
+def _stage_committed(site: CourseSite, paths: list[Path]) -> None:
+    """Every notebook as it is in the repository; one that cannot be shown is said and left out."""
+    for path in paths:
+        try:
+            site.stage(path.stem, nbfile.read(path))
+        except ConceptLabError as error:
+            say(f"{path.stem}: not on the site. {error}", error=True)
+
+
+def _build(site: CourseSite, remark: str | None) -> None:
+    """Write the site; that it cannot be written stops no notebook."""
+    start = time.perf_counter()
+    try:
+        site.build()
+    except (ConceptLabError, OSError) as error:
+        say(str(error), error=True)
+        return
+    if remark:
+        took = time.perf_counter() - start
+        say(f"Site: {site.index.relative_to(site.root)}, built in {took:.0f} s {remark}")
+
+
+def build_site(root: Path) -> int:
+    """Write the site from the committed outputs; 1 if a notebook cannot be shown."""
+    check_output(root / "build" / "site", folder=True)
+    site = CourseSite(root)
+    _stage_committed(site, find_notebooks(root, []))
+    site.build()
+    say(f"Site: {site.index.relative_to(root)}")
+    return int(bool(site.refused))
+
+
+def _publish(name: str, done: Execution, build: Path, site: CourseSite) -> Result:
+    """Write the executed notebook and stage its page; what goes wrong with these is the notebook's error."""
+    errors = [done.error] if done.error else []
+    result = Result(nbfile.title(done.nb), done.minutes, done.headline, "\n".join(errors) or None)
     try:
         nbfile.write(done.nb, build / "notebooks" / f"{name}.ipynb")
-        write_page(done.nb, site / f"{name}.html", question)
-        page = f"{name}.html"
-        if figure := write_figures(done.nb, build / "figures" / name):
-            with atomic_path(site / f"{name}.png") as temporary:
-                shutil.copyfile(figure, temporary)
-            thumbnail = f"{name}.png"
+        site.stage(name, done.nb, result)
     except (ConceptLabError, OSError) as error:
-        errors.append(str(error))
-    return Result(question, done.minutes, done.headline, page, thumbnail, "\n".join(errors) or None)
+        result = replace(result, error="\n".join([*errors, str(error)]))
+    return result
 
 
 def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
@@ -148,10 +195,12 @@ def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
 
     A notebook with a problem stays as it was.
     """
-    bad = 0
-    for path in find_notebooks(root, only):
+    bad, chosen = 0, find_notebooks(root, only)
+    clock = _clock(chosen, read_results(root / "build" / "results.json"))
+    for path in chosen:
         try:
-            done = execute(path, _printer(path.stem), timeout)
+            with Progress(path.stem, nbfile.read(path), clock) as progress:
+                done = execute(path, progress, timeout)
         except ConceptLabError as error:
             bad = 1
             say(f"{path.stem}: not written. {error}", error=True)
@@ -196,51 +245,49 @@ def instructor(root: Path) -> int:
     return 0
 
 
-def table(results: dict[str, Result]) -> str:
-    """Notebook, minutes, headline with interval and control, as aligned text."""
-    rows = [("notebook", "minutes", "headline (control)")]
+def table(results: dict[str, Result], width: int = 100) -> str:
+    """Notebook, minutes, headline with interval, and its control on a line of its own; at most `width` columns."""
+    first = max([len(name) for name in results] + [len("notebook")])
+    indent = " " * (first + 11)
+    lines = [f"{'notebook':<{first}}  {'minutes':>7}  headline (control)"]
+    lines.append("-" * width)
     for name, result in results.items():
         shown = "FAILED" if result.error else str(result.headline or "-")
-        rows.append((name, f"{result.minutes:.1f}", shown))
-    width = max(len(row[0]) for row in rows)
-    lines = [f"{name:<{width}}  {minutes:>7}  {shown}" for name, minutes, shown in rows]
-    return "\n".join(["", lines[0], "-" * len(lines[0]), *lines[1:], ""])
+        head, *rest = textwrap.wrap(shown, width - len(indent)) or [""]
+        lines.append(f"{name:<{first}}  {result.minutes:>7.1f}  {head}")
+        lines += [f"{indent}{line}" for line in rest]
+    return "\n".join(["", *lines, ""])
 
 
-def find_notebooks(root: Path, only: list[str]) -> list[Path]:
-    """The course's notebooks in order, or those whose names begin with one of `only`."""
-    found = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
-    if not found:
-        raise ConceptLabError("No notebooks here: call this from the repository's root folder.")
-    chosen = [p for p in found if not only or p.stem.startswith(tuple(only))]
-    if not chosen:
-        names = ", ".join(p.stem for p in found)
-        raise ConceptLabError(f"No notebook begins with {' or '.join(only)}. There are: {names}.")
-    return chosen
+def write_feature_contexts(root: Path) -> int:
+    """Run texts through both models and write data/contexts; a quarter of an hour on two cores."""
+    from ..models import load_model
+    from .site import context_articles, write_contexts
 
-
-def _printer(name: str) -> Progress:
-    def show(i: int, n: int, seconds: float) -> None:
-        say(f"{name}  cell {i}/{n}  {seconds:.1f} s")
-
-    return show
+    articles = context_articles()
+    for model in ("smollm2-135m", "gemma3-270m"):
+        for path in write_contexts(load_model(model), articles, root / "data" / "contexts"):
+            say(f"{path.relative_to(root)}")
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    parser.add_argument("verb", choices=["run", "commit", "student", "instructor"])
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 01 04")
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts"]
+    parser.add_argument("verb", choices=verbs)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
     parser.add_argument("--timeout", type=int, default=CELL_SECONDS, help="seconds allowed per cell")
     args = parser.parse_args(argv)
     root = args.root.resolve()
     try:
+        if args.verb in ("run", "commit"):
+            return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
         if args.verb == "student":
             return student(root, args.only)
-        if args.verb == "instructor":
-            return instructor(root)
-        return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
+        others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
+        return others[args.verb](root)
     except ConceptLabError as error:
         say(str(error), error=True)
         return 1

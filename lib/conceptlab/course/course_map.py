@@ -1,0 +1,63 @@
+"""The course at a glance: its parts, what each notebook found in plain words, and how long a learner sits over it."""
+
+from __future__ import annotations
+
+import re
+
+PARTS = (
+    ("I. Where is it?", ("00", "01", "02", "03")),
+    ("II. Can it go?", ("04", "05", "06", "07")),
+    ("III. How does it lie there?", ("08", "09", "10", "11")),
+)
+
+# What came out, without numbers: the headline beside it has those of the last run.
+PLAIN = {
+    "tour": "Ten minutes with one concept: find where Japan is written, erase it, and see what brings it back.",
+    "00_start_here": "An MLP layer is a sum of fixed vectors. A fact can be read off the model only in its last "
+    "layers, "
+    "although it is used earlier.",
+    "01_concept_vectors": "A few single vectors in the weights belong to a concept: noise on them moves the "
+    "answers about "
+    "it, and hardly any others. That does not make them the place where the knowledge is stored.",
+    "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random "
+    "directions do. A "
+    "better fit is not a better dictionary: it can find fewer of the true features.",
+    "03_autointerp": "Counting words labels features well enough to predict where they fire, but random "
+    "directions come "
+    "close, and hard negatives take most of the lead.",
+    "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
+    "little else. "
+    "Other features in the same rows do nearly as much, so the control matters.",
+    "05_attacks": "Much of what was erased comes back: a few steps of training on text without the answers "
+    "restore part "
+    "of it, and whoever holds the edit can undo nearly all.",
+    "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "
+    "plain confidence rule. Facts are settled long before they can be read.",
+}
+
+
+def part_of(name: str) -> str:
+    """The part of the course that a notebook belongs to; "" for one outside, such as the tour."""
+    return next((title for title, numbers in PARTS if name[:2] in numbers), "")
+
+
+def learner_minutes(box: str) -> int | None:
+    """Minutes with the exercises, from a notebook's line about time; None where it does not say.
+
+    Reads "60 minutes with the exercises", "an hour with the exercises", "two to three hours with the exercises".
+    """
+    found = re.search(r"(\d+|an|one|two|three)(?:\s+to\s+(\d+|two|three|four))?\s+(minutes?|hours?)\s+with", box)
+    if not found:
+        return None
+    number, unit = found.group(2) or found.group(1), found.group(3)
+    if number.isdigit():
+        return int(number) * (60 if unit.startswith("hour") else 1)
+    return {"an": 60, "one": 60, "two": 120, "three": 180, "four": 240}[number]
+
+
+def hours(minutes: int) -> str:
+    """Minutes as a reader says them: "40 minutes", "1 hour", "1.5 hours"."""
+    if minutes < 55:
+        return f"{minutes} minutes"
+    value = round(minutes / 30) / 2
+    return "1 hour" if value == 1 else f"{value:g} hours"

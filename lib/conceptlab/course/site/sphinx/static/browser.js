@@ -1,0 +1,76 @@
+// Search over labels, tokens, words and concepts; the data lies in features.js, so it works from disk.
+(function () {
+  "use strict";
+  var data = window.FEATURES, box = document.getElementById("words"), list = document.getElementById("hits");
+  if (!data || !box) return;
+  var model = document.getElementById("model"), only = document.getElementById("explained"), count = document.getElementById("count");
+  var SHOWN = 60;
+  data.models.forEach(function (name, i) { model.add(new Option(name, i)); });
+
+  function plain(text) { return text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase(); }
+  function words(text) { return plain(text).match(/[\p{L}\p{N}]+/gu) || []; }
+  function stem(word) { return word.length > 3 ? word.replace(/(.{3,}?)(?:ings?|ers?|ed|ies|es|s|y|e)$/, "$1") : word; }
+
+  var index = data.features.map(function (f) {
+    return [f[6], f[7], f[8], words(f[3])].map(function (side) { return side.map(function (x) { return words(x).map(stem); }); });
+  });
+
+  function wanted(query) {
+    var terms = words(query).map(stem), reach = {}, titles = [];
+    if (!terms.length) return null;
+    var asked = terms.join(" ");
+    data.concepts.forEach(function (c) {
+      var title = words(c[1]).map(stem).join(" "), name = words(c[0].replace(/_/g, " ")).map(stem).join(" ");
+      if (asked !== title && asked !== name && (" " + title + " ").indexOf(" " + asked + " ") < 0) return;
+      titles.push(c[1]);
+      c[2].forEach(function (w) { words(w).forEach(function (x) { terms.push(stem(x)); }); });
+      c[3].forEach(function (rows, m) { rows.forEach(function (r, i) { reach[m + ":" + r[0] + ":" + r[1]] = 1 / (i + 2); }); });
+    });
+    return { terms: new Set(terms), long: terms.filter(function (t) { return t.length >= 4; }), reach: reach, titles: titles };
+  }
+
+  function score(f, sides, ask) {
+    var total = 0, found = [];
+    sides.forEach(function (items, s) {
+      items.forEach(function (stems, i) {
+        var hit = stems.some(function (x) { return ask.terms.has(x) || ask.long.some(function (t) { return x.indexOf(t) === 0; }); });
+        if (!hit) return;
+        total += (s === 3 ? 0.3 : 1) / (i + 1);
+        if (s < 3) found.push(f[6 + s][i]);
+      });
+    });
+    return { total: total + (ask.reach[f[0] + ":" + f[1] + ":" + f[2]] || 0), found: Array.from(new Set(found)) };
+  }
+
+  function show() {
+    var ask = wanted(box.value), m = Number(model.value);
+    list.textContent = "";
+    if (!ask) { count.textContent = "Type a word to search " + data.features.length.toLocaleString("en") + " features."; return; }
+    var hits = [];
+    data.features.forEach(function (f, i) {
+      if (f[0] !== m || (only.checked && !f[9])) return;
+      var s = score(f, index[i], ask);
+      if (s.total > 0) hits.push([s, f]);
+    });
+    hits.sort(function (a, b) { return b[0].total - a[0].total; });
+    var about = ask.titles.length ? " (words and edits of the concept " + ask.titles.join(", ") + " count too)" : "";
+    count.textContent = hits.length
+      ? hits.length + " features" + about + (hits.length > SHOWN ? "; the best " + SHOWN + ":" : ":")
+      : "No feature of this model reads or writes these words. Try one word, or another spelling.";
+    hits.slice(0, SHOWN).forEach(function (h) {
+      var f = h[1], item = document.createElement("li"), link = document.createElement("a"), text = document.createElement("span");
+      link.href = "features/" + data.models[f[0]] + "/L" + String(f[1]).padStart(2, "0") + "_" + f[2] + ".html";
+      link.textContent = "layer " + f[1] + ", feature " + f[2];
+      text.textContent = (f[4] === null ? "" : " (AUROC " + f[4].toFixed(2) + ")") +
+        (h[0].found.length ? " matches " + h[0].found.slice(0, 6).join(", ") + ". " : ". ") +
+        (f[9] ? f[3] : "No label holds; writes " + f[8].slice(0, 5).join(", "));
+      item.appendChild(link); item.appendChild(text); list.appendChild(item);
+    });
+  }
+
+  var asked = new URLSearchParams(location.hash.slice(1)).get("words"); // "?q=" is the theme's own search
+  if (asked) box.value = asked;
+  box.form.addEventListener("submit", function (event) { event.preventDefault(); show(); });
+  box.addEventListener("input", show); model.addEventListener("change", show); only.addEventListener("change", show);
+  show();
+})();

@@ -1,0 +1,128 @@
+"""Notebooks and pages as Sphinx reads them: solutions folded, figures with alternative texts, no dead link."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+import re
+from pathlib import Path
+
+from nbformat import NotebookNode
+from PIL import Image
+
+from ...core import ConceptLabError, atomic_path
+from ..notebook import code_cells, tags, texts
+
+# Anything that a page would fetch from elsewhere when opened (links to click are fine).
+EXTERNAL = re.compile(
+    r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|(?:@import\s+|import\s*\(\s*)["'](https?://[^"']+)|url\(\s*["']?(https?://[^"')]+)""",
+    re.I,
+)
+LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s]+)\)")
+
+
+def external_resources(html: str) -> list[str]:
+    """What the page would load from elsewhere."""
+    return [next(filter(None, match.groups())) for match in EXTERNAL.finditer(html)]
+
+
+def staged(nb: NotebookNode, name: str) -> NotebookNode:
+    """A copy for the site. Raises ConceptLabError if a cell or an output would load something from the network."""
+    nb = copy.deepcopy(nb)
+    shown = [c.source for c in nb.cells if c.cell_type == "markdown"]
+    shown += [t for c in code_cells(nb) for t in texts([o.get("data", {}) for o in c.outputs])]
+    if found := [address for text in shown for address in external_resources(text)]:
+        raise ConceptLabError(
+            f"{name} would load from the network: {', '.join(found)}; take that out of the cells or their outputs."
+        )
+    heading = ""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            heads = re.findall(r"^#{1,4}\s+(.+)$", cell.source, re.M)
+            heading = heads[-1] if heads else heading
+            continue
+        _mark(cell, re.sub(r"[`$*]", "", heading))
+    return nb
+
+
+def _mark(cell: NotebookNode, heading: str) -> None:
+    """Tags and settings of MyST-NB for one code cell; `heading`: of its section."""
+    marked = set(tags(cell))
+    if "colab" in marked:
+        marked.add("remove-cell")
+    options: dict[str, object] = {}
+    if cell.metadata.get("jupyter", {}).get("source_hidden"):
+        marked.add("hide-input")
+        options |= {"code_prompt_show": "Show the solution", "code_prompt_hide": "Hide the solution"}
+    pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+    if pictures:
+        options["image"] = {"alt": "; ".join(alternative(o, heading) for o in pictures)}
+    cell.metadata["tags"] = sorted(marked)
+    if options:
+        cell.metadata["mystnb"] = options
+
+
+def alternative(output: NotebookNode, heading: str) -> str:
+    """The alternative text of a figure: its own (claim and main number), else where it stands."""
+    about = output.get("metadata", {})
+    text = about.get("image/png", {}).get("alt") or about.get("alt")
+    return " ".join((text or f"Figure of the section: {heading}").split())
+
+
+def local_links(text: str, pages: set[str]) -> str:
+    """Markdown whose links lead to pages of the site or to addresses; other links become their words.
+
+    `pages`: staged documents without suffix. A link to `docs/x.md`, `../README.md` or a file of code has no page.
+    """
+
+    def changed(match: re.Match[str]) -> str:
+        words, target = match.groups()
+        if re.match(r"https?://|mailto:|#", target):
+            return match.group(0)
+        path, _, anchor = target.partition("#")
+        page = re.sub(r"\.(md|ipynb)$", "", path.rsplit("/", 1)[-1])
+        if page not in pages:
+            return words
+        return f"[{words}](/{page}.{'ipynb' if path.endswith('.ipynb') else 'md'}{'#' + anchor if anchor else ''})"
+
+    return LINK.sub(changed, text)
+
+
+def write_figures(nb: NotebookNode, folder: Path) -> Path | None:
+    """Write every PNG output as NN.png; return the thumbnail: first tagged `headline`, or first."""
+    for old in folder.glob("*.png"):
+        old.unlink()
+    figures: list[tuple[bool, Path]] = []
+    for cell in code_cells(nb):
+        for output in cell.outputs:
+            if png := output.get("data", {}).get("image/png"):
+                figures.append(("headline" in tags(cell), folder / f"{len(figures):02d}.png"))
+                with atomic_path(figures[-1][1]) as temporary:
+                    temporary.write_bytes(_decoded(png))
+    tagged = [path for chosen, path in figures if chosen]
+    return next(iter(tagged or [path for _, path in figures]), None)
+
+
+def thumbnail(figure: Path, target: Path, width: int = 640, height: int = 360) -> None:
+    """A figure on a white card of one size for all; a file that Pillow cannot read is copied."""
+    with atomic_path(target) as temporary:
+        try:
+            image = Image.open(figure).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            temporary.write_bytes(figure.read_bytes())
+            return
+        image.thumbnail((width - 24, height - 24), Image.Resampling.LANCZOS)
+        card = Image.new("RGB", (width, height), "white")
+        card.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+        out = io.BytesIO()
+        card.quantize(128, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+        temporary.write_bytes(out.getvalue())
+
+
+def _decoded(png: str) -> bytes:
+    try:
+        return base64.b64decode(png)
+    except ValueError:
+        raise ConceptLabError("A PNG among the outputs is not base64; draw that figure again.") from None
