@@ -108,7 +108,6 @@ def theirs(root: Path) -> None:
         "constant_norm_rescale": {"normalize_activations": "constant_norm_rescale"},
         "expected_average_only_in": {"normalize_activations": "expected_average_only_in"},
         "covariance_whitening": {"normalize_activations": "covariance_whitening"},
-        "hook_z": {"reshape_activations": "hook_z"},
     }.items():
         _write(StandardSAE, StandardSAEConfig, options, 0, "float32", root / "refused" / name, expected=False)
     stop(bad)

@@ -76,6 +76,18 @@ def test_every_architecture_survives_the_disk(tmp_path, kind):
     assert sorted(p.name for p in (tmp_path / "new" / "sae").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
 
 
+def test_a_threshold_in_half_precision_is_rounded_once(tmp_path):
+    sae = make_sae(SAEConfig("jumprelu", 16, 48, 4, "tiny", 0, "blocks.0.mlp.hook_out")).to(torch.bfloat16)
+    with torch.no_grad():
+        sae.log_threshold.copy_(torch.linspace(-2.0, 1.0, 48))
+    io.save_sae(sae, tmp_path / "half")
+    wide = sae.to(torch.float32)
+    io.save_sae(wide, tmp_path / "whole")
+    half, whole = (load_file(tmp_path / name / "sae_weights.safetensors") for name in ("half", "whole"))
+    assert all(torch.equal(half[name], whole[name]) for name in whole)
+    assert torch.equal(whole["threshold"], wide.log_threshold.exp())
+
+
 def test_batch_topk_is_written_as_jumprelu(tmp_path):
     io.save_sae(make("batchtopk"), tmp_path)
     assert json.loads((tmp_path / "cfg.json").read_text())["architecture"] == "jumprelu"

@@ -73,8 +73,9 @@ def save_sae(sae: SAE, folder: Path, storage: str | Storage | None = None) -> No
 def _to_write(sae: SAE) -> dict[str, Tensor]:
     tensors = {name: t.detach().float().cpu().contiguous() for name, t in sae.named_parameters()}
     threshold = getattr(sae, "threshold", None)
+    if "log_threshold" in tensors:
+        threshold = tensors.pop("log_threshold").exp()  # in float32: in half precision it would be rounded twice
     if isinstance(threshold, Tensor):
-        tensors.pop("log_threshold", None)
         tensors["threshold"] = threshold.detach().float().cpu().expand(sae.cfg.d_sae).contiguous()
     return tensors
 
