@@ -131,9 +131,11 @@ def _input_norms(
     """Length of each input of the MLPs' weights over all tokens of the texts."""
     layers = range(lm.n_layers) if cfg.layers is None else [lm.check_layer(layer) for layer in cfg.layers]
     sites = [(kind, layer) for layer in layers for kind in ("mlp_input", "neurons")]
-    rows, total = text_rows(lm, texts, cfg.n_ctx)[: cfg.n_rows], {}
+    rows = text_rows(lm, texts, cfg.n_ctx)[: cfg.n_rows]
+    total: dict[tuple[str, int], Tensor] = {}
     for i in range(0, len(rows), 16):
         ids, mask = lm.pad(rows[i : i + 16])
         for site, x in lm.capture(ids, sites, mask).items():
-            total[site] = total.get(site, 0.0) + x[mask].float().square().sum(0)
+            found = x[mask].float().square().sum(0)
+            total[site] = total[site] + found if site in total else found
     return {site: x.sqrt() for site, x in total.items()}

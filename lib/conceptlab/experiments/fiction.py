@@ -67,6 +67,6 @@ def on_fiction(
             shared.keep_chosen(fitted)
             with fitted.intervention.applied(lm):
                 after = {split: score_questions(lm, getattr(concept, split)) for split in never}
-            over = (overshoot(before[split], after[split], never[split]) for split in ("dev", "test"))
-            found[name] = FictionScores(fitted, *over, depth(lm, base, fitted.intervention))
+            shown, held_out = (overshoot(before[split], after[split], never[split]) for split in ("dev", "test"))
+            found[name] = FictionScores(fitted, shown, held_out, depth(lm, base, fitted.intervention))
     return found

@@ -116,9 +116,9 @@ def fit_restriction(
         facts: list[Question] = shared.forget_facts
         return key_of(lm, detector, [prompt_of(lm, q) for q in facts]), answer_tokens(lm, [q.gold for q in facts])
 
-    known = shared.made(("restriction", config.detector), keys)
+    known, forbidden = shared.made(("restriction", config.detector), keys)
     words = answer_tokens(lm, concept.words[: config.n_words]).any(0)
-    return RestrictedDecoding(detector, *known, words, config.n_nearest, config.penalty)
+    return RestrictedDecoding(detector, known, forbidden, words, config.n_nearest, config.penalty)
 
 
 GUARD = Method(
