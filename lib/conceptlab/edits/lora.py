@@ -47,9 +47,8 @@ def lora(
     B starts at zero, so the model answers as before until something is trained; A is uniform with variance 1 / (3 in),
     as in the reference implementation. `starts` gives the weights that it names another A and B to start from, and
     takes their product off again, so that there, too, nothing is changed before the first step. Adapters are kept and
-    multiplied in float32 or better, and what they add is
-    rounded to the model's dtype. The weights themselves are never written. Raises for names without a linear layer and
-    for a rank below 1.
+    multiplied in float32 or better, and what they add is rounded to the model's dtype. The weights themselves are never
+    written. Raises for names without a linear layer and for a rank below 1.
     """
     if rank < 1:
         raise ConceptLabError(f"LoRA needs a rank of at least 1; got {rank}.")
@@ -85,7 +84,7 @@ def merged(lm: LanguageModel, adapters: Mapping[str, Adapter], info: dict | None
 
 
 def _change(a: Adapter) -> LowRank:
-    left, right = [a.scale * a.B], [a.A]
-    if a.start is not None:
-        left, right = [*left, -a.scale * a.start[1]], [*right, a.start[0]]
-    return LowRank(torch.cat(left, 1).detach().clone(), torch.cat(right).detach().clone())
+    if a.start is None:
+        return LowRank((a.scale * a.B).detach().clone(), a.A.detach().clone())
+    A, B = a.start
+    return LowRank(torch.cat([a.scale * a.B.detach(), -a.scale * B], 1), torch.cat([a.A.detach(), A]))

@@ -42,7 +42,8 @@ class DirectPreference(Term):
         return self._both(lm, step)
 
     def __call__(self, lm: LanguageModel, step: Step, reference: Float[Tensor, "2 batch"]) -> Float[Tensor, ""]:
-        return dpo_loss(*(self._both(lm, step) - reference), self.beta)
+        preferred, other = self._both(lm, step) - reference
+        return dpo_loss(preferred, other, self.beta)
 
 
 CONFIG = FinetunedConfig(forget=DirectPreference(), tuning=TuningConfig(weights="down_proj"))

@@ -65,8 +65,7 @@ class LossAdjustment(Term):
 
     def __call__(self, lm: LanguageModel, step: Step, reference: None) -> Float[Tensor, ""]:
         assert step.instead is not None
-        probabilities = (answer_probability(lm, rows) for rows in (step.instead, step.forget))
-        return flat_loss(*probabilities, self.divergence)
+        return flat_loss(answer_probability(lm, step.instead), answer_probability(lm, step.forget), self.divergence)
 
 
 CONFIG = FinetunedConfig(weight=0.0, forget=LossAdjustment(), tuning=TuningConfig(weights="down_proj"))

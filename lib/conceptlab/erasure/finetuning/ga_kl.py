@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from ..method import Method
 from .fit import GRID, FinetunedConfig, fitted_on
-from .gradient_ascent import GradientAscent
+from .gradient_ascent import OVERSHOT, GradientAscent
 from .loop import TuningConfig
 from .materials import texts
 from .terms import KeepDistribution
 
-CONFIG = FinetunedConfig(forget=GradientAscent(), keep=KeepDistribution(), tuning=TuningConfig(weights="down_proj"))
+CONFIG = FinetunedConfig(
+    stop=OVERSHOT, forget=GradientAscent(), keep=KeepDistribution(), tuning=TuningConfig(weights="down_proj")
+)
 GA_KL = Method(
         "ga_kl", "fine-tuning", "KL minimisation (TOFU, Maini et al. 2024, arXiv 2401.06121)", CONFIG,
         fitted_on(texts), GRID, ("forget", "keep"), "12 steps, 30 s",

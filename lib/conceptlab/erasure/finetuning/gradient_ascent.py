@@ -18,6 +18,8 @@ from .loop import TuningConfig
 from .materials import texts
 from .terms import Step, Term, cross_entropy
 
+OVERSHOT = 6.0  # nats per token after which a loss without a bound is followed no further
+
 
 @dataclass(frozen=True)
 class GradientAscent(Term):
@@ -27,7 +29,7 @@ class GradientAscent(Term):
         return -cross_entropy(lm, step.forget)
 
 
-CONFIG = FinetunedConfig(weight=0.0, forget=GradientAscent(), tuning=TuningConfig(weights="down_proj"))
+CONFIG = FinetunedConfig(weight=0.0, stop=OVERSHOT, forget=GradientAscent(), tuning=TuningConfig(weights="down_proj"))
 GRADIENT_ASCENT = Method(
         "gradient_ascent", "fine-tuning", "gradient ascent (Jang et al. 2022, arXiv 2210.01504)", CONFIG,
         fitted_on(texts), GRID, ("forget",), "12 steps, 20 s",

@@ -42,7 +42,7 @@ class SimpleNegativePreference(Term):
         return simnpo_loss(row_logprobs(lm, step.forget), step.forget.lengths, self.beta, self.gamma)
 
 
-CONFIG = FinetunedConfig(forget=SimpleNegativePreference(), tuning=TuningConfig(weights="down_proj"))
+CONFIG = FinetunedConfig(forget=SimpleNegativePreference(), tuning=TuningConfig(weights="down_proj", lr=4e-4))
 SIMNPO = Method(
         "simnpo", "fine-tuning", "SimNPO (Fan et al. 2024, arXiv 2410.07163)", CONFIG, fitted_on(texts), GRID,
         ("forget", "keep"), "12 steps, 30 s",
