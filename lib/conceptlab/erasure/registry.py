@@ -31,6 +31,17 @@ from .finetuning import (
     TASK_VECTOR,
 )
 from .inference import ECO, GUARD, IN_CONTEXT_REFUSAL, NOTES, ULD
+from .localised.distil import DISTIL, DISTIL_SHUFFLED
+from .localised.elm import ELM
+from .localised.lookup import LOOKUP
+from .localised.memit import ALPHAEDIT, MEMIT
+from .localised.needle import NEEDLE
+from .localised.read_side import READ_SIDE, READ_SIDE_PISCES
+from .localised.remap import RANDOM_TARGETS, ROCR
+from .localised.rmu import RMU, RMU_ABLATION
+from .localised.snmf import SNMF, SNMF_PERMUTED
+from .localised.ssd import SSD
+from .localised.tars import TARS
 from .method import Method
 from .pisces.method import DIRECTIONAL, PISCES
 from .words import WORDS, WORDS_BOTH
@@ -68,6 +79,23 @@ METHODS: tuple[Method, ...] = (
     IN_CONTEXT_REFUSAL,
     POISONING,
     CONTINUAL,
+    RMU,
+    RMU_ABLATION,
+    SSD,
+    ELM,
+    TARS,
+    MEMIT,
+    ALPHAEDIT,
+    ROCR,
+    NEEDLE,
+    READ_SIDE,
+    READ_SIDE_PISCES,
+    LOOKUP,
+    SNMF,
+    DISTIL,
+    RANDOM_TARGETS,
+    SNMF_PERMUTED,
+    DISTIL_SHUFFLED,
     OTHER_FEATURES,
     PERMUTED_NEURONS,
     FROZEN_DECODER,
