@@ -6,6 +6,7 @@ python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
+python -m conceptlab.course picture              the README's picture, from the lab's table (for authors)
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
 
@@ -26,6 +27,7 @@ from nbformat import NotebookNode
 
 from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
+from .colab import with_colab_cell
 from .headline import Headline, find_headline, refresh_table
 from .instructor import write_instructor
 from .lab import open_lab
@@ -212,7 +214,7 @@ def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
             bad = 1
             say(f"{path.stem}: not written. {problem}", error=True)
         else:
-            nbfile.write(done.nb, path)
+            nbfile.write(with_colab_cell(done.nb, root), path)
             _refresh_readme(root / "README.md", path.stem, done.nb)
             say(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)")
     return bad
@@ -259,6 +261,18 @@ def table(results: dict[str, Result], width: int = 100) -> str:
     return "\n".join(["", *lines, ""])
 
 
+def write_picture(root: Path) -> int:
+    """Draw the README's picture from the lab's table."""
+    from .plots.picture import erased_picture
+    from .widgets import png
+
+    path = root / "docs" / "images" / "japan_erased.png"
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(png(erased_picture(root / "data" / "results" / "lab_smollm2-135m.csv")))
+    say(f"{path.relative_to(root)}")
+    return 0
+
+
 def write_feature_contexts(root: Path) -> int:
     """Run texts through both models and write data/contexts; a quarter of an hour on two cores."""
     from ..models import load_model
@@ -274,7 +288,7 @@ def write_feature_contexts(root: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts"]
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts", "picture"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
@@ -287,6 +301,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verb == "student":
             return student(root, args.only)
         others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
+        others["picture"] = write_picture
         return others[args.verb](root)
     except ConceptLabError as error:
         say(str(error), error=True)

@@ -35,7 +35,10 @@ from .pages import (
 from .stage import local_links, staged, thumbnail, write_figures
 
 CONFIGURATION = Path(__file__).parent / "sphinx"  # holds conf.py
-HOW_TO = ("adding_a_method", "adding_a_concept", "adding_an_attack", "adding_a_model", "bad_inputs", "statistics")
+HOW_TO = (
+    "installing", "library", "adding_a_method", "adding_a_concept", "adding_an_attack", "adding_a_model", "bad_inputs",
+    "statistics", "authors",
+)  # fmt: skip
 SECTIONS = {  # page -> its title, what it is, and the head row of the tables in notebooks that it collects
     "reproductions": (
         "Reproductions",
