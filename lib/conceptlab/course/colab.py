@@ -16,7 +16,7 @@ import sys
 if "google.colab" in sys.modules:
     address = os.environ.get("CONCEPTLAB_REPOSITORY", "{address}")
     if not address:
-        raise SystemExit("Run `%env CONCEPTLAB_REPOSITORY=<git address of the course>`, then this cell again.")
+        raise SystemExit("Run `%env CONCEPTLAB_REPOSITORY=<git address>`, then this cell again.")
     !git clone -q {{address}} concept-lab && cd concept-lab && pip install -q -e .
     sys.path.insert(0, "concept-lab/lib")  # a running kernel does not see what was just installed"""
 

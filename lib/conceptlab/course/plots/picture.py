@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
-from .shared import interval_panels
-from .style import COLORS
+from .style import COLORS, finish, new_figure
 
-GROUPS = {"left_target_known": "Japan", "left_neighbour_known": "China", "left_general_known": "general"}
+GROUPS = {
+    "left_target_known": "Japan",
+    "left_neighbour_known": "China (its neighbour)",
+    "left_general_known": "anything else",
+}
 SERIES = {"pisces": "after PISCES", "other_features": "control: same rows, other features"}
 
 
@@ -29,8 +33,17 @@ def erased_estimates(table: Path, concept: str = "japan") -> dict[str, list[tupl
 
 def erased_picture(table: Path) -> Figure:
     """Before, after and control for Japan, with 95 % intervals over questions."""
-    colors = dict(zip(("before", *SERIES.values()), (COLORS["ink"], COLORS["target"], COLORS["control"]), strict=True))
-    title = "Japan erased from the weights: what is left of the answers the model knew"
-    return interval_panels(
-        {"": erased_estimates(table)}, list(GROUPS.values()), colors, "share left (over chance)", title, numbers=True
-    )
+    found = erased_estimates(table)
+    fig, ax = new_figure(width=8, height=3.6)
+    for k, ((label, rows), color) in enumerate(zip(found.items(), ("ink", "target", "control"), strict=True)):
+        at = np.arange(len(rows)) + 0.26 * (k - 1)
+        middle, low, high = np.array(rows).T
+        error = None if label == "before" else np.stack([middle - low, high - middle]).clip(0)
+        ax.bar(at, middle, 0.24, yerr=error, capsize=3, color=COLORS[color], ecolor=COLORS["ink"], label=label)
+        for x, value in zip(at, middle, strict=True):
+            ax.text(x - 0.11, 0.02, f"{value:.0%}", va="bottom", fontsize=8, color="white", fontweight="bold")
+    ax.set_xticks(range(len(GROUPS)), GROUPS.values())
+    ax.grid(False, axis="x")
+    finish(ax, "Japan, erased from the weights of SmolLM2-135M", "questions about", "answers left (over chance)")
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return fig

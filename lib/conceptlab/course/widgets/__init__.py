@@ -11,6 +11,7 @@ from .desks import (
     erasure_desk,
     erasure_figure,
     feature_places,
+    judged,
     transcript_html,
 )
 from .explore import FeatureBrowser, feature_html, vector_explorer, vector_figure
@@ -41,6 +42,7 @@ __all__ = [
     "feature_html",
     "feature_places",
     "feature_widget",
+    "judged",
     "label_hits",
     "label_widget",
     "png",

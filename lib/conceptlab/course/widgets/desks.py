@@ -76,7 +76,11 @@ def erase(
     if not 4 <= n_questions <= 60:
         raise ConceptLabError(f"Ask 4 to 60 questions of every set, not {n_questions}.")
     edit = pisces_edit(lm, saes, features, tau, mu, neuron_signs)
-    control = other_features_edit(lm, saes, features, edit)
+    return judged(lm, concept, edit, other_features_edit(lm, saes, features, edit), n_questions)
+
+
+def judged(lm: LanguageModel, concept: Concept, edit: WeightEdit, control: WeightEdit, n_questions: int = 12) -> Erased:
+    """The original, an edit and its control, each asked the first `n_questions` of every set on dev."""
     sets = concept_questions(concept, "dev")
     asked = {name: sets[name][:n_questions] for name in SETS if name in sets}
     scores = {}
