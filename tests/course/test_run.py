@@ -169,8 +169,8 @@ def test_a_full_disk_is_one_sentence(tmp_path, executed, monkeypatch, capsys):
 
 # ---- interruptions -----------------------------------------------------------------------------------------
 def test_ctrl_c_is_one_line_and_keeps_what_had_ended(tmp_path):
-    make(tmp_path, a=["print(1)"], b=["print(2)", "import time; time.sleep(600)"])
-    command = [sys.executable, "-m", "conceptlab.course", "run", "--root", str(tmp_path)]
+    make(tmp_path, a=["print(1)"], b=["import time; time.sleep(1.2)", "time.sleep(600)"])
+    command = [sys.executable, "-m", "conceptlab.course", "run", "--no-site", "--root", str(tmp_path)]
     quick = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick) as process:
         for line in process.stdout:
@@ -182,7 +182,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_had_ended(tmp_path):
     assert process.returncode == 130
     assert err == "Interrupted; notebooks that had ended are kept.\n"
     assert list(read_results(tmp_path / "build" / "results.json")) == ["0a"]
-    assert (tmp_path / "build" / "site" / "0a.html").exists()
+    assert (tmp_path / "build" / "notebooks" / "0a.ipynb").exists()
 
 
 def test_a_cell_has_two_hours():
