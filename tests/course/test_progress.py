@@ -72,7 +72,7 @@ def test_lines_name_section_and_clocks_in_a_hundred_columns(root):
     line = told.line("running 21 s")
     assert len(line) <= 100 and "1. A section of code" in line and "cell 1/2" in line
     assert line.endswith("left about 5:00")
-    assert progress.minutes(3725) == "1:02:05"
+    assert progress.minutes(3725.0) == "1:02:05"
 
 
 def test_a_long_cell_speaks_and_a_short_one_does_not(root, capsys):
@@ -92,7 +92,13 @@ def test_a_long_cell_speaks_and_a_short_one_does_not(root, capsys):
 
 def test_the_last_table_fits_a_hundred_columns():
     number = Headline(
-        "known facts about Japan erased (test, over chance; mean of 16 concepts: 45%)", 69, 43, 94, "x" * 60, 59, "%"
+        "known facts about Japan erased (test, over chance; mean of 16 concepts: 45%)",
+        69.0,
+        43.0,
+        94.0,
+        "x" * 60,
+        59.0,
+        "%",
     )
     text = run.table({"04_pisces": Result("Q?", 12.3, number, None), "05_attacks": Result("Q?", 0.0, None, "broke")})
     assert max(map(len, text.splitlines())) <= 100

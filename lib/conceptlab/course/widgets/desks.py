@@ -17,8 +17,8 @@ from ...edits import Intervention, WeightEdit, applied
 from ...erasure import Dictionaries, Feature, other_features_edit, pisces_edit
 from ...evaluation import QuestionScores, concept_questions, score_questions
 from ...models import LanguageModel
-from ..plots.shared import interval_panels, strength_curves
-from ..plots.style import COLORS
+from ..plots.picture import state_bars
+from ..plots.shared import strength_curves
 from .panel import Panel, decimal, whole_number, words_field
 
 SETS = ("target", "neighbour", "general")
@@ -92,12 +92,11 @@ def judged(lm: LanguageModel, concept: Concept, edit: WeightEdit, control: Weigh
 
 def erasure_figure(found: Erased, title: str) -> Figure:
     """Share of right answers by set of questions: original, edited, and the control, with intervals over questions."""
-    series = {
+    states = {
         state: [bootstrap(scores.correct.float(), 1_000) for scores in by_set.values()]
         for state, by_set in found.scores.items()
     }
-    colors = {state: COLORS[color] for state, color in STATES.items()}
-    return interval_panels({"": series}, list(found.asked), colors, "answered rightly", title, reference=0.25)
+    return state_bars(states, list(found.asked), list(STATES.values()), title, "answered rightly", 0.25)
 
 
 def answers_html(found: Erased, n: int = 6) -> str:
@@ -139,11 +138,11 @@ def erasure_desk(
 
     def draw(title: str, features: str, tau: float, mu: float, n_questions: int) -> tuple[Figure, str]:
         concept, chosen = concepts[title][0], feature_places(features, saes)
-        panel.last = erase(lm, saes, concept, chosen, tau, mu, n_questions, neuron_signs)
-        return erasure_figure(panel.last, f"{title}: {len(chosen)} features, mu {mu:g}"), answers_html(panel.last)
+        found = erase(lm, saes, concept, chosen, tau, mu, n_questions, neuron_signs)
+        panel.last = found
+        return erasure_figure(found, f"{title}: {len(chosen)} features, mu {mu:g}"), answers_html(found)
 
     panel = Panel(controls, draw, "Erase", start=False)
-    panel.last = None
     return panel
 
 
@@ -176,7 +175,9 @@ def attack_edits(
     questions = known_questions(lm, concept, n_questions, "dev")
     budget = Budget(steps=steps, strengths=(("relearning", (0, steps)), ("relearning_unrelated", (0, steps))))
     setting = setting_for(concept, questions, budget)
-    values, strengths, told = {}, ("",), ()
+    values: dict[str, Sequence[object]] = {}
+    strengths: tuple[str, ...] = ("",)
+    told: tuple[tuple[str, str], ...] = ()
     for name, edit in edits.items():
         result = run_attack(attack, lm, edit, setting)
         values[name] = list(result.values)

@@ -31,6 +31,8 @@ class Panel(ipywidgets.VBox):
     is then made at a click, otherwise at every change.
     """
 
+    last: object = None  # what the last click made, for the next cell; set by a desk
+
     def __init__(
         self,
         controls: Mapping[str, ipywidgets.Widget],
