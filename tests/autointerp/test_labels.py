@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import re
 import sys
 
 import pytest
@@ -404,7 +405,7 @@ def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path
         calls.append(concept.name)
         return [Feature(1, index) for index in (3, 1)]
 
-    def run(concepts, n=5, find=find):
+    def run(concepts, n=5, find=find, saes=saes):
         return candidates(lm, saes, concepts, path, find, {"n": n, "finding": "reach"}, progress=False)
 
     found = run(two)
@@ -416,6 +417,28 @@ def test_candidates_are_kept_and_searched_once(tiny_llama, monkeypatch, tmp_path
     assert calls == ["golf", "uranium"] * 2, "other settings: searched again"
     with pytest.raises(ConceptLabError):
         run([load_concept("japan")], n=6, find=lambda _: [Feature(0, 1)])  # no dictionary of that layer
+    before = path.read_bytes()
+    with pytest.raises(ConceptLabError, match="candidates.json lists candidates of other dictionaries"):
+        run(two, n=6, saes={1: make_sae(lm, 1, seed=1)})
+    with torch.no_grad():
+        lm.parameters()[lm.down_proj_name(0)].add_(1)
+    with pytest.raises(ConceptLabError, match="of other weights .*, here are [0-9a-f]{16}.*--out, or delete"):
+        run(two, n=6)
+    assert path.read_bytes() == before and len(calls) == 4
+    path.write_text(re.sub(r'"weights": "\w+",', "", path.read_text()), encoding="utf-8")
+    with pytest.raises(ConceptLabError, match="of other weights .it says nothing"):
+        run(two, n=6)
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_the_candidates_that_ship_say_which_weights_they_are_of(model):
+    from conceptlab.core import data_dir
+    from conceptlab.models import packaged_checkpoint
+
+    kept = json.loads((data_dir() / "labels" / model / "candidates.json").read_text(encoding="utf-8"))
+    record = json.loads((packaged_checkpoint(model) / "conceptlab.json").read_text(encoding="utf-8"))
+    assert kept["recipe"]["weights"] == record["fingerprints"]["float32"] and kept["model"] == model
+    assert re.fullmatch("[0-9a-f]{16}", kept["recipe"]["dictionaries"])
 
 
 def test_concepts_add_features_and_texts(tiny, monkeypatch, tmp_path):

@@ -20,6 +20,7 @@ from conceptlab.core import (
     require_space,
 )
 from killed import FORK, kill_at
+from left_behind import left, one_sentence
 
 
 @pytest.fixture
@@ -27,17 +28,6 @@ def home(tmp_path, monkeypatch):
     """An empty cache folder."""
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     return cache_dir()
-
-
-def left(folder):
-    """Files below a folder, by name."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file())
-
-
-def one_sentence(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text and len(text) < 500 and text.endswith((".", "1.0")), text
-    return text
 
 
 # ---- the folder ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import zipfile
 import pytest
 
 from conceptlab.core import ConceptLabError, Package, cache_dir, files, package_path, packages
+from left_behind import left, one_sentence
 
 
 @pytest.fixture
@@ -46,17 +47,6 @@ def pip(monkeypatch):
     fake = Pip()
     monkeypatch.setattr(packages.subprocess, "run", fake.run)
     return Pip
-
-
-def left(folder):
-    """Files below a folder, by name."""
-    return sorted(p.name for p in folder.rglob("*") if p.is_file())
-
-
-def one_sentence(error) -> str:
-    text = str(error.value)
-    assert "\n" not in text and len(text) < 500 and text.endswith((".", "1.0")), text
-    return text
 
 
 # ---- packages -----------------------------------------------------------------------------------------------

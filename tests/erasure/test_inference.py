@@ -152,9 +152,6 @@ def test_all_are_methods_that_leave_the_weights_alone(lm, shared, tmp_path, monk
     monkeypatch.setattr(interface, "cache_dir", lambda: tmp_path)
     before = weights(lm)
     base = depth_base(lm, load_concept("japan").test[:3])
-    small = {"eco": {"factor": (1.0,)}, "uld": {"alpha": (0.5,)}, "guard": {"penalty": (4.0,)}, "notes": {"n": (2,)}}
-    small["in_context_refusal"] = {"n": (1,)}
-    shared.cfg = replace(shared.cfg, grids=small)
     for name in RUN_TIME:
         method = get_method(name)
         assert method.kind == "run-time" and len(method.knobs) == 1

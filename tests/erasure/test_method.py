@@ -226,7 +226,8 @@ def test_what_is_edited_by_which_method(lm, saes, kept, small):
     assert fitted["zeroed_vectors_matched"].config.n in (2, 20)
     for name in ("pisces", "random_features", "other_features", "permuted_neurons", "random_direction", "random_norm"):
         assert set(edits[name].changes) == layers, name
-    norms = {name: edit.report(lm)["norm"] for name, edit in edits.items()}
+    norms = {name: edit.report(lm)["norm"] for name, edit in edits.items() if isinstance(edit, WeightEdit)}
+    assert {name for name in edits if name not in norms} == {m.name for m in methods().values() if m.kind == "run-time"}
     assert norms["random_norm"] == pytest.approx(norms["pisces"], rel=1e-3)
     assert norms["permuted_neurons"] == pytest.approx(norms["pisces"], rel=1e-3)
     assert set(edits["frozen_decoder"].changes) <= layers

@@ -14,13 +14,25 @@ from conceptlab.data import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import Method, methods
 from conceptlab.erasure import method as interface
-from conceptlab.experiments import FinalConfig, LabConfig, Record, attacking, lab, pooled, shipped_edit
+from conceptlab.experiments import (
+    CurveConfig,
+    FinalConfig,
+    LabConfig,
+    Record,
+    attacking,
+    curves_of,
+    lab,
+    matched,
+    pooled,
+    shipped_edit,
+)
+from conceptlab.models import guarded
 from dictionaries import make_sae
 from sizes import SMALL
 
 FINAL = FinalConfig(
     n_target=4, n_spared=4, n_others=2, n_texts=2, n_vectors=3, forms=("cloze",), forms_of=("pisces",), n_forms=4,
-    writing_of=("pisces",), n_mmlu=2,
+    writing_of=("pisces",), n_mmlu=2, n_depth=3,
 )  # fmt: skip
 BUDGET = Budget(steps=2, batch_size=2, n_ctx=16, strengths=(("relearning", (1, 2)),), read_layers=(1,), controls=False)
 NAMES = ("quantisation", "definition", "logit_lens", "undoing")
@@ -78,7 +90,7 @@ def fiction(monkeypatch):
     monkeypatch.setattr(attacking, "rates_of", lambda *_: Rates())
 
 
-CFG = LabConfig(SMALL, FINAL, BUDGET, 4)
+CFG = LabConfig(SMALL, FINAL, BUDGET, 4, curve=CurveConfig((0.5, 1.0), 4, ()))
 
 
 def by_cell(path):
@@ -176,13 +188,55 @@ def test_that_very_edit_is_attacked_and_an_interruption_costs_one_cell(lm, toys,
     assert done[: len(tried)] == tried  # each once; then come the copies of the never-taught control
     assert toys.count(("japan", "small")) == 1
     found = by_cell(path)
-    assert {k[2] for k in found if k[:2] == ("japan", "small")} == {"fit", "", "direct", *NAMES}
+    assert {k[2] for k in found if k[:2] == ("japan", "small")} == {"fit", "", "curve", "direct", *NAMES}
     assert {k[2] for k in found if k[1] == "never_taught"} == {"quantisation", "definition"} & {*attacking.FICTION}
     alone = {k[2:]: v for k, v in found.items() if k[:2] == ("japan", "small") and k[4] == "value" and k[2] != "direct"}
     together = {
         k[2:]: v for k, v in found.items() if k[:2] == ("all", "small") and k[4] == "value" and k[2] != "direct"
     }
     assert together and all(alone[k] == pytest.approx(v, abs=1e-3) for k, v in together.items())
+
+
+@dataclass(frozen=True)
+class Push:
+    """A run-time method: it adds a number to every final hidden state."""
+
+    amount: float
+
+    def scaled(self, factor):
+        return Push(factor * self.amount)
+
+    def applied(self, lm):
+        return guarded(lm, "a push", end=lambda hidden, _: hidden + self.amount)
+
+
+def test_a_run_time_method_is_fitted_again_scored_scaled_and_attacked(lm, toys, fiction, tmp_path, monkeypatch):
+    path = tmp_path / "lab.csv"
+
+    def fit(lm, concept, config, shared):
+        toys.append((concept.name, "push"))
+        return Push(config.amount)
+
+    monkeypatch.setitem(interface._METHODS, "push", Method("push", "run-time", "a test", ToyConfig(0.5), fit))
+    cfg = replace(CFG, curve=CurveConfig((0.5, 1.0), 4, ("quantisation",)))
+    lab(lm, path, ["japan"], ("push",), ("fit",), cfg=cfg, saes={})
+    stages = ("score", "curve", "attack")
+    lab(lm, path, ["japan"], ("push",), stages, attacks=NAMES, attacked=("push",), cfg=cfg, saes={})
+    assert toys.count(("japan", "push")) == 2, "nothing was saved that could be read"
+    found = by_cell(path)
+    assert found["japan", "push", "", "", "residue_cosine"] == pytest.approx(1), "no weight changes"
+    assert (
+        found["japan", "push", "undoing", "cost", "possible"] == 0 == found["japan", "push", "fit", "", "possible"] - 1
+    )
+    half, whole = (found["japan", "push", "curve", x, "lost_general"] for x in ("0.5", "1"))
+    assert half != whole
+    curves = curves_of(lambda c: contents(path).records.get((c.concept, c.method, c.attack, c.budget, "0")), ["japan"],
+                       ["push"], (0.5, 1.0))  # fmt: skip
+    points = curves["push"]["japan"]
+    assert [p.scale for p in points] == [0.5, 1.0] and len(points[0].attacked["quantisation"]) == 2
+    top = max(sum(p.lost["target"]) / len(p.lost["target"]) for p in points)
+    if top > 0.02:
+        assert matched(curves, top / 2)["push"]["n_concepts"].value == 1
 
 
 def test_the_shipped_edit_is_read_or_else_made(lm, toys, tmp_path, monkeypatch):

@@ -85,15 +85,16 @@ def test_every_pair_of_kinds_in_both_orders_of_exit(tiny_llama, first):
         assert_clean(lm, before, fingerprint)
 
 
+def left_open(make):
+    """A generator inside the block of a change."""
+    with make():
+        yield
+
+
 def test_a_generator_left_open_inside_a_block(lm):
     before, fingerprint = weights(lm), lm.fingerprint()
     make = kinds(lm)
-
-    def left_open():
-        with make["edit"]():
-            yield
-
-    generator = left_open()
+    generator = left_open(make["edit"])
     with pytest.raises(ConceptLabError, match="generators"), make["rounding"]():
         next(generator)
     assert_clean(lm, before, fingerprint)
@@ -104,13 +105,7 @@ def test_a_generator_left_open_inside_a_block(lm):
 
 def test_a_generator_left_open_by_itself_is_seen_and_can_be_taken_off(lm, tmp_path):
     before, fingerprint = weights(lm), lm.fingerprint()
-    make = kinds(lm)
-
-    def left_open():
-        with make["edit"]():
-            yield
-
-    generator = left_open()
+    generator = left_open(kinds(lm)["edit"])
     next(generator)
     assert [c.what for c in lm.changes] == ["an edit (by hand)"]
     with pytest.raises(ConceptLabError, match="cannot be saved while changes are on it"):

@@ -113,6 +113,19 @@ def command(line):
         raise ConceptLabError(err.getvalue().strip().removeprefix("conceptlab: "))
 
 
+def configured(kind):
+    """A folder with the configuration of a model of another kind, and nothing else."""
+    return written(f"{kind}/config.json", json.dumps({"model_type": kind})).parent
+
+
+def table(**changes):
+    """A finished table of one row, with some of its values changed."""
+    row = {"experiment": "lab", "model": "tiny", "concept": "golf", "method": "pisces", "attack": "direct"}
+    row |= {"budget": "0", "metric": "margin", "value": "0.1", "low": "0.0", "high": "0.2", "n": "4", "seed": "0"}
+    row |= changes
+    return written("table.csv", f"{','.join(row)}\n{','.join(row.values())}\n")
+
+
 def written(path, text):
     """`path`, with that text in it."""
     Path(path).parent.mkdir(exist_ok=True)

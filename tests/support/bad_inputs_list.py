@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from bad_inputs import command, concept, dictionary, mixture_folder, raw, tiny, written
+from bad_inputs import command, concept, configured, dictionary, mixture_folder, raw, table, tiny, written
 
 TEXTS = ["A short text about nothing in particular."] * 20
 
@@ -37,10 +37,17 @@ def models(lm):
         ("lm.tokens([])", lambda: lm.tokens([])),
         ("lm.tokens(['a', ''])", lambda: lm.tokens(["a", ""])),
         ("lm.encode(None)", lambda: lm.encode(None)),
+        (r"lm.tokens(['\ud800'])", lambda: lm.tokens(["\ud800"])),
+        ("lm.single_tokens('gold')", lambda: lm.single_tokens("gold")),
+        ("lm.single_token(' ')", lambda: lm.single_token(" ")),
+        ("lm.words([-1])", lambda: lm.words([-1])),
+        ("lm.decode([10**9])", lambda: lm.decode([10**9])),
         ("lm.tokens('a', n_ctx=0)", lambda: lm.tokens("a", 0)),
         ("lm.tokens(' a' * 101)", lambda: lm.tokens(" a" * 101)),
         ("lm.logits(ids * 10**6)", lambda: lm.logits(ids * 10**6)),
         ("lm.logits(-ids)", lambda: lm.logits(-ids)),
+        ("lm.logits(ids.float())", lambda: lm.logits(ids.float())),
+        ("lm.logits(ids[0])", lambda: lm.logits(ids[0])),
         ("lm.single_token('Velmora')", lambda: lm.single_token("Velmora")),
         ("greedy(lm, ['a'], n_tokens=-1)", lambda: greedy(lm, ["a"], -1)),
         ("greedy(lm, 'one text', 4)", lambda: greedy(lm, "one text", 4)),
@@ -51,8 +58,13 @@ def models(lm):
         ("branch_logprobs(lm, prefix, [('a', [])])", lambda: branch_logprobs(lm, prefix, [("a", [])])),
         ("project(lm, vectors, k=0)", lambda: project(lm, vectors, k=0)),
         ("project(lm, vectors * nan)", lambda: project(lm, vectors * math.nan)),
+        ("project(lm, vectors.long())", lambda: project(lm, vectors.long())),
+        ("project(lm, vectors[:, :15])", lambda: project(lm, vectors[:, :15])),
         ("load_model('gpt-17')", lambda: load_model("gpt-17")),
         ("load_model('')", lambda: load_model("")),
+        ("load_model('модель')", lambda: load_model("модель")),
+        ("load_model(a folder with an encoder's config.json)", lambda: load_model(configured("bert"))),
+        ("load_model(a folder with a state space model's)", lambda: load_model(configured("mamba"))),
         ("load_model('model.Q4_K_M.gguf')", lambda: load_model("model.Q4_K_M.gguf")),
         ("load_model('smollm2-135m', device='tpu9')", lambda: load_model("smollm2-135m", device="tpu9")),
         ("load_model('smollm2-135m', dtype=torch.int32)", lambda: load_model("smollm2-135m", dtype=torch.int32)),
@@ -67,6 +79,7 @@ def data(lm):
     return [
         ("token_rows(lm, 'one text')", lambda: token_rows(lm, "one text")),
         ("token_rows(lm, [])", lambda: token_rows(lm, [])),
+        ("token_rows(lm, None)", lambda: token_rows(lm, None)),
         ("token_rows(lm, ['a', 7])", lambda: token_rows(lm, ["a", 7])),
         ("token_rows(lm, texts, n_ctx=101)", lambda: token_rows(lm, texts, 101)),
         ("token_rows(lm, texts, n_ctx=1)", lambda: token_rows(lm, texts, 1)),
@@ -93,6 +106,9 @@ def concepts():
         ("[oxygen, sand], answer: 0", "[oxygen, sand], answer: 1.9"),
         ("[oxygen, sand], answer: 0", "[oxygen, sand], answer: 2"),
         ("[oxygen, sand]", "[oxygen, Oxygen]"),
+        ("[oxygen, sand]", '[oxygen, "oxy\\u200bgen"]'),
+        ("[oxygen, sand]", '["\\u00e9", "e\\u0301"]'),
+        ("title: Oxygen", 'title: "Oxy\\u0007gen"'),
         ("[oxygen, sand]", "[oxygen]"),
         ("[oxygen, sand]", "[oxygen, sand, tin]"),
         ("[oxygen, sand]", "[a, b, c, d, e, f, g, h, i]"),
@@ -133,6 +149,8 @@ def dictionaries(lm):
     return [
         ("train_sae(zeros)", train(torch.zeros(40, 16))),
         ("train_sae(no tokens)", train(torch.zeros(0, 16))),
+        ("train_sae(a list)", train([[1.0] * 16] * 40)),
+        ("train_sae(complex numbers)", train(x.to(torch.complex64))),
         ("train_sae(a NaN among the activations)", train(hole)),
         ("train_sae(x, k > d_sae)", train(k=25)),
         ("train_sae(x, lr=nan)", train(lr=math.nan)),
@@ -140,6 +158,7 @@ def dictionaries(lm):
         ("train_sae(x, batch_size=0)", train(batch_size=0)),
         ("train_sae(x, architecture='transformer')", train(architecture="transformer")),
         ("load_sae('nowhere/at/all')", lambda: load_sae("nowhere/at/all/here")),
+        ("load_sae('')", lambda: load_sae("")),
         ("load_sae(params.npz that is no archive)", lambda: load_sae(written("scope/params.npz", "text").parent)),
         ("SAELens: activation_fn 'gelu'", lambda: dictionary(activation_fn="gelu")),
         ("SAELens: activation_fn_str 'tanh-relu'", lambda: dictionary(activation_fn_str="tanh-relu")),
@@ -150,6 +169,12 @@ def dictionaries(lm):
         ("SAELens: normalize_activations 'layer_norm'", lambda: dictionary(normalize_activations="layer_norm")),
         ("SAELens: architecture 'matching_pursuit'", lambda: dictionary(architecture="matching_pursuit")),
         ("SAELens: hook_name 'somewhere'", lambda: dictionary(hook_name="somewhere")),
+        ("SAELens: hook_name 7", lambda: dictionary(hook_name=7)),
+        ("SAELens: model_name ['tiny']", lambda: dictionary(model_name=["tiny"])),
+        (
+            "SAELens: normalize_activations 'covariance_whitening'",
+            lambda: dictionary(normalize_activations="covariance_whitening"),
+        ),
         ("SAELens: d_in 17", lambda: dictionary(d_in=17)),
         ("pisces_edit(lm, {a dictionary of the residual stream}, ...)", lambda: pisces(lm, resid)),
     ]
@@ -219,6 +244,8 @@ def scores(lm):
     nine = replace(q, options=tuple("abcdefghi"))
     return [
         ("score_questions(lm, [])", lambda: score_questions(lm, [])),
+        ("score_questions(lm, 'Who?')", lambda: score_questions(lm, "Who?")),
+        ("score_questions(lm, [None])", lambda: score_questions(lm, [None])),
         ("two options beside three", lambda: score_questions(lm, [q, replace(q, id="q2", options=("a", "b", "c"))])),
         ("an answer that is no option", lambda: score_questions(lm, [replace(q, answer=2)])),
         ("options that are equal", lambda: score_questions(lm, [replace(q, options=("a", "a "))])),
@@ -230,12 +257,13 @@ def scores(lm):
         ("behaviour(lm, n_tokens=2)", lambda: behaviour(lm, n_tokens=2)),
         ("guess_corrected(0.5, n_options=1)", lambda: guess_corrected(0.5, 1)),
         ("bootstrap([])", lambda: bootstrap([])),
+        ("bootstrap(['a'])", lambda: bootstrap(["a"])),
     ]
 
 
 def erasure(lm):
     from conceptlab.concept_vectors import build_atlas, search
-    from conceptlab.erasure import get_method, neuron_signs
+    from conceptlab.erasure import SharedConfig, get_method, neuron_signs
     from conceptlab.sae import SAEConfig, TopKSAE
 
     sae = TopKSAE(SAEConfig("topk", 16, 24, 2, "tiny", 0, lm.mlp_output(0)), 0).requires_grad_(False)
@@ -245,6 +273,8 @@ def erasure(lm):
         ("search(lm, ['Velmora'])", lambda: search(lm, ["Velmora"])),
         ("build_atlas(lm, layers=[2])", lambda: build_atlas(lm, [2])),
         ("get_method('magic')", lambda: get_method("magic")),
+        ("SharedConfig(n_candidates=0)", lambda: SharedConfig(n_candidates=0)),
+        ("SharedConfig(reach_tau=nan)", lambda: SharedConfig(reach_tau=math.nan)),
     ]
 
 
@@ -269,8 +299,11 @@ def attacks(lm):
         ("relearn(lm, None, [], ...)", lambda: relearn(lm, None, [], RelearnConfig())),
         ("relearn(lm, None, texts, lr=-1.0)", lambda: relearn(lm, None, TEXTS, RelearnConfig(), lr=-1.0)),
         ("relearn(lm, None, texts, steps=0)", lambda: relearn(lm, None, TEXTS, RelearnConfig(), steps=0)),
+        ("relearn(lm, None, texts, steps=1.5)", lambda: relearn(lm, None, TEXTS, RelearnConfig(), steps=1.5)),
+        ("relearn(lm, None, texts, lr='1e-4')", lambda: relearn(lm, None, TEXTS, RelearnConfig(), lr="1e-4")),
         ("relearn(lm, None, texts, weights='some')", lambda: relearn(lm, None, TEXTS, RelearnConfig(weights="some"))),
         ("quantise(lm, None, ..., bits=(0,))", lambda: quantise(lm, None, id, QuantiseConfig(bits=(0,)))),
+        ("quantise(lm, None, ..., bits=(4.5,))", lambda: quantise(lm, None, id, QuantiseConfig(bits=(4.5,)))),
         ("gcg(lm, None, [], [q], n_tokens=0)", lambda: gcg(lm, None, [q], [q], GCGConfig(n_tokens=0))),
         ("candidate_sets(kind='guess')", lambda: candidate_sets(lm, None, [q], CandidateConfig("guess"))),
         ("candidate_sets(budgets=(0,))", lambda: candidate_sets(lm, None, [q], CandidateConfig(budgets=(0,)))),
@@ -307,6 +340,9 @@ def files():
         ("read_table('nowhere.csv')", lambda: read_table("nowhere.csv")),
         ("read_table(a text)", lambda: read_table(written("table.csv", "a text\n"))),
         ("read_table(an empty file)", lambda: read_table(written("table.csv", ""))),
+        ("read_table(an interval that ends before it begins)", lambda: read_table(table(low="0.3"))),
+        ("read_table(a metric without a name)", lambda: read_table(table(metric=""))),
+        ("read_table(n = -4)", lambda: read_table(table(n="-4"))),
     ]
 
 
@@ -329,5 +365,7 @@ def commands():
         "erase japan",
         "erase japan --method magic --out edit.safetensors",
         "merge out.csv nowhere.csv",
+        "merge out.csv table.csv",
+        "attack 日本",
     ]
     return [(f"conceptlab {line}", lambda line=line: command(line)) for line in lines]

@@ -12,7 +12,8 @@ SMALL = SharedConfig(
         "pisces+embedding": {"delta": (1.0,)}, "pisces+words": {"share": (0.5, 1.0)},
         "pisces+words_both": {"share": (0.5, 1.0)}, "zeroed_vectors": {"n": (2, 5)},
         "frozen_decoder": {"n": (2,), "tau": (0.4,), "mu": (1.0, 4.0)},
-        "zeroed_vectors_matched": {"n": (2, 20, 10**9)},
+        "zeroed_vectors_matched": {"n": (2, 20, 10**9)}, "eco": {"factor": (0.5, 1.0)}, "uld": {"alpha": (0.5, 1.0)},
+        "guard": {"penalty": (2.0, 4.0)}, "notes": {"n": (1, 2)}, "in_context_refusal": {"n": (1, 2)},
         **{name: {"rate": (1.0,), "scale": (0.5, 1.0)} for name, m in methods().items() if m.kind == "fine-tuning"},
     },
 )  # fmt: skip

@@ -39,8 +39,8 @@ def round_to_nearest(weight: Float[Tensor, "out in"], bits: int, group: int | No
     One scale per output row, or per `group` neighbouring inputs of a row. Raises for bits outside 2 to 16 and for a
     group that does not divide the number of inputs.
     """
-    if not 2 <= bits <= 16:
-        raise ConceptLabError(f"Rounding needs 2 to 16 bits; got {bits}.")
+    if not 2 <= bits <= 16 or bits != int(bits):
+        raise ConceptLabError(f"Rounding needs 2 to 16 bits, a whole number; got {bits}.")
     if group is not None and (group < 1 or weight.shape[1] % group):
         raise ConceptLabError(f"Groups of {group} do not divide {weight.shape[1]} inputs; choose a divisor.")
     rows = weight if group is None else weight.reshape(-1, group)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import torch
 
@@ -95,8 +96,12 @@ def _train(lm, parameters: list, rows: list[list[int]], cfg: RelearnConfig, eval
 
 
 def _check(cfg: RelearnConfig, at: tuple[int, ...]) -> None:
-    if not cfg.lr > 0:
-        raise ConceptLabError(f"The learning rate must be positive; got lr={cfg.lr:g}.")
+    if isinstance(cfg.lr, bool) or not isinstance(cfg.lr, int | float) or not cfg.lr > 0:
+        raise ConceptLabError(f"The learning rate must be a positive number; got lr={cfg.lr!r}.")
+    if not all(isinstance(n, Integral) for n in (cfg.steps, cfg.batch_size, cfg.n_ctx)):
+        raise ConceptLabError(
+            f"steps, batch_size and n_ctx are whole numbers; got {cfg.steps!r}, {cfg.batch_size!r}, {cfg.n_ctx!r}."
+        )
     if cfg.steps < 1 or cfg.batch_size < 1 or cfg.n_ctx < 3:
         raise ConceptLabError(
             f"An attack needs steps >= 1, batch_size >= 1 and n_ctx >= 3; got {cfg.steps}, {cfg.batch_size}, "

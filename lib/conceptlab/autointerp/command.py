@@ -79,7 +79,7 @@ def label_dictionaries(
         recipe = {"model": lm.name, "layer": layer, "method": EnsembleExplainer.name, "judge": EvidenceJudge.name}
         recipe |= asdict(cfg) | {"listed": listed.get(layer, []), "texts": len(chosen), "tokens": data.n_tokens}
         ids = hashlib.sha256(rows.ids.numpy().tobytes()).hexdigest()[:12]
-        recipe |= {"data": ids, "dictionary": _digest(dictionaries[layer])}
+        recipe |= {"data": ids, "dictionary": _digest(dictionaries[layer]), "weights": lm.fingerprint()}
         if not (path.exists() and _read(path.with_name(f"layer_{layer:02d}.json")).get("recipe") == recipe):
             labelling = Labelling(lm, dictionaries[layer], data, articles, cfg)
             _label_layer(labelling, path, recipe, progress)

@@ -20,6 +20,6 @@ def run(arguments: argparse.Namespace) -> None:
     from ..experiments import SUMMARIES
 
     parts = [part for part in arguments.parts if part.exists()]  # one that is not is named by `merge`
-    experiment = contents(parts[0]).note["experiment"] if parts else ""
+    experiment = contents(parts[0]).note.get("experiment", "") if parts else ""  # a note is asked for by `merge`
     path = merge(arguments.table, arguments.parts, SUMMARIES.get(experiment))
     say(f"{path.name}: {len(read_table(path))} rows")

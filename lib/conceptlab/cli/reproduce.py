@@ -19,7 +19,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--methods", nargs="+", help="lab: of `conceptlab methods`; default: all")
     verb.add_argument("--attacks", nargs="+", help="lab: of `conceptlab attack`; default: those of the table")
     verb.add_argument("--attacked", nargs="+", help="lab: methods that are attacked, of those given")
-    verb.add_argument("--stages", help="lab: of fit,score,attack; default: all three")
+    verb.add_argument("--stages", help="lab: of fit,score,curve,attack; default: all four")
     verb.add_argument("--saes-seed", type=int, default=0, help="lab: dictionaries of `make saes SEED=...`")
     verb.add_argument("--out", type=Path, help="folder for the table; default: data/results")
     verb.add_argument("--replace", action="store_true", help="replace a finished table that was made otherwise")

@@ -266,7 +266,10 @@ def _t_within(t: float, df: int) -> float:
 
 
 def _checked(values: Tensor | Sequence[float]) -> Float[Tensor, " n"]:
-    data = torch.as_tensor(values).double().flatten()
+    try:
+        data = torch.as_tensor(values).double().flatten()
+    except (TypeError, ValueError):
+        raise ConceptLabError("An interval needs numbers; the list holds something else.") from None
     if not len(data):
         raise ConceptLabError("An interval needs at least one value; the list was empty.")
     if not bool(data.isfinite().all()):

@@ -195,6 +195,10 @@ def _wrong(row: Mapping[str, str]) -> str | None:
             return f"{column} is {row[column]!r}, not a number"
         if math.isnan(number) or (column == "value" and math.isinf(number)):
             return f"{column} of {row['metric']} is {row[column]}"
+    if float(row["low"]) > float(row["high"]):
+        return f"the interval of {row['metric']} ends before it begins ({row['low']} to {row['high']})"
+    if not row["metric"].strip() or row["n"].startswith("-"):
+        return f"metric is {row['metric']!r} and n {row['n']}"
     for column in ("n", "seed"):
         if not row[column].removeprefix("-").isdecimal():
             return f"{column} is {row[column]!r}, not a whole number"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from .schema import Misfit, RawConcept, RawFiction, RawGeneral, RawQuestion, RawQuestions, RawTexts, RawTranslations
@@ -90,6 +91,8 @@ def _check_options(options: Sequence[str], place: Place) -> None:
 
 
 def _plain(text: str) -> str:
+    """A text without case, punctuation and characters that cannot be seen; accents as one character each."""
+    text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
     return re.sub(r"\s+", " ", re.sub(r"[^\w\s]+", " ", text.lower())).strip() or text
 
 

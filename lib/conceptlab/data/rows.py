@@ -40,6 +40,8 @@ def check_texts(texts) -> None:
     """Raises ConceptLabError unless `texts` is a list, not empty, of texts."""
     if isinstance(texts, str):
         raise ConceptLabError(f"A list of texts is needed, not the single text {texts[:40]!r}; put it into a list.")
+    if texts is None:
+        raise ConceptLabError("A list of texts is needed; got None.")
     if not len(texts):
         raise ConceptLabError("The list of texts is empty; give at least one text.")
     for i, text in enumerate(texts):

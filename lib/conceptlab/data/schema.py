@@ -16,6 +16,12 @@ from .yaml_text import YamlText
 _NOT_WORDS = {"null", "true", "false", "yes", "no", "on", "off", "none"}  # what YAML users write for something else
 
 
+def _visible(value):
+    if isinstance(value, str) and (wrong := re.search(r"[\x00-\x08\x0b-\x1f\x7f]", value)):
+        raise ValueError(f"holds the control character {ascii(wrong[0])}")
+    return value
+
+
 def _whole_number(value) -> int:
     if not isinstance(value, str) or not re.fullmatch(r"0|[1-9][0-9]{0,8}", value):
         raise ValueError("must be a whole number, 0 or larger")
@@ -41,7 +47,7 @@ def _title(value):
 
 
 Whole = Annotated[int, BeforeValidator(_whole_number)]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Text = Annotated[str, BeforeValidator(_visible), StringConstraints(strip_whitespace=True, min_length=1)]
 Sentence = Annotated[Text, BeforeValidator(_sentence)]
 Claim = Annotated[Text, BeforeValidator(_claim)]
 Name = Annotated[Text, BeforeValidator(_title)]

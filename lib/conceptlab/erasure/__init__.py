@@ -20,6 +20,7 @@ from .finetuning import (
     DIVERGENCES,
     GRADIENT_DIFFERENCE,
     NPO,
+    BoundedAscent,
     DirectPreference,
     FinetunedConfig,
     GradientAscent,
@@ -42,6 +43,7 @@ from .finetuning import (
     finetune,
     finetune_texts,
     flat_loss,
+    forget_in_turn,
     inverted_hinge,
     npo_loss,
     simnpo_loss,
@@ -94,12 +96,14 @@ from .pisces.filters import Filtered, ability_filter, activation_filter, causal_
 from .pisces.find import activation_means, concept_token_counts, find_features
 from .pisces.method import DIRECTIONAL, PISCES, PiscesConfig
 from .pisces.reach import Evidence, Reach, edit_reach, gather_evidence, reaching_features
-from .shared import Shared, SharedConfig, shipped_dictionaries
+from .shared import Shared
+from .shared_config import SharedConfig, shipped_dictionaries
 from .words import WORDS, WORDS_BOTH, word_atoms
 from .zeroed import ZEROED, ZEROED_MATCHED, promoting_vectors, zeroed_edit
 
 __all__ = [
     "CorruptedPrompts",
+    "BoundedAscent",
     "DIRECTIONAL",
     "Deletions",
     "Detector",
@@ -107,7 +111,6 @@ __all__ = [
     "Dictionaries",
     "ECO",
     "DIVERGENCES",
-    "Dictionaries",
     "DirectPreference",
     "EMBEDDING",
     "EmberConfig",
@@ -124,7 +127,6 @@ __all__ = [
     "GradientAscent",
     "GradientDescent",
     "InvertedHinge",
-    "KINDS",
     "KeepDistribution",
     "KeepLoss",
     "Loss",
@@ -187,6 +189,7 @@ __all__ = [
     "fit_detector",
     "finetune",
     "finetune_texts",
+    "forget_in_turn",
     "flat_loss",
     "gather_evidence",
     "get_method",

@@ -13,6 +13,7 @@ from .controls import (
 )
 from .embedding import EMBEDDING
 from .finetuning import (
+    CONTINUAL,
     DPO,
     FLAT,
     GA_KL,
@@ -23,6 +24,8 @@ from .finetuning import (
     NPO,
     NPO_ALONE,
     NPO_KL,
+    POISONING,
+    R_TUNING,
     REFUSAL,
     SIMNPO,
     TASK_VECTOR,
@@ -53,6 +56,7 @@ METHODS: tuple[Method, ...] = (
     SIMNPO,
     DPO,
     REFUSAL,
+    R_TUNING,
     IHL,
     LOKU,
     FLAT,
@@ -62,6 +66,8 @@ METHODS: tuple[Method, ...] = (
     GUARD,
     NOTES,
     IN_CONTEXT_REFUSAL,
+    POISONING,
+    CONTINUAL,
     OTHER_FEATURES,
     PERMUTED_NEURONS,
     FROZEN_DECODER,

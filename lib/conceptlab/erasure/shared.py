@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,77 +11,25 @@ import torch
 
 from ..concept_vectors import ConceptVector
 from ..core import ConceptLabError, NotPossible
-from ..data import FORMS, Concept, Question, evidence_texts, form_texts
+from ..data import Concept, Question, evidence_texts, form_texts
 from ..edits import Intervention, WeightEdit
-from ..evaluation import Asked, Judge, SearchConfig, concept_questions, edit_effects
+from ..evaluation import Asked, Judge, concept_questions, edit_effects
 from ..models import LanguageModel
-from ..sae import load_sae, load_shipped, saes_folder, shipped_layers
-from .method import Axes, Fitted, choose, get_method, lost_on_dev
+from .method import Fitted, choose, get_method, lost_on_dev
 from .pisces.edit import pisces_edit
 from .pisces.features import (
     Dictionaries,
     Feature,
     PublishedEdit,
     hand_picked,
-    public_dictionaries,
     published_edit,
 )
 from .pisces.filters import causal_filter, filter_features
 from .pisces.find import find_features
 from .pisces.reach import Evidence, edit_reach, gather_evidence, reaching_features
+from .shared_config import SharedConfig, shipped_dictionaries
 from .words import ConceptAtoms, word_atoms
 from .zeroed import promoting_vectors
-
-
-@dataclass(frozen=True)
-class SharedConfig:
-    """How the parts are made, and how strengths are judged."""
-
-    n_evidence: int = 24  # texts each of concept, neighbour and background that the features are found on
-    n_asked: int = 24  # and answered dev questions of each, the first ones; strengths are chosen on the last ones (of a
-    # file with less than 56 some serve both)
-    finding: str = "reach"  # or "evidence": by what features read and write (`find_features`), with the paper's filters
-    reach_tau: float = 0.5  # tau at which the features' reach is compared
-    min_share: float = 2.0  # for "reach": a feature fires on the concept so many times as strongly as elsewhere
-    n_candidates: int = 12  # features with the most selective edits; the filter tries them one by one
-    probe: tuple[float, float] = (0.5, 8.0)  # tau and mu at which the filter judges single features
-    n_questions: int = 6  # dev questions per set in the causal filter; 0: no filter
-    n_texts: int = 60  # texts each to forget and to keep, for methods that train
-    forms: tuple[str, ...] = ("question",)  # in which the shown facts stand among the texts to forget
-    leads: bool = True  # whether leads on the concept stand there as well; without them only the facts do
-    search: SearchConfig = SearchConfig(n_questions=16, n_asked=32, n_clues=12, n_texts=4)
-    grids: Mapping[str, Axes] = field(default_factory=dict)  # method -> knobs in place of its own
-
-    def __post_init__(self) -> None:
-        if self.finding not in ("reach", "evidence"):
-            raise ConceptLabError(f'Features are found by "reach" or by "evidence"; got {self.finding!r}.')
-        if not self.forms or not set(self.forms) <= set(FORMS):
-            raise ConceptLabError(f"Facts are shown in one or more of {', '.join(FORMS)}; got {self.forms!r}.")
-
-
-def shipped_dictionaries(lm: LanguageModel, layers: Sequence[int] | None = None, seed: int = 0) -> Dictionaries:
-    """layer -> dictionary: the shipped ones of some layers, or of every layer that has one.
-
-    Where nothing is shipped for a model, the public ones that the authors of PISCES used with it (`PUBLIC`), the same
-    files as they did: by default of the layers that are named there. `seed`: another than 0 takes the dictionaries that
-    `make saes SEED=...` has trained, of all layers. Raises ConceptLabError when there are neither, for
-    a layer that the model or the shipped ones do not have, and where the Hub cannot be reached.
-    """
-    if seed and not shipped_layers(lm.name, saes_folder(seed)):
-        raise ConceptLabError(f"There are no dictionaries of seed {seed} for {lm.name}; run `make saes SEED={seed}`.")
-    root = saes_folder(seed)
-    shipped = shipped_layers(lm.name, root)
-    public = None if shipped else public_dictionaries(lm.name)
-    if public is not None:
-        wanted = [lm.check_layer(layer) for layer in (public.layers if layers is None else layers)]
-        return {layer: load_sae(public.repository, layer, public.names[layer], lm=lm) for layer in wanted}
-    if not shipped:
-        raise ConceptLabError(
-            f"No dictionary of {lm.name} is shipped; train one per layer with "
-            f"`conceptlab train-sae --model {lm.name} --layers N --out data/saes/{lm.name}`."
-        )
-    chosen = shipped if layers is None else tuple(map(lm.check_layer, layers))
-    return {layer: load_shipped(lm, layer, root) for layer in chosen}
 
 
 class Shared:

@@ -139,8 +139,8 @@ class _Rows:
         golds = [lm.encode(f" {q.gold}") for q in questions]
         rows = [stem + gold for stem, gold in zip(self.stems, golds, strict=True)]
         self.ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)  # what stands behind is never seen
-        for i, row in enumerate(rows):
-            self.ids[i, : len(row)] = torch.tensor(row)
+        for i, ids in enumerate(rows):
+            self.ids[i, : len(ids)] = torch.tensor(ids)
         places = [(i, len(s) - 1 + t) for i, (s, g) in enumerate(zip(self.stems, golds, strict=True)) for t in
                   range(len(g))]  # fmt: skip
         row, position = (torch.tensor(x, device=lm.device) for x in zip(*places, strict=True))

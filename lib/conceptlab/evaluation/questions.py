@@ -87,6 +87,8 @@ def check_questions(questions: Sequence[Question], where: str = "the list") -> N
     if not questions:
         raise ConceptLabError(f"There is no question to ask: {where} is empty; give at least one.")
     for q in questions:
+        if not isinstance(q, Question):
+            raise ConceptLabError(f"A question was expected in {where}, got {q!r:.40} ({type(q).__name__}).")
         told = [option.strip() for option in q.options]
         if not q.q.strip() or not all(told):
             raise ConceptLabError(f"Question {q.id} or one of its options is empty; write it out, or leave it out.")

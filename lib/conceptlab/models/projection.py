@@ -55,6 +55,11 @@ def project(
     is computed anew. Extra memory: one chunk of logits. Raises ConceptLabError when k exceeds the vocabulary, a token
     id is out of range or a vector is not finite.
     """
+    if vectors.dim() != 2 or vectors.shape[1] != lm.d_model or not vectors.is_floating_point():
+        raise ConceptLabError(
+            f"Vectors are projected as rows [n, {lm.d_model}] of floating-point numbers; got {list(vectors.shape)} of "
+            f"{str(vectors.dtype).removeprefix('torch.')}."
+        )
     rows, folded = lm.unembedding_rows(), lm.folded(vectors)
     if vocab_ids is not None:
         if not len(vocab_ids):

@@ -33,23 +33,18 @@ class Tokenized:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text without a start token; special tokens written in it are text like any other."""
-        if not isinstance(text, str):
-            raise ConceptLabError(f"A text was expected, got {_short(text)}; give a string.")
-        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+        return list(self.tokenizer(_text(text), add_special_tokens=False, split_special_tokens=True).input_ids)
 
     def encode_all(self, texts: Iterable[str]) -> list[list[int]]:
         """`encode` of each text, at once: many times faster for the words of a vocabulary."""
-        texts = list(texts)
-        for text in texts:
-            if not isinstance(text, str):
-                raise ConceptLabError(f"A text was expected, got {_short(text)}; give a string.")
+        texts = [_text(text) for text in texts]
         if not texts:
             return []
         return [list(r) for r in self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True).input_ids]
 
     def decode(self, ids: Iterable[int] | Tensor) -> str:
         """Text of token ids, special tokens left out."""
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        return self.tokenizer.decode(self._known(ids), skip_special_tokens=True)
 
     def tokens(
         self, texts: str | Sequence[str], n_ctx: int | None = None
@@ -95,7 +90,12 @@ class Tokenized:
         return n_tokens
 
     def check_ids(self, ids: Tensor) -> Tensor:
-        """`ids`. Raises ConceptLabError where there are none, for ids out of range and beyond the context."""
+        """`ids`. Raises ConceptLabError where there are none, for ids out of range and beyond the context, for numbers
+        that are no ids, and where it is not one row per text."""
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise ConceptLabError(f"Token ids are whole numbers; got {str(ids.dtype).removeprefix('torch.')}.")
+        if ids.dim() != 2:
+            raise ConceptLabError(f"Token ids are a matrix [texts, positions]; got the shape {list(ids.shape)}.")
         if not ids.numel():
             raise ConceptLabError("No token ids were given; every text needs at least one token.")
         self.check_length(ids.shape[-1])
@@ -107,7 +107,9 @@ class Tokenized:
         return ids
 
     def single_token(self, word: str) -> int:
-        """Id of `word` written with a leading space. Raises when it is several tokens."""
+        """Id of `word` written with a leading space. Raises when it is several tokens, or blank."""
+        if not _text(word).strip():
+            raise ConceptLabError(f"A word was expected, got {word!r}; give one with a letter in it.")
         ids = self.encode(" " + word.strip())
         if len(ids) != 1:
             raise ConceptLabError(
@@ -118,7 +120,9 @@ class Tokenized:
 
     def single_tokens(self, words: Iterable[str]) -> dict[str, int]:
         """word -> id for those words that are one token (with a leading space); the others are left out."""
-        found = {word: self.encode(" " + word.strip()) for word in words}
+        if isinstance(words, str):
+            raise ConceptLabError(f"A list of words is needed, not the single word {words[:40]!r}; put it into a list.")
+        found = {word: self.encode(" " + word.strip()) for word in words if _text(word).strip()}
         return {word: ids[0] for word, ids in found.items() if len(ids) == 1}
 
     @cached_property
@@ -135,7 +139,14 @@ class Tokenized:
 
     def words(self, ids: Iterable[int] | Tensor) -> list[str]:
         """Readable strings of token ids."""
-        return [self.tokenizer.decode([int(i)]) for i in ids]
+        return [self.tokenizer.decode([i]) for i in self._known(ids)]
+
+    def _known(self, ids: Iterable[int] | Tensor) -> list[int]:
+        numbers = [int(i) for i in ids]
+        last = max(self.hf.get_input_embeddings().weight.shape[0], len(self.tokenizer)) - 1
+        if wrong := [i for i in numbers if not 0 <= i <= last]:
+            raise ConceptLabError(f"Token id {wrong[0]} is out of range; {self.name} has ids 0 to {last}.")
+        return numbers
 
 
 def whole_number(value: object, what: str) -> int:
@@ -146,6 +157,20 @@ def whole_number(value: object, what: str) -> int:
         return value.__index__()  # type: ignore[attr-defined, no-any-return]
     except (AttributeError, TypeError):
         raise ConceptLabError(f"{what} must be a whole number, got {_short(value)}.") from None
+
+
+def _text(text: object) -> str:
+    """`text`, if it is one: a string of whole characters."""
+    if not isinstance(text, str):
+        raise ConceptLabError(f"A text was expected, got {_short(text)}; give a string.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConceptLabError(
+            f"A text holds half a character ({ascii(text[error.start])} at place {error.start}), as a wrong encoding "
+            "leaves it; read it again as UTF-8."
+        ) from None
+    return text
 
 
 def _short(value: object) -> str:

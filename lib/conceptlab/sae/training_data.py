@@ -25,6 +25,12 @@ class Source:
     """
 
     def __init__(self, data: Harvest | Tensor, layer: int | None):
+        if not isinstance(data, Harvest) and not (isinstance(data, Tensor) and data.is_floating_point()):
+            what = data.dtype if isinstance(data, Tensor) else type(data).__name__
+            raise ConceptLabError(
+                f"Activations are a harvest or a tensor of real floating-point numbers; got {what}: convert them with "
+                "torch.as_tensor(...).float()."
+            )
         if isinstance(data, Harvest) and layer is None:
             raise ConceptLabError(f"A harvest needs layer=; this one holds layers {list(data.layers)}.")
         self.harvest = data if isinstance(data, Harvest) else None

@@ -38,10 +38,9 @@ def quick(name, **fields):
 
 
 def test_the_family_is_complete():
-    wanted = (
-        "gradient_ascent gradient_difference ga_kl npo npo_alone npo_kl simnpo dpo refusal ihl loku flat task_vector"
-    )
-    assert set(wanted.split()) <= set(NAMES)
+    on_texts = "gradient_ascent gradient_difference ga_kl npo npo_alone npo_kl simnpo task_vector continual".split()
+    on_answers = "dpo refusal r_tuning ihl loku flat poisoning".split()
+    assert sorted(NAMES) == sorted(on_texts + on_answers)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,7 +51,7 @@ def test_a_method_lowers_its_own_loss_on_what_it_trained_on(name, lm, shared, mo
     before, (method, config) = weights(lm), quick(name, weight=0.0)  # the other term would pull elsewhere
     edit = method.fit(lm, shared.concept, config, shared)
     assert_untouched(lm, before)
-    _, _, material, cfg, *_ = seen[0]
+    material, cfg = seen[0][2:4] if seen else (materials.texts(lm, shared, 24), config.trained(lm, 0))
     steps, term, values = planned(lm, material, cfg), config.forget, []
     with torch.no_grad():
         references = [term.reference(lm, step, False) for step in steps]

@@ -1,5 +1,6 @@
 """Erasure by fine-tuning: one training loop, one file per method."""
 
+from .continual import CONTINUAL, BoundedAscent, forget_in_turn
 from .dpo import DPO, DirectPreference, dpo_loss
 from .fila import diagonal_fisher, weighted_low_rank
 from .fit import FinetunedConfig, finetune_texts
@@ -11,12 +12,16 @@ from .ihl import IHL, LOKU, InvertedHinge, inverted_hinge
 from .loop import Loss, Material, TuningConfig, finetune
 from .materials import whole
 from .npo import NPO, NPO_ALONE, NPO_KL, NegativePreference, npo_loss
+from .poisoning import POISONING
+from .r_tuning import R_TUNING
 from .refusal import REFUSAL, OtherAnswer
 from .simnpo import SIMNPO, SimpleNegativePreference, simnpo_loss
 from .task_vector import TASK_VECTOR, GradientDescent
 from .terms import KeepDistribution, KeepLoss, MarkedRows, Step, Term
 
 __all__ = [
+    "BoundedAscent",
+    "CONTINUAL",
     "DIVERGENCES",
     "DPO",
     "DirectPreference",
@@ -41,7 +46,9 @@ __all__ = [
     "NPO_KL",
     "NegativePreference",
     "OtherAnswer",
+    "POISONING",
     "REFUSAL",
+    "R_TUNING",
     "SIMNPO",
     "SimpleNegativePreference",
     "Step",
@@ -52,6 +59,7 @@ __all__ = [
     "dpo_loss",
     "finetune",
     "finetune_texts",
+    "forget_in_turn",
     "flat_loss",
     "inverted_hinge",
     "npo_loss",

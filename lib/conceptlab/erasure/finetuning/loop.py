@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...core import ConceptLabError
 from ...data import AnswerRow, row_batches
 from ...edits import Adapter, Starts, Trainer, WeightEdit, lora, merged, trainable, trained_parameters
-from ...models import LanguageModel
+from ...models import LanguageModel, backward_memory
 from .terms import KeepLoss, MarkedRows, Step, Term
 
 
@@ -138,7 +138,8 @@ class Run:
         enough: Callable[[LanguageModel], bool] | None,
     ) -> dict:
         """Make the steps; what an edit tells about them."""
-        trainer = Trainer(parameters, cfg.lr, seed=cfg.seed)
+        room = backward_memory(self.lm, 2 * cfg.batch_size * cfg.n_ctx)  # to forget and to keep
+        trainer = Trainer(parameters, cfg.lr, seed=cfg.seed, batch=room)
         for at in range(len(self.steps)):
             value = self.value(at, adapters)
             if not torch.isfinite(value):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ...core import ConceptLabError, atomic_path
 from ...data import Concept
-from ...models import LanguageModel
+from ...models import LanguageModel, fingerprint
 from .features import Dictionaries, Feature, by_layer
 
 
@@ -26,12 +26,22 @@ def candidates(
     """Concept -> `(layer, index)` of what `find` proposes for it, best first; `settings` say how it does.
 
     Written to `path` (JSON) after every concept; those that are there, found with the same settings, are not searched
-    again. Raises ConceptLabError where the file would lose concepts found with other settings.
+    again. The file is for these weights and dictionaries, by their fingerprints. Raises ConceptLabError for one that is
+    for others or does not say, and where it would lose concepts found with other settings.
     """
-    recipe = {"model": lm.name, "layers": sorted(saes), "widths": [saes[x].cfg.d_sae for x in sorted(saes)], **settings}
+    recipe = {
+        "weights": lm.fingerprint(), "dictionaries": _fingerprint(saes), "layers": sorted(saes),
+        "widths": [saes[x].cfg.d_sae for x in sorted(saes)], **settings,
+    }  # fmt: skip
     known = _read(path)
-    found = known.get("candidates", {})
-    if known.get("recipe") != recipe:
+    found, before = known.get("candidates", {}), known.get("recipe", recipe)
+    if others := [key for key in ("weights", "dictionaries") if before.get(key) != recipe[key]]:
+        raise ConceptLabError(
+            f"{path.name} lists candidates of other {' and '.join(others)} (it says "
+            f"{before.get(others[0], 'nothing')}, here are {recipe[others[0]]}); write to another folder with --out, "
+            "or delete it."
+        )
+    if before != recipe:
         if lost := sorted({*found} - {concept.name for concept in concepts}):
             raise ConceptLabError(
                 f"{path.name} lists candidates that were found with other settings, also of concepts not asked "
@@ -45,14 +55,20 @@ def candidates(
             by_layer(lm, saes, features)  # raises for a feature that no dictionary has
         found[concept.name] = [[f.layer, f.index] for f in features]
         with atomic_path(path) as temporary:
-            text = json.dumps({"recipe": recipe, "candidates": dict(sorted(found.items()))}, indent=1)
+            text = json.dumps({"model": lm.name, "recipe": recipe, "candidates": dict(sorted(found.items()))}, indent=1)
             temporary.write_text(text, encoding="utf-8")
     return {concept.name: [tuple(place) for place in found[concept.name]] for concept in concepts}
+
+
+def _fingerprint(saes: Dictionaries) -> str:
+    """Which dictionaries these are: all their tensors, and the layers that they are of."""
+    return fingerprint({f"{layer} {name}": x for layer, sae in saes.items() for name, x in sae.state_dict().items()})
 
 
 def _read(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return found if {"recipe", "candidates"} <= found.keys() and isinstance(found["candidates"], dict) else {}
+        right = isinstance(found.get("recipe"), dict) and isinstance(found.get("candidates"), dict)
+        return found if right else {}
     except (OSError, ValueError, AttributeError):
         return {}

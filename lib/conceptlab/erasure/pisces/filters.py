@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core import ConceptLabError, NotPossible
-from ...data import Concept, Question, general_questions, text_passes
+from ...data import Concept, Question, fact_texts, general_questions, text_passes
 from ...edits import WeightEdit
 from ...evaluation import score_questions
 from ...models import LanguageModel
@@ -93,7 +93,7 @@ def word_filter(
     if not lists["concept"]:
         raise NotPossible(f"No word of {concept.name} is a single token for {lm.name}; add words to its file.")
     asked = concept.dev[:n_prompts] + (concept.neighbour.dev[:n_prompts] if concept.neighbour else ())
-    ids, mask = lm.tokens([f"Question: {q.q}\nAnswer: {q.gold}" for q in asked])
+    ids, mask = lm.tokens(fact_texts(asked))
     wanted = [torch.tensor(sorted(found), dtype=torch.long) for found in lists.values()]
     before = word_probability(lm, ids, mask, wanted)
 

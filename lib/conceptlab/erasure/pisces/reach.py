@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ...core import ConceptLabError, NotPossible
-from ...data import Concept, Question, evidence_texts, general_questions, text_passes
+from ...data import Concept, evidence_texts, fact_texts, general_questions, text_passes
 from ...models import LanguageModel
 from ...sae import SAE, sae_site
 from .edit import rows_for
@@ -78,7 +78,7 @@ def gather_evidence(
     if not own or not near:
         raise ConceptLabError(f"{concept.name} and its neighbour need texts; widen `texts` in the concept's file.")
     assert concept.neighbour is not None  # `evidence_texts` has raised
-    asked = [_answered(qs[:n_questions]) for qs in (concept.dev, concept.neighbour.dev, general_questions("dev"))]
+    asked = [fact_texts(qs[:n_questions]) for qs in (concept.dev, concept.neighbour.dev, general_questions("dev"))]
     groups = [g for g in (own, asked[0], near, far, asked[1], asked[2]) if g]
     words = torch.tensor(sorted(lm.single_tokens(concept.words).values()), dtype=torch.long, device=lm.device)
     parts: dict[int, list[Tensor]] = {layer: [] for layer in layers}
@@ -97,10 +97,6 @@ def gather_evidence(
             f"No word of {concept.name} that is one token occurs in its texts; add words to its file."
         )
     return Evidence({layer: tuple(p) for layer, p in parts.items()}, 2 if asked[0] else 1, at.to(lm.device))
-
-
-def _answered(questions: tuple[Question, ...]) -> list[str]:
-    return [f"Question: {q.q}\nAnswer: {q.gold}" for q in questions]
 
 
 @torch.no_grad()

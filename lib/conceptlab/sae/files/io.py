@@ -189,6 +189,8 @@ def _centre(sae: SAE) -> None:
 def _locate(source: str | Path, layer: int | None, name: str | None) -> tuple[Path, str, str]:
     """The folder that holds the files (fetched where it must be), the main file in it, and its path for messages."""
     root = Path(source).expanduser()
+    if not str(source).strip():  # the empty path is the current folder
+        raise ConceptLabError(f"{str(source)!r} names no dictionary; give a folder or a Hub id such as 'owner/name'.")
     if root.is_file() and (found := split_main(root.as_posix())):
         return root.parents[found[1].count("/")], found[1], str(root)
     if root.is_dir():

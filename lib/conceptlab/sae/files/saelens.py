@@ -63,6 +63,9 @@ def read(cfg: dict, tensors: dict[str, Tensor], path: str, accept: Collection[st
     """A dictionary or transcoder of SAELens. Raises ConceptLabError for settings not known or not supported."""
     settings = Settings(cfg, path, accept)
     told = Settings(cfg | (cfg.get("metadata") or {}), path)
+    for key in ("model_name", "hook_name", "hook_point", "hook_name_out"):
+        if not isinstance(named := told.get(key), str | None):
+            raise ConceptLabError(f"{path}: {key} is {named!r}, which is no name; mend its cfg.json.")
     d_in, d_sae = settings.size("d_in"), settings.size("d_sae")
     kind = _kind(settings, path)
     _refuse_options(settings, told, kind, path)
@@ -130,6 +133,11 @@ def _refuse_options(settings: Settings, told: Settings, kind: str, path: str) ->
         raise ConceptLabError(
             f"{path} normalises every token by its own size ({normalise}), which no weights can hold; use a dictionary "
             "that was trained on raw activations or with one factor for all tokens."
+        )
+    if normalise == "covariance_whitening":
+        raise ConceptLabError(
+            f"{path} whitens its inputs by a matrix that its files do not hold; call fold_activation_whitening in "
+            "sae-lens and save it again."
         )
     if normalise != "none":
         raise ConceptLabError(
