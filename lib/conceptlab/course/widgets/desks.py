@@ -15,13 +15,12 @@ from ...core import ConceptLabError, bootstrap
 from ...data import Concept, Question
 from ...edits import Intervention, WeightEdit, applied
 from ...erasure import Dictionaries, Feature, other_features_edit, pisces_edit
-from ...evaluation import QuestionScores, concept_questions, score_questions
+from ...evaluation import SETS, QuestionScores, concept_questions, score_questions
 from ...models import LanguageModel
 from ..plots.picture import state_bars
 from ..plots.shared import strength_curves
 from .panel import Panel, decimal, whole_number, words_field
 
-SETS = ("target", "neighbour", "general")
 STATES = {"original": "ink", "edited": "target", "same rows, other features": "control"}  # -> colour
 LIVE_ATTACKS = ("relearning", "relearning_unrelated", "quantisation", "priming", "paraphrase", "definition")
 MOST_STEPS = 60  # of a live attack: minutes on two cores
