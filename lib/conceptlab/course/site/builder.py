@@ -156,7 +156,7 @@ class CourseSite:
 
     def cards(self) -> list[Mapping[str, Any]]:
         """What the landing page says of each notebook."""
-        cards = []
+        cards: list[Mapping[str, Any]] = []
         for name, one in sorted(self.shown.items()):
             outputs = [o for c in nbfile.code_cells(one.nb) for o in c.outputs]
             picture = self.source / "thumbnails" / f"{name}.png"
