@@ -11,15 +11,16 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from conceptlab.core import ConceptLabError
-from conceptlab.course import notebook, site
+from conceptlab.course import notebook
 from conceptlab.course import run as course
 from conceptlab.course.headline import MIME, Headline
 from conceptlab.course.results import Result, read_results, update_results
+from conceptlab.course.site import CourseSite
 
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-GOOD = Result("Is it?", 0.1, Headline("drop", 0.5, 0.4, 0.6), "00_a.html", None, None)
+GOOD = Result("Is it?", 0.1, Headline("drop", 0.5, 0.4, 0.6), None)
 WHOLE = {
-    "question": "Is it?", "minutes": 0.1, "page": "00_a.html", "thumbnail": None, "error": None,
+    "question": "Is it?", "minutes": 0.1, "error": None,
     "headline": {"label": "drop", "value": 0.5, "low": 0.4, "high": 0.6},
 }  # fmt: skip
 IMAGE = {"image/png": "AAAA"}
@@ -45,7 +46,11 @@ def executed(monkeypatch):
         return course.Execution(nb, 0.1, None, None)
 
     monkeypatch.setattr(course, "execute", execute)
+    monkeypatch.setattr(CourseSite, "build", lambda site: built.append(sorted(set(site.shown) - set(site.refused))))
     return outputs
+
+
+built: list[list[str]] = []  # what every build of the site would have shown
 
 
 # ---- results ---------------------------------------------------------------------------------------------
@@ -71,7 +76,7 @@ def test_results_that_are_no_text_or_a_folder_start_anew(tmp_path, capsys):
 @pytest.mark.parametrize(
     "entry",
     [
-        None, [], {}, "x", {k: v for k, v in WHOLE.items() if k != "page"}, WHOLE | {"minutes": "long"},
+        None, [], {}, "x", {k: v for k, v in WHOLE.items() if k != "minutes"}, WHOLE | {"minutes": "long"},
         WHOLE | {"headline": "0.5"}, WHOLE | {"headline": {"label": "drop"}}, WHOLE | {"error": 7},
         WHOLE | {"headline": {"label": "drop", "value": "much"}},
     ],
@@ -108,15 +113,15 @@ def test_a_page_that_is_refused_fails_its_notebook_and_the_others_go_on(tmp_path
     page = tmp_path / "build" / "site" / "0b.html"
     page.parent.mkdir(parents=True)
     page.write_text("of an earlier run", encoding="utf-8")
+    built.clear()
     assert course.main(["run", "--root", str(tmp_path)]) == 1
     found = read_results(tmp_path / "build" / "results.json")
     assert [name for name, result in found.items() if result.error] == ["0b"] and said in found["0b"].error
     err = capsys.readouterr().err
     assert said in err and "Failed: 0b" in err and err.count("\n") == 2
-    assert "network" not in said or not page.exists(), "an older page would pass for this run's"
-    index = (page.parent / "index.html").read_text(encoding="utf-8")
-    assert 'href="0a.html"' in index and 'href="0c.html"' in index and ("0b.html" in index) == page.exists()
-    assert "stopped at an error" in index
+    assert not page.exists(), "an older page would pass for this run's"
+    assert len(built) == 4 and built[0] == ["0a", "0b", "0c"], "the site is there before the first cell runs"
+    assert built[-1] == ["0a", "0c"]
 
 
 def test_a_file_that_is_no_notebook_fails_alone(tmp_path, executed, capsys):
@@ -124,10 +129,11 @@ def test_a_file_that_is_no_notebook_fails_alone(tmp_path, executed, capsys):
     for text in ("{", "[]", '{"cells": [], "nbformat": 4}', ""):
         (tmp_path / "notebooks" / "0b.ipynb").write_text(text, encoding="utf-8")
         assert course.main(["run", "--root", str(tmp_path)]) == 1
-        assert "0b.ipynb is no notebook that can be read" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert err.count("0b.ipynb is no notebook that can be read") == 2, "once for the site, once when it runs"
         assert course.main(["student", "--root", str(tmp_path)]) == 1
         assert capsys.readouterr().err.count("\n") == 1
-    assert (tmp_path / "build" / "site" / "0c.html").exists()
+    assert built[-1] == ["0a", "0c"]
 
 
 @pytest.mark.parametrize(
@@ -161,16 +167,10 @@ def test_a_full_disk_is_one_sentence(tmp_path, executed, monkeypatch, capsys):
     assert err and all("No space left on the disk" in line for line in err)
 
 
-def test_the_index_links_to_pages_that_are_there(tmp_path):
-    site.write_index({"00_a": GOOD, "01_b": Result("Q?", 0.0, None, None, None, "broke")}, tmp_path, "quick")
-    index = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert index.count("href=") == 1 and "drop: 0.5 [0.4, 0.6]" in index and "Q?" in index
-
-
 # ---- interruptions -----------------------------------------------------------------------------------------
 def test_ctrl_c_is_one_line_and_keeps_what_had_ended(tmp_path):
-    make(tmp_path, a=["print(1)"], b=["print(2)", "import time; time.sleep(600)"])
-    command = [sys.executable, "-m", "conceptlab.course", "run", "--root", str(tmp_path)]
+    make(tmp_path, a=["print(1)"], b=["import time; time.sleep(1.2)", "time.sleep(600)"])
+    command = [sys.executable, "-m", "conceptlab.course", "run", "--no-site", "--root", str(tmp_path)]
     quick = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quick) as process:
         for line in process.stdout:
@@ -182,7 +182,7 @@ def test_ctrl_c_is_one_line_and_keeps_what_had_ended(tmp_path):
     assert process.returncode == 130
     assert err == "Interrupted; notebooks that had ended are kept.\n"
     assert list(read_results(tmp_path / "build" / "results.json")) == ["0a"]
-    assert (tmp_path / "build" / "site" / "0a.html").exists()
+    assert (tmp_path / "build" / "notebooks" / "0a.ipynb").exists()
 
 
 def test_a_cell_has_two_hours():

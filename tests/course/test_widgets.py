@@ -3,7 +3,8 @@
 import pytest
 
 from conceptlab.concept_vectors.atlas import build_atlas
-from conceptlab.course.widgets import png, search_figure, search_widget
+from conceptlab.core import ConceptLabError
+from conceptlab.course.widgets import Panel, png, search_figure, search_widget
 
 
 @pytest.fixture
@@ -12,31 +13,44 @@ def parts(tiny_llama):
     return lm, build_atlas(lm, k=20)
 
 
-def children(widget):
-    (box, count), message, image = widget.children[0].children, widget.children[1], widget.children[2]
-    return box, count, message, image
-
-
 def test_search_widget_draws_the_static_figure(parts):
     lm, atlas = parts
-    box, count, message, image = children(search_widget(lm, atlas, words="dog, cat"))
-    assert image.value == png(search_figure(lm, ["dog", "cat"], 8, atlas))
-    before = image.value
-    count.value = 3
-    assert image.value != before and image.value == png(search_figure(lm, ["dog", "cat"], 3, atlas))
-    assert message.value == ""
-    box.value = "red , blue,"
-    assert image.value == png(search_figure(lm, ["red", "blue"], 3, atlas))
+    widget = search_widget(lm, atlas, words="dog, cat")
+    assert widget.image.value == png(search_figure(lm, ["dog", "cat"], 8, atlas))
+    before = widget.image.value
+    widget.controls["count"].value = 3
+    assert widget.image.value != before and widget.image.value == png(search_figure(lm, ["dog", "cat"], 3, atlas))
+    assert widget.message.value == ""
+    widget.controls["words"].value = "red , blue,"
+    assert widget.image.value == png(search_figure(lm, ["red", "blue"], 3, atlas))
 
 
-def test_unknown_words_give_a_message_and_keep_the_figure(parts):
+def test_an_error_stands_in_place_of_the_figure(parts):
     lm, atlas = parts
-    box, _, message, image = children(search_widget(lm, atlas, words="dog"))
-    before = image.value
-    box.value = "supercalifragilistic"
-    assert "single token" in message.value and image.value == before
-    box.value = "dog"
-    assert message.value == ""
+    widget = search_widget(lm, atlas, words="dog")
+    widget.controls["words"].value = "supercalifragilistic"
+    assert "single token" in widget.message.value and "alert" in widget.message.value
+    assert widget.image.value == b"" and widget.image.layout.display == "none", "the stale figure is gone"
+    widget.controls["words"].value = "dog"
+    assert widget.message.value == "" and widget.image.value
+
+
+def test_a_panel_says_that_it_works_and_an_interruption_stops_it(monkeypatch):
+    import time
+
+    from conceptlab.course.widgets import panel
+
+    monkeypatch.setattr(panel, "SHOWN_AFTER", 0.05)
+    said = []
+
+    def slow():
+        time.sleep(0.8)
+        said.append(widget.message.value)
+        raise KeyboardInterrupt
+
+    widget = Panel({}, slow, "Go", start=False)
+    widget.button.click()
+    assert "Working" in said[0] and "Stopped" in widget.message.value and widget.text.value == ""
 
 
 def test_figures_are_closed(parts):
@@ -84,13 +98,16 @@ def test_feature_widget_draws_the_static_figure(dictionary):
 
     firings = dictionary[-1]
     order = firings.counts().argsort(descending=True).tolist()
-    box, message, image = feature_widget(*dictionary, feature=order[0]).children
+    widget = feature_widget(*dictionary, feature=order[0])
+    box, image = widget.controls["feature"], widget.image
     assert image.value == png(feature_figure(*dictionary, order[0]))
     before = image.value
     box.value = order[1]
     assert image.value == png(feature_figure(*dictionary, order[1])) != before
     box.value = 7
-    assert "none of the" in message.value
+    assert "none of the" in widget.message.value
+    box.value = 4_000
+    assert box.value == 4_000 and "does not exist" in widget.message.value, "refused, not clipped"
 
 
 def test_label_widget_shows_the_static_table():
@@ -99,12 +116,52 @@ def test_label_widget_shows_the_static_table():
 
     records = [FeatureLabel(0, i, "on <x>", "ensemble", i == 0, 0.1, {}, None, (" Nile",)) for i in range(2)]
     widget = label_widget(records, "nile")
-    box, only = widget.children[0].children
-    shown = widget.children[1]
+    box, only, shown = widget.controls["words"], widget.controls["only"], widget.text
     assert hit_lines(search_labels(records, "nile")).replace("<", "&lt;").replace(">", "&gt;") in shown.value
     only.value = True
     assert shown.value.count("0:") == 1
     box.value = "desert"
     assert "No label" in shown.value
     box.value = " "
-    assert "at least one word" in shown.value
+    assert "at least one word" in widget.message.value
+
+
+# ---- vectors and labelled features ---------------------------------------------------------------------------
+def test_vector_explorer_draws_the_static_figure_and_refuses_what_is_not_there(tiny_llama):
+    from conceptlab.course.widgets import vector_explorer, vector_figure
+
+    lm = tiny_llama()
+    widget = vector_explorer(lm, 1, 3, 2.0)
+    assert widget.image.value == png(vector_figure(lm, 1, 3, 2.0))
+    widget.controls["neuron"].value = 32
+    assert "neurons 0 to 31" in widget.message.value and widget.image.value == b""
+    widget.controls["neuron"].value = 4
+    assert widget.image.value == png(vector_figure(lm, 1, 4, 2.0))
+    widget.controls["prompt"].value = " "
+    assert "Type a prompt" in widget.message.value
+    with pytest.raises(ConceptLabError, match="layer"):
+        vector_figure(lm, 2, 0, 1.0)
+
+
+def test_feature_browser_searches_steps_and_shows_contexts():
+    from conceptlab.autointerp import FeatureLabel
+    from conceptlab.course.site import Context
+    from conceptlab.course.widgets import FeatureBrowser
+
+    scores = {"detection_auroc": (0.8, 0.7, 0.9)}
+    records = [FeatureLabel(6, i, f"label {i}", "ensemble", True, 0.1, scores, 0.5, (" Nile",)) for i in range(3)]
+    texts = {6: {0: [Context("Egypt", (" the", " Nile"), (0.0, 1.0))]}}
+    browser = FeatureBrowser(records, texts, "nile")
+    assert (
+        browser.chosen.feature == 0 and "<mark" in browser.panel.text.value and "hit 1 of 3" in browser.panel.text.value
+    )
+    browser.go(browser.place + 1)
+    assert browser.chosen.feature == 1 and "label 1" in browser.panel.text.value
+    browser.go(3)
+    assert browser.chosen.feature == 0, "after the last hit comes the first"
+    browser.box.value = "desert"
+    assert "No label" in browser.panel.message.value and browser.panel.text.value == ""
+    with pytest.raises(ConceptLabError, match="search"):
+        _ = browser.chosen
+    browser.show_any()
+    assert browser.chosen in records

@@ -6,6 +6,7 @@ python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
+python -m conceptlab.course picture              the README's picture, from the lab's table (for authors)
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
 
@@ -26,8 +27,9 @@ from nbformat import NotebookNode
 
 from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
+from .authors import instructor, student, write_feature_contexts, write_picture
+from .colab import with_colab_cell
 from .headline import Headline, find_headline, refresh_table
-from .instructor import write_instructor
 from .lab import open_lab
 from .progress import Clock, Progress, expected_seconds
 from .record import VARIABLE
@@ -101,7 +103,7 @@ def _describe(index: int, cell: NotebookNode, failure: Exception) -> str:
     return f"cell {index} failed:\n{source}\n  ...\n{trace}"
 
 
-def run(root: Path, only: list[str], timeout: int) -> int:
+def run(root: Path, only: list[str], timeout: int, with_site: bool = True) -> int:
     """Execute notebooks into build/ and write the site, renewed after each of them; 1 if a notebook failed.
 
     The site is there before the first cell runs, from the outputs that came with the course.
@@ -111,9 +113,10 @@ def run(root: Path, only: list[str], timeout: int) -> int:
     check_output(build / "site", folder=True)
     everything, chosen = find_notebooks(root, []), find_notebooks(root, only)
     names, before = {path.stem for path in everything}, read_results(kept)
-    site, results = CourseSite(root), dict[str, Result]()
-    _stage_committed(site, everything)
-    _build(site, "(from the outputs that came with the course; renewed after every notebook)")
+    site, results = CourseSite(root) if with_site else None, dict[str, Result]()
+    if site:
+        _stage_committed(site, everything)
+        _build(site, "(from the outputs that came with the course; renewed after every notebook)")
     clock = _clock(chosen, before)
     for path in chosen:
         try:
@@ -126,9 +129,11 @@ def run(root: Path, only: list[str], timeout: int) -> int:
             say(f"{path.stem}: {result.error}", error=True)
         results[path.stem] = result
         update_results(kept, {path.stem: result}, names)
-        _build(site, None)
+        if site:
+            _build(site, None)
     say(table(results))
-    say(f"Site: {site.index.relative_to(root)}")
+    if site:
+        say(f"Site: {site.index.relative_to(root)}")
     failures = [name for name, result in results.items() if result.error]
     if failures:
         say(f"Failed: {', '.join(failures)}", error=True)
@@ -178,13 +183,14 @@ def build_site(root: Path) -> int:
     return int(bool(site.refused))
 
 
-def _publish(name: str, done: Execution, build: Path, site: CourseSite) -> Result:
+def _publish(name: str, done: Execution, build: Path, site: CourseSite | None) -> Result:
     """Write the executed notebook and stage its page; what goes wrong with these is the notebook's error."""
     errors = [done.error] if done.error else []
     result = Result(nbfile.title(done.nb), done.minutes, done.headline, "\n".join(errors) or None)
     try:
         nbfile.write(done.nb, build / "notebooks" / f"{name}.ipynb")
-        site.stage(name, done.nb, result)
+        if site:
+            site.stage(name, done.nb, result)
     except (ConceptLabError, OSError) as error:
         result = replace(result, error="\n".join([*errors, str(error)]))
     return result
@@ -212,7 +218,7 @@ def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
             bad = 1
             say(f"{path.stem}: not written. {problem}", error=True)
         else:
-            nbfile.write(done.nb, path)
+            nbfile.write(with_colab_cell(done.nb, root), path)
             _refresh_readme(root / "README.md", path.stem, done.nb)
             say(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)")
     return bad
@@ -224,25 +230,6 @@ def _refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
         text = refresh_table(readme.read_text(encoding="utf-8"), name, found)
         with atomic_path(readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
-
-
-def student(root: Path, only: list[str]) -> int:
-    """Write copies without solutions and outputs to build/student/."""
-    for path in find_notebooks(root, only):
-        target = root / "build" / "student" / path.name
-        try:
-            nbfile.write(nbfile.student_copy(nbfile.read(path)), target)
-        except ValueError as error:
-            raise ConceptLabError(f"{path.name}: {error}.") from None
-        say(f"{target.relative_to(root)}")
-    return 0
-
-
-def instructor(root: Path) -> int:
-    """Write key, rubrics and schedules to build/instructor/."""
-    for path in write_instructor(find_notebooks(root, []), root / "build" / "instructor"):
-        say(f"{path.relative_to(root)}")
-    return 0
 
 
 def table(results: dict[str, Result], width: int = 100) -> str:
@@ -259,34 +246,26 @@ def table(results: dict[str, Result], width: int = 100) -> str:
     return "\n".join(["", *lines, ""])
 
 
-def write_feature_contexts(root: Path) -> int:
-    """Run texts through both models and write data/contexts; a quarter of an hour on two cores."""
-    from ..models import load_model
-    from .site import context_articles, write_contexts
-
-    articles = context_articles()
-    for model in ("smollm2-135m", "gemma3-270m"):
-        for path in write_contexts(load_model(model), articles, root / "data" / "contexts"):
-            say(f"{path.relative_to(root)}")
-    return 0
-
-
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts"]
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts", "picture"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
     parser.add_argument("--timeout", type=int, default=CELL_SECONDS, help="seconds allowed per cell")
+    parser.add_argument("--no-site", action="store_true", help="run: execute only, write no site")
     args = parser.parse_args(argv)
     root = args.root.resolve()
     try:
-        if args.verb in ("run", "commit"):
-            return {"run": run, "commit": commit_outputs}[args.verb](root, args.only, args.timeout)
+        if args.verb == "run":
+            return run(root, args.only, args.timeout, not args.no_site)
+        if args.verb == "commit":
+            return commit_outputs(root, args.only, args.timeout)
         if args.verb == "student":
             return student(root, args.only)
         others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
+        others["picture"] = write_picture
         return others[args.verb](root)
     except ConceptLabError as error:
         say(str(error), error=True)

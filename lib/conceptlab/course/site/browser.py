@@ -147,10 +147,10 @@ def feature_page(
     else:
         lines.append("<p>It fires on none of the texts that were kept for this page.</p>")
     lines += [
-        "<h2>Reads</h2>", _chips(record.top_tokens, "tokens that are over-represented where it fires"),
-        _chips(record.words, "words in front of its firings"),
-        "<h2>Writes</h2>", _chips(record.promoted, "tokens that its direction promotes"),
-        "<h2>How good is the label?</h2>", _scores(record),
+        "<h2>Reads</h2>", tokens_html(record.top_tokens, "tokens that are over-represented where it fires"),
+        tokens_html(record.words, "words in front of its firings"),
+        "<h2>Writes</h2>", tokens_html(record.promoted, "tokens that its direction promotes"),
+        "<h2>How good is the label?</h2>", scores_html(record),
     ]  # fmt: skip
     return PAGE.format(title=escape(where), body="\n".join(lines))
 
@@ -166,14 +166,16 @@ def context_html(context: Context) -> str:
     return f'<p class="context"><cite>{escape(context.title)}</cite> &hellip;{"".join(spans)}&hellip;</p>'
 
 
-def _chips(items: Sequence[str], what: str) -> str:
+def tokens_html(items: Sequence[str], what: str) -> str:
+    """A list of tokens, with what they are, as HTML."""
     if not items:
         return f'<p class="small">{what}: none</p>'
     chips = "".join(f"<li><code>{escape(' '.join(item.split()) or repr(item))}</code></li>" for item in items)
     return f'<p class="small">{what}</p><ul class="chips">{chips}</ul>'
 
 
-def _scores(record: FeatureLabel) -> str:
+def scores_html(record: FeatureLabel) -> str:
+    """A label's scores with their intervals, as HTML."""
     rows = [
         f"<tr><th scope='row'>{text}</th><td>{v[0]:.2f}</td><td>{v[1]:.2f} to {v[2]:.2f}</td></tr>"
         for key, text in SCORES.items()

@@ -35,7 +35,10 @@ from .pages import (
 from .stage import local_links, staged, thumbnail, write_figures
 
 CONFIGURATION = Path(__file__).parent / "sphinx"  # holds conf.py
-HOW_TO = ("adding_a_method", "adding_a_concept", "adding_an_attack", "adding_a_model", "bad_inputs", "statistics")
+HOW_TO = (
+    "installing", "library", "adding_a_method", "adding_a_concept", "adding_an_attack", "adding_a_model", "bad_inputs",
+    "statistics", "authors",
+)  # fmt: skip
 SECTIONS = {  # page -> its title, what it is, and the head row of the tables in notebooks that it collects
     "reproductions": (
         "Reproductions",
@@ -153,7 +156,7 @@ class CourseSite:
 
     def cards(self) -> list[Mapping[str, Any]]:
         """What the landing page says of each notebook."""
-        cards = []
+        cards: list[Mapping[str, Any]] = []
         for name, one in sorted(self.shown.items()):
             outputs = [o for c in nbfile.code_cells(one.nb) for o in c.outputs]
             picture = self.source / "thumbnails" / f"{name}.png"

@@ -54,7 +54,7 @@ def write_contexts(lm: LanguageModel, articles: Sequence[Article], root: Path | 
         for layer in layers:
             firings = sae_firings(load_shipped(lm, layer), found.tensor(layer))
             lines = [
-                json.dumps([r.feature, strongest(corpus, firings, r.feature, articles)], ensure_ascii=False)
+                json.dumps([r.feature, strongest_texts(corpus, firings, r.feature, articles)], ensure_ascii=False)
                 for r in read_labels(lm.name, layer)
             ]
             paths.append(contexts_path(lm.name, layer, root))
@@ -64,7 +64,7 @@ def write_contexts(lm: LanguageModel, articles: Sequence[Article], root: Path | 
     return paths
 
 
-def strongest(
+def strongest_texts(
     corpus: Corpus, firings: Firings, feature: int, articles: Sequence[Article], n: int = N_CONTEXTS
 ) -> list[Context]:
     """The `n` strongest firings of a feature, each from another text, with three digits of every activation."""

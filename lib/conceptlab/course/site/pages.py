@@ -176,7 +176,8 @@ def instructor_page(cards: Sequence[Mapping[str, Any]]) -> str:
             "| notebook | time |\n|---|---|",
             *rows,
             "",
-            "**A key.** `make instructor` writes the solutions of all exercises, their points and the rubrics of the written "
+            "**A key.** `make instructor` writes the solutions of all exercises, their points and the rubrics of "
+            "the written "
             "ones to `build/instructor/`.\n",
             re.sub(r"^#", "##", schedule(), flags=re.M),
         ]
@@ -186,7 +187,8 @@ def instructor_page(cards: Sequence[Mapping[str, Any]]) -> str:
 def decision_page() -> str:
     """The course's decision table."""
     return (
-        f"{NO_CONTROLS}# Decision table\n\nWhich method for which question, what it costs, which control to demand from "
+        f"{NO_CONTROLS}# Decision table\n\nWhich method for which question, what it costs, which control to "
+        f"demand from "
         f"anyone who reports it, and how it is known to fail.\n\n{decision_table()._repr_html_()}\n"
     )
 

@@ -1,25 +1,24 @@
-"""Widgets: each is a control beside a figure that a function of `plots` also draws without it."""
+"""Search over vectors, dashboards of features, search over labels: with the figures they draw."""
 
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Sequence
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-from ..autointerp import FeatureLabel, Firings, Hit, hit_lines, search_labels
-from ..concept_vectors import Atlas, search
-from ..core import ConceptLabError
-from ..data import Harvest, list_concepts, load_concept
-from ..models import LanguageModel, project
-from ..sae import SAE
-from .plots.concept_vectors import word_bars
-from .plots.dashboard import feature_dashboard
-from .plots.sae import Context
+from ...autointerp import FeatureLabel, Firings, Hit, hit_lines, search_labels
+from ...concept_vectors import Atlas, search
+from ...core import ConceptLabError
+from ...data import Harvest, list_concepts, load_concept
+from ...models import LanguageModel, project
+from ...sae import SAE
+from ..plots.concept_vectors import word_bars
+from ..plots.dashboard import feature_dashboard
+from ..plots.sae import Context
+from .panel import Panel, whole_number, words_field
 
 
 def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas | None = None) -> Figure:
@@ -29,24 +28,17 @@ def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas 
     return word_bars([v.name for v in found], [v.score for v in found], [v.tokens[:8] for v in found], title)
 
 
-def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, guitar") -> ipywidgets.VBox:
+def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, guitar") -> Panel:
     """A search box over the atlas: type words, separated by commas, and press Enter."""
-    box = ipywidgets.Text(words, description="words", continuous_update=False)
-    count = ipywidgets.IntSlider(8, 1, 20, description="vectors", continuous_update=False)
-    image, message = ipywidgets.Image(format="png"), ipywidgets.HTML()
+    controls = {
+        "words": words_field(words, "words", "words, separated by commas"),
+        "count": ipywidgets.IntSlider(8, 1, 20, description="vectors", continuous_update=False),
+    }
 
-    def show(_change=None) -> None:
-        try:
-            figure = search_figure(lm, [w.strip() for w in box.value.split(",") if w.strip()], count.value, atlas)
-        except ConceptLabError as error:
-            message.value = str(error)
-            return
-        message.value, image.value = "", png(figure)
+    def draw(words: str, count: int) -> Figure:
+        return search_figure(lm, [w.strip() for w in words.split(",") if w.strip()], count, atlas)
 
-    box.observe(show, "value")
-    count.observe(show, "value")
-    show()
-    return ipywidgets.VBox([ipywidgets.HBox([box, count]), message, image])
+    return Panel(controls, draw)
 
 
 def top_contexts(
@@ -81,22 +73,10 @@ def feature_figure(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings
     return feature_dashboard(title, contexts, value.numpy(), float(rates[feature]), rates.numpy(), tokens)
 
 
-def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int = 0) -> ipywidgets.VBox:
+def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings, feature: int = 0) -> Panel:
     """Dashboards on demand: type a feature's number. Draws what `feature_figure` draws."""
-    box = ipywidgets.BoundedIntText(feature, 0, len(firings) - 1, description="feature")
-    image, message = ipywidgets.Image(format="png"), ipywidgets.HTML()
-
-    def show(_change=None) -> None:
-        try:
-            figure = feature_figure(lm, sae, found, firings, box.value)
-        except ConceptLabError as error:
-            message.value = str(error)
-            return
-        message.value, image.value = "", png(figure)
-
-    box.observe(show, "value")
-    show()
-    return ipywidgets.VBox([box, message, image])
+    controls = {"feature": whole_number(feature, f"feature (0 to {len(firings) - 1})")}
+    return Panel(controls, lambda feature: feature_figure(lm, sae, found, firings, feature))
 
 
 def label_hits(
@@ -109,32 +89,18 @@ def label_hits(
 
 def label_widget(
     records: Sequence[FeatureLabel], words: str = "river, water", lm: LanguageModel | None = None
-) -> ipywidgets.VBox:
+) -> Panel:
     """A search box over labels: type words, separated by commas, or a concept's title. Shows `hit_lines`.
 
     `lm`: also finds what is near in meaning.
     """
-    box = ipywidgets.Text(words, description="words", continuous_update=False)
-    only = ipywidgets.Checkbox(False, description="explained only")
-    shown = ipywidgets.HTML()
+    controls = {
+        "words": words_field(words, "words", "words or a concept, then Enter"),
+        "only": ipywidgets.Checkbox(False, description="explained only"),
+    }
 
-    def show(_change=None) -> None:
-        try:
-            hits = label_hits(records, box.value, lm, only.value)
-            text = hit_lines(hits) if hits else "No label has to do with these words."
-        except ConceptLabError as error:
-            text = str(error)
-        shown.value = f"<pre>{html.escape(text)}</pre>"
+    def draw(words: str, only: bool) -> str:
+        hits = label_hits(records, words, lm, only)
+        return f"<pre>{html.escape(hit_lines(hits) if hits else 'No label has to do with these words.')}</pre>"
 
-    box.observe(show, "value")
-    only.observe(show, "value")
-    show()
-    return ipywidgets.VBox([ipywidgets.HBox([box, only]), shown])
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as PNG; it is closed afterwards, so that a notebook does not show it a second time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
-    return buffer.getvalue()
+    return Panel(controls, draw)

@@ -1,0 +1,134 @@
+"""Vector explorer and feature browser: what a single vector writes, and the labelled features one by one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import torch
+from matplotlib.figure import Figure
+
+from ...autointerp import FeatureLabel
+from ...core import ConceptLabError
+from ...models import LanguageModel, project
+from ..plots.sides import two_sided_bars
+from ..site.browser import context_html, scores_html, tokens_html
+from ..site.contexts import Context
+from .figures import label_hits
+from .panel import Panel, decimal, whole_number, words_field
+
+
+def vector_figure(
+    lm: LanguageModel, layer: int, neuron: int, clamp: float, prompt: str = "The weather today is", n: int = 10
+) -> Figure:
+    """Both ends of one value vector, and what holding its neuron at `clamp` does to the next token after `prompt`.
+
+    Left: the tokens that the vector promotes and suppresses most (logit effect). Right: the tokens whose probability
+    rises and falls most when the neuron's activation is `clamp` at every position. Raises ConceptLabError for a layer
+    or neuron that is not there, or a prompt without a token.
+    """
+    layer = lm.check_layer(layer)
+    if not 0 <= neuron < lm.d_mlp:
+        raise ConceptLabError(f"Layer {layer} has neurons 0 to {lm.d_mlp - 1}; neuron {neuron} does not exist.")
+    if not prompt.strip():
+        raise ConceptLabError("Type a prompt: a few words that the model is to go on from.")
+    written = project(lm, lm.value_vectors(layer)[neuron][None], k=n)
+    ends = torch.cat([written.top_ids[0], written.bottom_ids[0].flip(0)])
+    effects = torch.cat([written.top_values[0], written.bottom_values[0].flip(0)])
+    ids = lm.tokens(prompt)[0]
+
+    def held(values: torch.Tensor) -> torch.Tensor:
+        values = values.clone()
+        values[..., neuron] = clamp
+        return values
+
+    before = lm.logits(ids)[0, -1].softmax(-1)
+    with lm.intervene({("neurons", layer): held}):
+        change = lm.logits(ids)[0, -1].softmax(-1) - before
+    moved = torch.cat([change.topk(n).indices, change.topk(n, largest=False).indices.flip(0)])
+    panels = {
+        f"layer {layer}, neuron {neuron}: logit effect": list(zip(lm.words(ends), effects.tolist(), strict=True)),
+        f"next token, neuron held at {clamp:g}: change of probability": list(
+            zip(lm.words(moved), change[moved].tolist(), strict=True)
+        ),
+    }
+    return two_sided_bars(panels, f"{lm.name}, after {prompt!r}")
+
+
+def vector_explorer(lm: LanguageModel, layer: int = 0, neuron: int = 0, clamp: float = 5.0) -> Panel:
+    """Layer, neuron, the value it is held at and a prompt beside `vector_figure`."""
+    controls = {
+        "layer": whole_number(layer, f"layer (0 to {lm.n_layers - 1})"),
+        "neuron": whole_number(neuron, f"neuron (0 to {lm.d_mlp - 1})"),
+        "clamp": decimal(clamp, "hold at"),
+        "prompt": words_field("The weather today is", "prompt", "a few words to go on from"),
+    }
+    return Panel(controls, lambda **values: vector_figure(lm, **values))
+
+
+def feature_html(record: FeatureLabel, contexts: Sequence[Context] = ()) -> str:
+    """One labelled feature as HTML: label, texts, what it reads and writes, its scores."""
+    head = f"<p><b>Layer {record.layer}, feature {record.feature}</b>, fires on {record.rate:.2%} of the tokens</p>"
+    sides = tokens_html(record.top_tokens, "reads") + tokens_html(record.promoted, "writes")
+    label = tokens_html([record.label], "label")
+    return head + label + "".join(map(context_html, contexts)) + sides + scores_html(record)
+
+
+class FeatureBrowser(ipywidgets.VBox):
+    """Search labels by words or concept, go to the next hit or to any feature, and hand one on.
+
+    `contexts`: layer -> feature -> its texts. `chosen` is the record that is shown.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[FeatureLabel],
+        contexts: Mapping[int, Mapping[int, Sequence[Context]]] | None = None,
+        words: str = "river",
+        lm: LanguageModel | None = None,
+        seed: int = 0,
+    ):
+        if not records:
+            raise ConceptLabError("There is no label to browse; read some with `read_labels(model, layer)`.")
+        self.records, self.contexts, self.lm = list(records), contexts or {}, lm
+        self.draw_any, self.place, self.hits = random.Random(seed), 0, list[FeatureLabel]()
+        following = ipywidgets.Button(description="next hit")
+        anywhere = ipywidgets.Button(description="any feature")
+        following.on_click(lambda _: self.go(self.place + 1))
+        anywhere.on_click(lambda _: self.show_any())
+        self.box = words_field(words, "words", "words or a concept, then Enter")
+        self.panel = Panel({"words": self.box}, self.search)
+        super().__init__([ipywidgets.HBox([following, anywhere]), self.panel])
+
+    @property
+    def chosen(self) -> FeatureLabel:
+        """The feature that is shown. Raises ConceptLabError where the search found none."""
+        if not self.hits:
+            raise ConceptLabError("No feature is shown; search for other words.")
+        return self.hits[self.place]
+
+    def search(self, words: str) -> str:
+        """The best hit for some words, as HTML. Raises ConceptLabError where there is none."""
+        self.hits, self.place = [], 0
+        self.hits = [hit.record for hit in label_hits(self.records, words, self.lm)]
+        if not self.hits:
+            raise ConceptLabError(f"No label has to do with {words!r}; try one word, or another spelling.")
+        return self.shown()
+
+    def shown(self) -> str:
+        """The chosen feature as HTML, with its place among the hits."""
+        record = self.chosen
+        texts = self.contexts.get(record.layer, {}).get(record.feature, ())
+        return f"<p>hit {self.place + 1} of {len(self.hits)}</p>{feature_html(record, texts)}"
+
+    def go(self, place: int) -> None:
+        """Show another hit; after the last one comes the first."""
+        if self.hits:
+            self.place = place % len(self.hits)
+            self.panel.text.value = self.shown()
+
+    def show_any(self) -> None:
+        """Show a feature drawn at random."""
+        self.hits, self.place = [self.draw_any.choice(self.records)], 0
+        self.panel.message.value, self.panel.text.value = "", self.shown()

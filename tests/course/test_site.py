@@ -1,0 +1,215 @@
+"""The site: staging without Sphinx, one small site built by it, and that site in a real browser where there is one."""
+
+import base64
+import re
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from chromium import FOUND, WHY_SKIPPED, Chromium
+from conceptlab.autointerp import FeatureLabel
+from conceptlab.core import ConceptLabError
+from conceptlab.course import course_map
+from conceptlab.course.headline import MIME
+from conceptlab.course.site import CourseSite, api, browser, builder, external_resources, pages, stage, write_figures
+from conceptlab.data import list_concepts, load_concept
+
+PNG = base64.b64encode(
+    base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+).decode()
+NUMBER = {"label": "drop", "value": 0.5, "low": 0.4, "high": 0.6, "control_label": None, "control": None, "unit": ""}
+
+
+def small_notebook():
+    figure = new_output("display_data", data={"image/png": PNG}, metadata={"image/png": {"alt": "Bars; drop 0.5"}})
+    plain = new_output("display_data", data={"image/png": PNG})
+    number = new_output("display_data", data={"text/plain": "Headline: drop", MIME: NUMBER})
+    return new_notebook(
+        cells=[
+            new_markdown_cell(
+                "# Is it sound?\n\n> **Time:** 2 minutes of computing; 90 minutes with the exercises.\n\n"
+                "The norm $\\|x\\|_2$ of [next](01_next.ipynb) and [gone](../lib/x.py).\n\n## A section\n\n"
+                "| in miniature | same |\n|---|---|\n| Figure 1 | yes |\n"
+            ),
+            new_code_cell("!git clone somewhere", metadata={"tags": ["colab"]}),
+            new_code_cell("long = " + "1 + " * 80 + "1", outputs=[figure], metadata={"tags": ["headline"]}),
+            new_code_cell("x", outputs=[plain]),
+            new_code_cell("secret = 1", metadata={"jupyter": {"source_hidden": True}, "tags": ["solution"]}),
+            new_code_cell("headline()", outputs=[number]),
+        ]
+    )
+
+
+# ---- staging ---------------------------------------------------------------------------------------------
+def test_staged_cells_are_folded_dropped_and_described():
+    nb = small_notebook()
+    found = stage.staged(nb, "00_a.html").cells
+    assert "remove-cell" in found[1].metadata["tags"]
+    assert found[2].metadata["mystnb"]["image"]["alt"] == "Bars; drop 0.5"
+    assert found[3].metadata["mystnb"]["image"]["alt"] == "Figure of the section: A section"
+    assert "hide-input" in found[4].metadata["tags"] and "solution" in found[4].metadata["mystnb"]["code_prompt_show"]
+    assert "mystnb" not in nb.cells[2].metadata, "the notebook itself stays as it is"
+
+
+def test_what_would_load_from_a_network_is_refused():
+    nb = small_notebook()
+    nb.cells[2].outputs[0].data["text/html"] = '<script src="https://cdn.example/x.js"></script>'
+    with pytest.raises(ConceptLabError, match="load from the network: https://cdn"):
+        stage.staged(nb, "00_a.html")
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="//cdn.example/x.css">',
+        '<style>@import "https://cdn.example/x.css"</style>',
+        "<style>p { background: url(https://cdn.example/x.png) }</style>",
+    ],
+)
+def test_external_resources_are_found(html):
+    assert len(external_resources(html)) == 1
+    assert external_resources('<a href="https://example.org">paper</a>') == []
+
+
+def test_links_lead_to_pages_or_become_words():
+    text = "[a](01_a.ipynb#x) [m](docs/adding.md) [c](../lib/c.py) [w](https://e.org) ![p](p.png)"
+    found = stage.local_links(text, {"01_a", "adding"})
+    assert found == "[a](/01_a.ipynb#x) [m](/adding.md) c [w](https://e.org) ![p](p.png)"
+
+
+def test_the_thumbnail_is_the_headline_figure_on_a_card_of_one_size(tmp_path):
+    from PIL import Image
+
+    figure = write_figures(small_notebook(), tmp_path / "f")
+    assert figure.name == "00.png" and len(list((tmp_path / "f").glob("*.png"))) == 2
+    stage.thumbnail(figure, tmp_path / "t.png")
+    assert Image.open(tmp_path / "t.png").size == (640, 360)
+
+
+# ---- pages -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("box", "minutes"),
+    [
+        ("3 minutes on two cores; an hour with the exercises", 60),
+        ("2 minutes of computing; 90 minutes with the exercises", 90),
+        ("three minutes; two to three hours with the exercises", 180),
+        ("3 minutes on a CPU", None),
+    ],
+)
+def test_learner_minutes_are_read_from_the_box(box, minutes):
+    assert course_map.learner_minutes(box) == minutes
+
+
+def test_hours_as_they_are_said():
+    assert [course_map.hours(m) for m in (40, 60, 90, 450)] == ["40 minutes", "1 hour", "1.5 hours", "7.5 hours"]
+
+
+def test_tables_are_collected_by_their_head_row():
+    source = "text\n\n| in miniature | same |\n|---|---|\n| a | b |\n\n| other | x |\n|---|---|\n| c | d |\n"
+    assert pages.tables_with(source, "in miniature") == ["| in miniature | same |\n|---|---|\n| a | b |"]
+
+
+def test_the_reference_holds_every_exported_function():
+    text = api.api_page("core")
+    assert "## bootstrap" in text and "def bootstrap" not in text and "bootstrap(" in text
+    assert "core" in api.rooms() and "course" in api.rooms()
+
+
+# ---- features --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", list_concepts())
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_every_concept_finds_features(name, model):
+    concept = load_concept(name)
+    found = browser.concept_features(model, concept)
+    assert len(found) >= 5 and len({(r.layer, r.feature) for r in found}) == len(found)
+
+
+def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
+    record = FeatureLabel(6, 7, "on <x>", "ensemble", True, 0.01, {"detection_auroc": (0.8, 0.7, 0.9)}, 0.6, (" a",))
+    context = browser.Context("A & B", (" the", " <cat>"), (0.0, 2.0))
+    page = browser.feature_page("m", record, [context], (record, record))
+    assert "on &lt;x&gt;" in page and "A &amp; B" in page and '<mark class="a4"> &lt;cat&gt;</mark>' in page
+    assert "0.80" in page and external_resources(page) == []
+
+
+# ---- a small site ------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A course of two notebooks, with one room, one concept and the features of one layer, built once."""
+    root = tmp_path_factory.mktemp("course")
+    (root / "notebooks").mkdir()
+    for name in ("00_sound", "01_next"):
+        nbformat.write(small_notebook(), root / "notebooks" / f"{name}.ipynb")
+    (root / "docs").mkdir()
+    (root / "docs" / "glossary.md").write_text(
+        "# Glossary\n\n**Needle**: a word that search finds.\n", encoding="utf-8"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (builder, browser):
+            patch.setattr(module, "list_concepts", lambda: ["golf"])
+        patch.setattr(builder, "rooms", lambda: ["core"])
+        patch.setattr(browser, "models", lambda: ["smollm2-135m"])
+        patch.setattr(browser, "labelled_layers", lambda model: (6,))
+        browser.records_of.cache_clear()
+        made = CourseSite(root)
+        for name in ("00_sound", "01_next"):
+            made.stage(name, small_notebook())
+        made.build()
+    browser.records_of.cache_clear()
+    return made
+
+
+def test_pages_are_whole_offline_and_without_warnings(site):
+    assert site.warnings == ""
+    for name in ("index", "00_sound", "browser", "results", "decision_table", "glossary", "api/core", "concepts/golf"):
+        page = (site.out / f"{name}.html").read_text(encoding="utf-8")
+        assert external_resources(page) == [], name
+    page = (site.out / "00_sound.html").read_text(encoding="utf-8")
+    assert "<math" in page and 'href="01_next.html"' in page and "x.py" not in page and "git clone" not in page
+    assert 'alt="Bars; drop 0.5"' in page and "Show the solution" in page
+    index = (site.out / "index.html").read_text(encoding="utf-8")
+    assert "drop: 0.5 [0.4, 0.6]" in index and "thumbnails/00_sound.png" in index and "3 hours" in index
+
+
+def test_links_inside_the_site_lead_somewhere(site):
+    for page in [*site.out.glob("*.html"), *site.out.glob("concepts/*.html"), *site.out.glob("api/*.html")]:
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:", target):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_second_build_leaves_what_is_there(site):
+    before = (site.out / "00_sound.html").stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "write_browser", lambda out: None)
+        site.build()
+    assert (site.out / "00_sound.html").stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(not FOUND, reason=WHY_SKIPPED)
+def test_in_a_browser_pages_fit_search_works_and_nothing_is_fetched(site):
+    with Chromium() as chromium:
+        page = chromium.open(site.index.as_uri(), width=390)
+        for name in ("index", "00_sound", "browser", "results"):
+            page.go((site.out / f"{name}.html").as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
+            assert [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))] == []
+            assert page.errors() == []
+        code = (
+            "[...document.querySelectorAll('div.highlight pre')].every(p => getComputedStyle(p).overflowX === 'auto')"
+        )
+        page.go((site.out / "00_sound.html").as_uri())
+        assert page.evaluate(code), "code that is too wide scrolls"
+        page.go((site.out / "search.html").as_uri() + "?q=needle")
+        page.wait_for("document.querySelector('#search-results a')?.href.includes('glossary')")
+        page.go((site.out / "browser.html").as_uri() + "#words=golf")
+        page.wait_for("document.querySelectorAll('#hits li').length > 0")
+        page.go(page.evaluate("document.querySelector('#hits a').href"))
+        assert "Feature" in page.evaluate("document.querySelector('h1').textContent")
+        dark = "getComputedStyle(document.body).backgroundColor"
+        light_ground = page.evaluate(dark)
+        page.view(390, dark=True)
+        assert page.evaluate(dark) != light_ground
+        assert page.pdf().startswith(b"%PDF")
