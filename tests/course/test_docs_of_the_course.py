@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from conceptlab.course.site import slug, write_doc
+from conceptlab.course.site import slug, write_doc, write_index
 
 ROOT = Path(__file__).resolve().parents[2]
 TERMS = [
@@ -41,6 +41,11 @@ def test_the_list_of_reproductions_names_notebooks_that_are_there():
 def test_the_site_shows_them_with_anchors(tmp_path):
     for name in ("glossary", "reproductions"):
         write_doc(ROOT / "docs" / f"{name}.md", tmp_path)
+    write_index({}, tmp_path, "quick")
+    index = (tmp_path / "index.html").read_text("utf-8")
+    assert 'href="glossary.html"' in index and "logit lens" in index, (
+        "the index leads to them and shows the decision table"
+    )
     page = (tmp_path / "glossary.html").read_text("utf-8")
     assert 'id="logit-lens"' in page and 'href="#shrinkage"' in page
     assert "<table>" in (tmp_path / "reproductions.html").read_text("utf-8")

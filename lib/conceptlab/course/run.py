@@ -28,12 +28,11 @@ from .headline import Headline, find_headline, refresh_table
 from .instructor import write_instructor
 from .record import VARIABLE
 from .results import Result, update_results
-from .site import write_doc, write_figures, write_index, write_page
+from .site import SITE_DOCS, write_doc, write_figures, write_index, write_page
 
 TRACEBACK_LINES = 15  # of a failing cell, shown on the terminal
 CELL_SECONDS = 7_200  # cells took twenty minutes beside other work; a limit is there for those that hang
 INTERRUPTED = 130  # the exit status that shells give for Ctrl-C
-SITE_DOCS = ("glossary", "reproductions")  # pages of docs/ that notebooks link to, and so the site holds
 START_SECONDS = 600  # until a kernel answers
 
 

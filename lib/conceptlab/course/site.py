@@ -79,13 +79,19 @@ Profile <b>{{ profile }}</b>. Numbers are from the last run of each notebook.</p
 </div></a>
 {%- endfor %}
 </main>
-<p><a href="glossary.html">Glossary</a> &middot; <a href="reproductions.html">Figures of papers in miniature</a></p>
+{%- for name, label in docs.items() %}
+<p><a href="{{ name }}.html">{{ label }}</a></p>
+{%- endfor %}
 <h2>Which method for which question?</h2>
 {{ decisions }}
 </body></html>
 """,
     autoescape=True,
 )
+
+
+# pages of docs/ that notebooks link to, and what the index calls them
+SITE_DOCS = {"glossary": "Glossary", "reproductions": "Figures of papers in miniature"}
 
 
 DOC = Template(
@@ -219,5 +225,8 @@ def write_index(results: dict[str, Result], site: Path, profile: str) -> None:
         for name, result in sorted(results.items())
     ]
     decisions = decision_table()._repr_html_()
+    docs = {name: label for name, label in SITE_DOCS.items() if (site / f"{name}.html").exists()}
     with atomic_path(site / "index.html") as temporary:
-        temporary.write_text(INDEX.render(cards=cards, profile=profile, decisions=Markup(decisions)), encoding="utf-8")
+        temporary.write_text(
+            INDEX.render(cards=cards, profile=profile, decisions=Markup(decisions), docs=docs), encoding="utf-8"
+        )
