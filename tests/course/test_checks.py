@@ -109,7 +109,18 @@ def _solutions_02():
         step = -((z - threshold).abs() < width / 2).to(z.dtype) / width
         return threshold * step, step
 
-    return [inference_threshold, pseudo_gradients]
+    def shrunk(a, l1):
+        return (a - l1 / 2).relu()
+
+    def mean_max_cosine(truth, found):
+        unit = [x / x.norm(dim=1, keepdim=True) for x in (truth, found)]
+        return (unit[0] @ unit[1].T).amax(1).mean()
+
+    def unit_norm(W_enc, b_enc, W_dec):
+        norms = W_dec.norm(dim=1)
+        return W_enc * norms, b_enc * norms, W_dec / norms[:, None]
+
+    return [inference_threshold, pseudo_gradients, shrunk, mean_max_cosine, unit_norm]
 
 
 def test_checks_of_notebook_02_name_the_mistake(capsys):
@@ -125,6 +136,13 @@ def test_checks_of_notebook_02_name_the_mistake(capsys):
     nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (kernel(z, t, w), kernel(z, t, w)))
     nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (-kernel(z, t, w), -kernel(z, t, w)))
     nb02_sparse_autoencoders.check_pseudo_gradients(lambda z, t, w: (-z * kernel(z, t, w), -kernel(z, t, w)))
+    nb02_sparse_autoencoders.check_shrunk(lambda a, l1: (a - l1).relu())
+    nb02_sparse_autoencoders.check_shrunk(lambda a, l1: a * (a > l1 / 2))
+    nb02_sparse_autoencoders.check_mean_max_cosine(lambda a, b: (a @ b.T).amax(1).mean())
+    nb02_sparse_autoencoders.check_mean_max_cosine(
+        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean()
+    )
+    nb02_sparse_autoencoders.check_unit_norm(lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)))
     out = capsys.readouterr().out
     assert "PASSED" not in out
     for said in (
@@ -133,8 +151,33 @@ def test_checks_of_notebook_02_name_the_mistake(capsys):
         "both gradients are negative",
         "height `threshold`",
         "multiplied by z",
+        "half of it",
+        "a threshold, not a shrinkage",
+        "divide by them",
+        "found rows were scored",
+        "the bias needs the norms",
     ):
         assert said in out
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (lambda e, b, d: (e * d.norm(dim=1), b * d.norm(dim=1), d / d.norm(dim=1, keepdim=True)), "PASSED"),
+        (lambda e, b, d: (e, b, d), "W_dec is unchanged"),
+        (lambda e, b, d: (e, b, d / d.norm(dim=1, keepdim=True)), "the norms are gone"),
+        (lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)), "the bias needs the norms"),
+        (lambda e, b, d: (e, b, d / d.norm(dim=0)), "columns have norm 1"),
+        (lambda e, b, d: (e, b, d / d.norm()), "divided by one number"),
+        (lambda e, b, d: d, "return W_enc, b_enc, W_dec"),
+        (lambda e, b, d: None, "return W_enc, b_enc, W_dec"),
+        (lambda e, b, d: e @ e, "RuntimeError"),
+    ],
+)
+def test_check_of_unit_norm(capsys, answer, says):
+    nb02_sparse_autoencoders.check_unit_norm(answer)
+    out = capsys.readouterr().out
+    assert says in out and ("PASSED" in out) == (says == "PASSED")
 
 
 # ---- notebook 04 -------------------------------------------------------------------------------------------

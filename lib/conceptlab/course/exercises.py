@@ -33,64 +33,20 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("00", "where the answer settles", 2, "easy", 8),
         Exercise("00", "what one neuron adds", 3, "medium", 10),
         Exercise("00", "what a neuron promotes on this token", 2, "easy", 6),
-        Exercise("00", "the score of an option", 4, "hard", 20),
-        Exercise(
-            "00", "a blank lens", 3, "medium", 10,
-            rubric=(
-                "Names at least two places where the fact may be although the lens is blank: another position, "
-                "directions that the unembedding does not read, or a form that later layers still have to turn.",
-                "Proposes a measurement that does not go through the unembedding (a trained probe, patching the "
-                "state into another run, or silencing parts and watching the answer).",
-                "Names the control of that measurement (a probe on shuffled labels, a patch from an unrelated "
-                "prompt, the same number of random parts).",
-            ),
-        ),
         Exercise("01", "both ends of a value vector", 2, "easy", 5),
         Exercise("01", "coherence by hand", 2, "easy", 8),
         Exercise("01", "effects in standard deviations", 3, "medium", 10),
         Exercise("01", "clamping a neuron", 3, "medium", 10),
-        Exercise("01", "how far the answers move", 2, "easy", 8),
         Exercise("01", "causal validation without the bug", 4, "hard", 20),
-        Exercise(
-            "01", "a vector that is used", 3, "medium", 10,
-            rubric=(
-                "Keeps use and storage apart: noise shows that the answers pass through the vector, not that the "
-                "fact is kept there and nowhere else.",
-                "Explains how noise can move answers although zeroing does not (noise writes something new and "
-                "large; zero only leaves something out, and other vectors carry the same).",
-                "Names the control that decides (equally active neurons, same questions) or a test that would "
-                "change the writer's mind.",
-            ),
-        ),
-        Exercise("02", "forward pass of a dictionary", 2, "easy", 8),
-        Exercise("02", "loss of a dictionary", 3, "medium", 10),
-        Exercise("02", "a training loop", 5, "hard", 25),
-        Exercise("02", "JumpReLU's gradient", 4, "hard", 15),
-        Exercise("02", "reviving dead features", 3, "medium", 15),
         Exercise("02", "BatchTopK's threshold", 3, "medium", 10),
-        Exercise(
-            "02", "which dictionary would you ship", 3, "medium", 10,
-            rubric=(
-                "Does not choose by variance explained alone: says what the planted world showed about fit and "
-                "recovered features.",
-                "Uses a measure tied to the purpose (loss recovered, detection of a class, dead or dense share) and "
-                "names its control.",
-                "Says what the measurements at hand cannot decide (seeds, width, training length, other layers).",
-            ),
-        ),
+        Exercise("02", "JumpReLU's gradient", 4, "hard", 15),
+        Exercise("02", "shrinkage", 2, "easy", 5),
+        Exercise("02", "mean max cosine", 2, "easy", 5),
+        Exercise("02", "norms into the encoder", 3, "medium", 10),
         Exercise("03", "your label", 2, "easy", 5),
-        Exercise("03", "log-odds by hand", 2, "medium", 10),
         Exercise("03", "AUROC", 3, "medium", 15),
         Exercise("03", "wrong places", 2, "easy", 10),
-        Exercise("03", "hard negatives", 4, "hard", 20),
-        Exercise(
-            "03", "a label for an editor", 3, "medium", 10,
-            rubric=(
-                "Says that a label of the input side predicts when an edit acts, not what it changes.",
-                "Chooses an output-side test (push along the direction, or the edit itself) and its random control.",
-                "Names a case in which the two sides disagree and what the editor should then do.",
-            ),
-        ),
+        Exercise("03", "hard negatives", 3, "medium", 15),
         Exercise("04", "closed form of the edit", 3, "medium", 15),
         Exercise("04", "inverted sign", 2, "easy", 10),
         Exercise("04", "reach of an edit", 3, "medium", 15),

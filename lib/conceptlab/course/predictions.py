@@ -5,7 +5,7 @@ from __future__ import annotations
 from .record import keep
 
 
-def predict(name: str, guess: float | str | None) -> None:
+def predict(name: str, guess: float | int | str | None) -> None:
     """Write a prediction down (a number, or a few words); None leaves the page empty, and nobody is told off."""
     if guess is None:
         print(f"{name}: nothing written down. Put your guess into the cell above and run it again: it costs a minute.")
@@ -14,7 +14,7 @@ def predict(name: str, guess: float | str | None) -> None:
     print(f"{name}: you wrote down {guess}.")
 
 
-def compare(name: str, guess: float | str | None, measured: object, reading: str = "") -> None:
+def compare(name: str, guess: float | int | str | None, measured: object, reading: str = "") -> None:
     """Put the guess beside what was measured; `reading`: one sentence on what a gap between them would mean."""
     wrote = "you wrote nothing down" if guess is None else f"you wrote {guess}"
     if guess is not None:

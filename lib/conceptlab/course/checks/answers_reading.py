@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,12 +28,6 @@ def per_neuron(neurons: Tensor, W_down: Tensor, gain: Tensor) -> Tensor:
 def promoted(activation: float, value: Tensor, rows: Tensor, k: int) -> Tensor:
     """Ids `[k]` of the tokens that a neuron raises most at this activation."""
     return (rows @ (activation * value)).topk(k).indices
-
-
-def option_score(logits: Tensor, ids: Tensor, n_prompt: int) -> Tensor:
-    """Mean log-probability of the tokens behind the prompt; `logits [pos, d_vocab]`, `ids [pos]`."""
-    logp = logits.log_softmax(-1)[n_prompt - 1 : -1]
-    return logp.gather(1, ids[n_prompt:, None]).mean()
 
 
 # ---- 01 ------------------------------------------------------------------------------------------------------------
@@ -68,11 +60,6 @@ def my_clamp(layer: int, neuron: int, value: float) -> dict:
     return {("neurons", layer): hook}
 
 
-def answer_shift(before: Tensor, after: Tensor) -> Tensor:
-    """Total variation distance between the option distributions of two sets of scores `[questions, options]`."""
-    return (before.softmax(-1) - after.softmax(-1)).abs().sum(-1) / 2
-
-
 def validate(weight: Tensor, columns: Sequence[int], c: float, evaluate: Callable[[], Any]) -> list[Any]:
     """`evaluate()` with noise of `c` times its length on one column at a time; the weight is restored to the bit."""
     results = []
@@ -85,17 +72,6 @@ def validate(weight: Tensor, columns: Sequence[int], c: float, evaluate: Callabl
 
 
 # ---- 03 ------------------------------------------------------------------------------------------------------------
-def log_odds(inside: Sequence[Hashable], background: Sequence[Hashable]) -> dict[Hashable, tuple[float, float]]:
-    """Item -> (log-odds in nats, z-score) for every item that occurs inside."""
-    k, K, n, N = Counter(inside), Counter(background), len(inside), len(background)
-    found = {}
-    for item in k:
-        a, b = k[item] + 0.5, K[item] + 0.5
-        delta = math.log(a / (n - k[item] + 0.5)) - math.log(b / (N - K[item] + 0.5))
-        found[item] = (delta, delta / math.sqrt(1 / a + 1 / b))
-    return found
-
-
 def my_auroc(firing: Tensor, silent: Tensor) -> Tensor:
     """AUROC from the ranks of the firing side."""
     both = torch.cat([firing, silent]).sort().values
@@ -110,10 +86,10 @@ def wrong_place(activations: Sequence[float], place: int, generator: torch.Gener
     return silent[int(torch.randint(len(silent), (1,), generator=generator))] if silent else -1
 
 
-def my_hard_negatives(token_ids: Tensor, on: Tensor, off: Tensor, generator: torch.Generator) -> Tensor:
-    """For each firing place a silent one with the same token, drawn at random, none used twice; -1 where none is."""
+def my_hard_negatives(token_ids: Tensor, on: Tensor, off: Tensor) -> Tensor:
+    """For each firing place a silent one with the same token, none used twice; -1 where none is left."""
     places: dict[int, list[int]] = {}
-    for place in off[torch.randperm(len(off), generator=generator)].tolist():
+    for place in off[torch.randperm(len(off), generator=torch.Generator().manual_seed(0))].tolist():
         places.setdefault(int(token_ids[place]), []).append(place)
     return torch.tensor([places[t].pop() if places.get(t) else -1 for t in token_ids[on].tolist()])
 
@@ -123,14 +99,11 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "where the answer settles": settles_at,
     "what one neuron adds": per_neuron,
     "what a neuron promotes on this token": promoted,
-    "the score of an option": option_score,
     "both ends of a value vector": both_ends,
     "coherence by hand": pair_cosine,
     "effects in standard deviations": effects,
     "clamping a neuron": my_clamp,
-    "how far the answers move": answer_shift,
     "causal validation without the bug": validate,
-    "log-odds by hand": log_odds,
     "AUROC": my_auroc,
     "wrong places": wrong_place,
     "hard negatives": my_hard_negatives,

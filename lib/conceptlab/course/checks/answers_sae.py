@@ -1,4 +1,4 @@
-"""Answers of notebook 02: a dictionary written and trained by hand. `p`: the parameters by name."""
+"""Answers of notebook 02: pieces of sparse dictionaries."""
 
 from __future__ import annotations
 
@@ -8,41 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Parameters = dict[str, Tensor]
 
-
-def forward(x: Tensor, p: Parameters) -> tuple[Tensor, Tensor]:
-    """Features `[batch, d_sae]` and reconstruction `[batch, d_in]` of a ReLU dictionary."""
-    f = torch.relu((x - p["b_dec"]) @ p["W_enc"] + p["b_enc"])
-    return f, f @ p["W_dec"] + p["b_dec"]
-
-
-def dictionary_loss(x: Tensor, x_hat: Tensor, f: Tensor, l1: float) -> Tensor:
-    """Squared error and `l1` times the sum of the features, both per token."""
-    return (x - x_hat).square().sum(-1).mean() + l1 * f.sum(-1).mean()
-
-
-def train(
-    data: Tensor, p: Parameters, steps: int, l1: float, lr: float, generator: torch.Generator,
-    features: Callable = forward, penalty: Callable = dictionary_loss,
-) -> list[float]:  # fmt: skip
-    """Train `p` in place on random batches of 256 tokens; decoder rows keep length 1. Returns every step's loss."""
-    for weight in p.values():
-        weight.requires_grad_(True)
-    adam, history = torch.optim.Adam(p.values(), lr=lr), []
-    for _ in range(steps):
-        x = data[torch.randint(len(data), (256,), generator=generator)]
-        f, x_hat = features(x, p)
-        loss = penalty(x, x_hat, f, l1)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        with torch.no_grad():
-            p["W_dec"] /= p["W_dec"].norm(dim=1, keepdim=True)
-        history.append(loss.item())
-    for weight in p.values():
-        weight.requires_grad_(False)
-    return history
+def inference_threshold(batches: list[Tensor], k: int) -> Tensor:
+    """The smallest score that a batch keeps, averaged over batches."""
+    return torch.stack([scores.flatten().topk(k * len(scores)).values[-1] for scores in batches]).mean()
 
 
 def pseudo_gradients(z: Tensor, threshold: Tensor, width: float) -> tuple[Tensor, Tensor]:
@@ -51,30 +20,27 @@ def pseudo_gradients(z: Tensor, threshold: Tensor, width: float) -> tuple[Tensor
     return -threshold / width * kernel, -kernel / width
 
 
-def revive(p: Parameters, dead: Tensor, x: Tensor, x_hat: Tensor) -> Parameters:
-    """New parameters in which every dead feature `[d_sae]` (boolean) points at a badly reconstructed token.
-
-    The i-th dead feature gets the error of the token that is i-th worst, at length 1, as decoder row and encoder
-    column, and bias 0. All others stay as they are.
-    """
-    new, error = {name: weight.clone() for name, weight in p.items()}, x - x_hat
-    places = dead.nonzero()[:, 0][: len(x)]
-    worst = error.square().sum(1).argsort(descending=True, stable=True)[: len(places)]
-    unit = error[worst] / error[worst].norm(dim=1, keepdim=True)
-    new["W_dec"][places], new["W_enc"][:, places], new["b_enc"][places] = unit, unit.T, 0.0
-    return new
+def shrunk(a: Tensor, l1: float) -> Tensor:
+    """The feature `f >= 0` that minimises `(a - f)^2 + l1 f`."""
+    return torch.relu(a - l1 / 2)
 
 
-def inference_threshold(batches: list[Tensor], k: int) -> Tensor:
-    """The smallest score that a batch keeps, averaged over batches."""
-    return torch.stack([scores.flatten().topk(k * len(scores)).values[-1] for scores in batches]).mean()
+def mean_max_cosine(truth: Tensor, found: Tensor) -> Tensor:
+    """For each planted row the largest cosine with any found row, averaged."""
+    truth, found = (x / x.norm(dim=1, keepdim=True) for x in (truth, found))
+    return (truth @ found.T).amax(1).mean()
+
+
+def unit_norm(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Decoder rows of length 1 and an encoder that keeps the function."""
+    norms = W_dec.norm(dim=1)
+    return W_enc * norms, b_enc * norms, W_dec / norms[:, None]
 
 
 ANSWERS: dict[str, Callable[..., Any]] = {
-    "forward pass of a dictionary": forward,
-    "loss of a dictionary": dictionary_loss,
-    "a training loop": train,
-    "JumpReLU's gradient": pseudo_gradients,
-    "reviving dead features": revive,
     "BatchTopK's threshold": inference_threshold,
+    "JumpReLU's gradient": pseudo_gradients,
+    "shrinkage": shrunk,
+    "mean max cosine": mean_max_cosine,
+    "norms into the encoder": unit_norm,
 }

@@ -122,35 +122,6 @@ def check_clamp(function: Callable, lm: LanguageModel) -> Points:
     return passed("clamping a neuron", *results)
 
 
-def check_answer_shift(function: Callable) -> Points:
-    """`function(before, after) -> [questions]` on scores `[questions, options]`, against a loop and known cases."""
-    before, after = 2 * random_tensor(6, 4, seed=8), 2 * random_tensor(6, 4, seed=9)
-    p, q = before.double().softmax(-1), after.double().softmax(-1)
-    truth = torch.tensor(
-        [sum(max(float(x - y), 0.0) for x, y in zip(a, b, strict=True)) for a, b in zip(p, q, strict=True)]
-    )
-    mistakes = {
-        "twice too large: what one option gains another loses, so take half of the sum.": 2 * truth,
-        "these are differences of scores; make distributions over the options first (softmax).": (before - after)
-        .abs()
-        .sum(-1)
-        / 2,
-        "the largest change of one option; sum over all options.": (p - q).abs().amax(-1),
-        "squared differences; the total variation distance takes absolute ones.": (p - q).square().sum(-1),
-    }
-    sure = torch.tensor([[50.0, 0, 0, 0], [0, 50.0, 0, 0]])
-    results = [
-        check_equal("random scores", call("answer shift", function, before, after), truth, mistakes),
-        check_equal(
-            "the same scores, all raised by 3", call("answer shift", function, before, before + 3), 0 * truth, tol=1e7
-        ),
-        check_equal(
-            "from one sure answer to another", call("answer shift", function, sure, sure.flip(0)), torch.ones(2)
-        ),
-    ]
-    return passed("how far the answers move", *results)
-
-
 def check_noise_loop(function: Callable) -> Points:
     """`function(weight, columns, c, evaluate)`: one noisy column at each call of `evaluate`, none in the end."""
     weight = random_tensor(12, 6, seed=6)

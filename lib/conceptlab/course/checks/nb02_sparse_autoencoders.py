@@ -10,160 +10,9 @@ import torch
 from torch import Tensor
 
 from ..record import Points
-from . import answers_sae
-from .feedback import check_equal, check_true, passed, random_tensor
+from .feedback import check_equal, check_true, passed
 
 T = TypeVar("T")
-
-
-def _parameters(d_in: int, d_sae: int, seed: int) -> dict[str, Tensor]:
-    """Random parameters of a dictionary, decoder rows of length 1."""
-    g = torch.Generator().manual_seed(seed)
-    W_dec = torch.nn.functional.normalize(torch.randn(d_sae, d_in, generator=g), dim=1)
-    b_enc, b_dec = (0.3 * torch.randn(n, generator=g) for n in (d_sae, d_in))
-    return {"W_enc": torch.randn(d_in, d_sae, generator=g), "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
-
-
-def check_forward(forward: Callable[[Tensor, dict[str, Tensor]], tuple[Tensor, Tensor]]) -> Points:
-    """`forward(x, p) -> (features, reconstruction)` of a ReLU dictionary against a loop over tokens and features."""
-    name, p, x = "forward pass of a dictionary", _parameters(5, 8, 1), 2 * random_tensor(6, 5, seed=2)
-    f = torch.zeros(6, 8)
-    for t in range(6):
-        for j in range(8):
-            z = sum(float((x[t, d] - p["b_dec"][d]) * p["W_enc"][d, j]) for d in range(5)) + float(p["b_enc"][j])
-            f[t, j] = max(z, 0.0)
-    rebuilt = torch.stack([sum(f[t, j] * p["W_dec"][j] for j in range(8)) + p["b_dec"] for t in range(6)])
-    found = _attempt(lambda: forward(x.clone(), {k: v.clone() for k, v in p.items()}))
-    pair = found if isinstance(found, tuple | list) and len(found) == 2 else (None, None)
-    z = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
-    mistakes = {
-        "subtract b_dec from x before the encoder.": (x @ p["W_enc"] + p["b_enc"]).relu(),
-        "the encoder's bias is missing.": (z - p["b_enc"]).relu(),
-        "negative scores must become 0 (relu).": z,
-    }
-    first = check_equal("features", pair[0], f, mistakes)
-    mistakes = {"add b_dec back: the features describe x - b_dec.": f @ p["W_dec"]}
-    second = check_equal("reconstruction", pair[1], rebuilt, mistakes)
-    return passed(name, first, second)
-
-
-def check_dictionary_loss(loss: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> Points:
-    """`loss(x, x_hat, f, l1)`: error and penalty, both summed inside a token and averaged over tokens."""
-    name, l1 = "loss of a dictionary", 0.7
-    x, x_hat, f = random_tensor(6, 5, seed=3), random_tensor(6, 5, seed=4), random_tensor(6, 8, seed=5).relu()
-    error = sum(float(v) ** 2 for v in (x - x_hat).flatten()) / 6
-    price = l1 * sum(float(v) for v in f.flatten()) / 6
-    mistakes = {
-        "the price of the features is missing.": error,
-        "averaged over the numbers inside a token as well; sum there.": error / 5 + price,
-        "that price counts features that are on; L1 adds up their values.": error + l1 * float((f > 0).sum()) / 6,
-        "summed over tokens; take the mean over tokens.": 6 * (error + price),
-        "the features are averaged inside a token; sum there.": error + price / 8,
-        "the error is a length; take its square.": float((x - x_hat).norm(dim=1).mean()) + price,
-    }
-    results = [check_equal("six tokens", _attempt(lambda: loss(x, x_hat, f, l1)), error + price, mistakes)]
-    results.append(check_equal("no price", _attempt(lambda: loss(x, x_hat, f, 0.0)), error))
-    results.append(check_equal("perfect and silent", _attempt(lambda: 1 + loss(x, x, 0 * f, l1)), 1.0))
-    return passed(name, *results)
-
-
-def check_train(train: Callable[..., Any]) -> Points:
-    """`train(data, p, steps, l1, lr, generator, features, penalty)` on a small planted world."""
-    name, g = "a training loop", torch.Generator().manual_seed(0)
-    truth = torch.nn.functional.normalize(torch.randn(12, 8, generator=g), dim=1)
-    data = (torch.rand(4_000, 12, generator=g) * (torch.rand(4_000, 12, generator=g) < 0.15)) @ truth
-    watched = _Watched()
-
-    def run(steps: int, seed: int) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
-        p = _parameters(8, 16, 2)
-        p["W_enc"] = p["W_dec"].T.clone()
-        start = {k: v.clone() for k, v in p.items()}
-        given = train(
-            data,
-            p,
-            steps,
-            0.01,
-            3e-3,
-            torch.Generator().manual_seed(seed),
-            watched.features,
-            answers_sae.dictionary_loss,
-        )
-        return [float(v) for v in given], p, start
-
-    first, second, other = (_attempt(partial(run, 150, seed)) for seed in (1, 1, 2))
-    if first is None or second is None or other is None:
-        return passed(name, check_true("a list of losses", False, "return the loss of every step, as numbers."))
-    history, p, start = first
-    norms = p["W_dec"].detach().norm(dim=1)
-    n, fall = len(history), sum(history[-20:]) / max(sum(history[:20]), 1e-9)
-    moved = [k for k, v in p.items() if not torch.equal(v.detach(), start[k])]
-    results = [
-        check_true("one loss per step", n == 150, f"{n} losses for 150 steps."),
-        check_true("the loss falls", n == 150 and fall < 0.5, f"the last losses are {fall:.0%} of the first."),
-        check_true("all four parameters learn", len(moved) == 4, f"changed: {', '.join(moved) or 'none'}."),
-        check_true("decoder rows have length 1", bool((norms - 1).abs().max() < 1e-4), "divide W_dec by its row norms "
-                   "after every step, inside torch.no_grad()."),
-        check_true("gradients are not carried over", watched.clean, "call zero_grad() before every backward()."),
-        check_true("the generator draws the batches", history == second[0] != other[0], "pass `generator` to "
-                   "torch.randint: equal seeds must give equal losses, others must not."),
-    ]  # fmt: skip
-    return passed(name, *results)
-
-
-class _Watched:
-    """The forward pass, which looks at each call whether gradients of earlier steps were added up."""
-
-    def __init__(self) -> None:
-        self.clean, self.own = True, None
-
-    def features(self, x: Tensor, p: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        grad = p["b_dec"].grad
-        if grad is None:
-            self.own = None
-        elif bool(grad.any()) and self.own is not None and not torch.allclose(grad, self.own, rtol=1e-3, atol=1e-6):
-            self.clean = False
-        copies = {k: v.detach().clone().requires_grad_() for k, v in p.items()}
-        with torch.enable_grad():
-            f, x_hat = answers_sae.forward(x, copies)
-            loss = answers_sae.dictionary_loss(x, x_hat, f, 0.01)
-        self.own = torch.autograd.grad(loss, copies["b_dec"])[0]
-        return answers_sae.forward(x, p)
-
-
-def check_revive(revive: Callable[..., dict[str, Tensor]]) -> Points:
-    """`revive(p, dead, x, x_hat)`: dead features point at the worst tokens' errors, all others are untouched."""
-    name, p = "reviving dead features", _parameters(5, 8, 6)
-    x, x_hat, dead = random_tensor(9, 5, seed=7), 0.5 * random_tensor(9, 5, seed=8), torch.zeros(8, dtype=torch.bool)
-    dead[[2, 5, 6]] = True
-    before = {k: v.clone() for k, v in p.items()}
-    found = _attempt(lambda: revive(p, dead, x, x_hat))
-    if not isinstance(found, dict) or found.keys() != before.keys():
-        return passed(name, check_true("parameters", False, "return a dictionary with the same four names."))
-    size = [float((x[t] - x_hat[t]).square().sum()) for t in range(9)]
-    worst = sorted(range(9), key=lambda t: -size[t])[:3]
-    rows = torch.stack([(x[t] - x_hat[t]) / size[t] ** 0.5 for t in worst])
-    tokens = torch.stack([x[t] / x[t].norm() for t in worst])
-    mistakes = {
-        "these rows point at the tokens; point at what is missing of them, x - x_hat.": tokens,
-        "the sign: the error is x - x_hat.": -rows,
-        "the decoder rows need length 1.": torch.stack([x[t] - x_hat[t] for t in worst]),
-        "the best tokens were taken; take those with the largest error.": _unit_errors(x, x_hat, size, False),
-    }
-    kept = all(torch.equal(found[k][..., ~dead] if k == "W_enc" else found[k][~dead], before[k][..., ~dead]
-               if k == "W_enc" else before[k][~dead]) for k in ("W_enc", "W_dec", "b_enc"))  # fmt: skip
-    results = [
-        check_equal("decoder rows of the dead", found["W_dec"][dead], rows, mistakes),
-        check_equal("their encoder columns", found["W_enc"][:, dead].T, rows),
-        check_equal("their biases", found["b_enc"][dead] + 1, torch.ones(3)),
-        check_true("the living are untouched", kept, "change the dead features only."),
-        check_true("the old parameters are left", all(torch.equal(p[k], before[k]) for k in p), "clone them first."),
-    ]
-    return passed(name, *results)
-
-
-def _unit_errors(x: Tensor, x_hat: Tensor, size: list[float], largest: bool) -> Tensor:
-    chosen = sorted(range(len(size)), key=lambda t: -size[t] if largest else size[t])[:3]
-    return torch.stack([(x[t] - x_hat[t]) / size[t] ** 0.5 for t in chosen])
 
 
 def check_inference_threshold(threshold: Callable[[list[Tensor], int], Any]) -> Points:
@@ -235,6 +84,87 @@ def check_pseudo_gradients(gradients: Callable[[Tensor, Tensor, float], tuple[Te
     got = _attempt(lambda: gradients(grid, t, width)[0].mean())
     third = check_equal("its mean against a finite difference", got, (means[1] - means[0]) / 0.02, tol=1e-3)
     return passed(name, first, second, third)
+
+
+def check_shrunk(shrunk: Callable[[Tensor, float], Tensor]) -> Points:
+    """`shrunk(a, l1)`: the `f >= 0` that minimises `(a - f)^2 + l1 f`. The oracle is a search over a fine grid."""
+    name = "shrinkage"
+    grid = torch.linspace(0, 4, 40_001)
+    a = torch.tensor([-1.0, 0.0, 0.1, 0.25, 0.8, 2.0, 3.0])
+    results = []
+    for l1 in (0.0, 0.5, 1.2):
+        truth = torch.stack([grid[((x - grid).square() + l1 * grid).argmin()] for x in a])
+        mistakes = {
+            "activations may not be negative: cut at zero.": a - l1 / 2,
+            "half of it: the derivative of the square is 2 (f - a).": (a - l1).relu(),
+            "that is what no penalty gives.": a.relu(),
+            "a threshold, not a shrinkage: what survives is shortened as well.": a * (a > l1 / 2),
+        }
+        label = f"search over a grid, l1 = {l1}"
+        results.append(check_equal(label, _attempt(partial(shrunk, a.clone(), l1)), truth, mistakes, tol=2e-4))
+    return passed(name, *results)
+
+
+def check_mean_max_cosine(score: Callable[[Tensor, Tensor], object]) -> Points:
+    """`score(truth [n, d], found [m, d])`: mean over planted rows of the largest cosine with a found row."""
+    name = "mean max cosine"
+    g = torch.Generator().manual_seed(0)
+    truth, found = torch.randn(6, 5, generator=g), 3 * torch.randn(9, 5, generator=g)
+
+    def cosine(a: Tensor, b: Tensor) -> float:
+        return float(a @ b / (a.norm() * b.norm()))
+
+    table = torch.tensor([[cosine(a, b) for b in found] for a in truth])
+    mistakes = {
+        "the rows have other norms than 1: divide by them.": (truth @ found.T).amax(1).mean(),
+        "the maximum was taken over the planted rows: found rows were scored.": table.amax(0).mean(),
+        "the sign counts here: a feature writes its direction, never the opposite.": table.abs().amax(1).mean(),
+        "that is the mean over all pairs; take the largest for each planted row first.": table.mean(),
+        "that is the largest of all; average over the planted rows.": table.max(),
+    }
+    first = check_equal("against a double loop", _attempt(lambda: score(truth, found)), table.amax(1).mean(), mistakes)
+    mixed = torch.cat([found, 7 * truth[torch.randperm(6, generator=g)]])
+    second = check_equal("the truth itself, shuffled and scaled", _attempt(lambda: score(truth, mixed)), 1.0)
+    axes = torch.eye(4)
+    half = _attempt(lambda: score(axes, axes[:2]))
+    third = check_equal("half of four axes found", half, 0.5, {"a missing feature has cosine 0 here.": 1.0})
+    return passed(name, first, second, third)
+
+
+def check_unit_norm(unit_norm: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]) -> Points:
+    """`unit_norm(W_enc, b_enc, W_dec)` gives rows of `W_dec` norm 1 and leaves the function computed unchanged.
+
+    The function here is the dictionary before TopK: `relu(x W_enc + b_enc) W_dec`.
+    """
+    name = "norms into the encoder"
+    g = torch.Generator().manual_seed(0)
+    W_enc, b_enc = torch.randn(6, 10, generator=g), torch.randn(10, generator=g)
+    W_dec, x = 3 * torch.randn(10, 6, generator=g), torch.randn(20, 6, generator=g)
+
+    def output(we: Tensor, be: Tensor, wd: Tensor) -> Tensor:
+        return (x @ we + be).relu() @ wd
+
+    norms = W_dec.norm(dim=1)
+    unit = W_dec / norms[:, None]
+    found = _attempt(lambda: unit_norm(W_enc.clone(), b_enc.clone(), W_dec.clone()))
+    shapes = [W_enc.shape, b_enc.shape, W_dec.shape]
+    if not isinstance(found, tuple | list) or [t.shape if isinstance(t, Tensor) else None for t in found] != shapes:
+        return passed(name, check_true("three tensors", False, "return W_enc, b_enc, W_dec, each with its old shape."))
+    columns = W_dec / W_dec.norm(dim=0)
+    mistakes = {
+        "the columns have norm 1; a feature is a row of W_dec.": columns,
+        "W_dec is unchanged: divide each row by its norm.": W_dec,
+        "the whole matrix was divided by one number; each row has its own norm.": W_dec / W_dec.norm(),
+    }
+    first = check_equal("decoder rows", found[2], unit, mistakes)
+    truth = output(W_enc, b_enc, W_dec)
+    mistakes = {
+        "the norms are gone: multiply each feature's encoder column and bias by its norm.": output(W_enc, b_enc, unit),
+        "the bias needs the norms as well.": output(W_enc * norms, b_enc, unit),
+        "the encoder was divided by the norms; it has to be multiplied.": output(W_enc / norms, b_enc / norms, unit),
+    }
+    second = check_equal("same output", _attempt(lambda: output(*found)), truth, mistakes)
+    return passed(name, first, second)
 
 
 def _attempt(function: Callable[[], T]) -> T | None:

@@ -4,7 +4,6 @@ and wrongly marked tokens by their defining properties.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,41 +39,6 @@ def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) 
     return passed(name, first, second)
 
 
-def check_log_odds(function: Callable) -> Points:
-    """`function(inside, background) -> {item: (log-odds, z)}` against odds counted by hand."""
-    inside, background = list("aaabbc") + ["d"] * 4, list("abbbbbbb") + list("cccccccc") + ["e"] * 14
-    truth, plain = {}, {}
-    for item in "abcd":
-        k, K, n, N = inside.count(item), background.count(item), len(inside), len(background)
-        a, b, c, d = (x + 0.5 for x in (k, n - k, K, N - K))
-        delta = math.log(a * d / (b * c))
-        truth[item] = (delta, delta / (1 / a + 1 / c) ** 0.5)
-        plain[item] = math.log(max(k, 1e-9) * (N - K) / (max(n - k, 1e-9) * max(K, 1e-9)))
-    try:
-        found = function(list(inside), list(background))
-        got = [[float(found[i][j]) for i in "abcd"] for j in (0, 1)]
-        keys = set(found)
-    except Exception as error:  # a student's function may fail in any way
-        check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
-        return passed("log-odds by hand", False)
-    want = [torch.tensor([truth[i][j] for i in "abcd"]) for j in (0, 1)]
-    shares = [math.log((inside.count(i) + 0.5) / 10.5 / ((background.count(i) + 0.5) / 30.5)) for i in "abcd"]
-    mistakes = {
-        "the halves are missing: an item that the background lacks has infinite odds without them.": [
-            plain[i] for i in "abcd"
-        ],
-        "these are shares, not odds: divide by n - k, not by n.": shares,
-        "turned round: the background's odds are subtracted.": -want[0],
-    }
-    both = {m: torch.as_tensor(v, dtype=torch.float32) for m, v in mistakes.items()}
-    results = [
-        check_equal("log-odds", torch.tensor(got[0]), want[0], both),
-        check_equal("z-scores", torch.tensor(got[1]), want[1], {"these are the log-odds again.": want[0]}),
-        check_true("items that never occur inside are left out", keys == set("abcd"), "count only what occurs inside."),
-    ]
-    return passed("log-odds by hand", *results)
-
-
 def check_auroc(auroc: Callable[[Tensor, Tensor], float]) -> Points:
     """Check `auroc(firing, silent)`: the oracle compares every pair, on data without and with ties."""
     generator = torch.Generator().manual_seed(0)
@@ -108,42 +72,35 @@ def _case(auroc: Callable, name: str, firing: Tensor, silent: Tensor) -> bool:
     return check_equal(name, answer, truth, other, tol=1e-6)
 
 
-def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor, torch.Generator], Tensor]) -> Points:
-    """Check `build(token_ids, on, off, generator)`: the properties that define hard negatives, on planted tokens."""
-    generator = torch.Generator().manual_seed(1)
-    token_ids = torch.randint(0, 12, (400,), generator=generator)
-    fires = (token_ids < 3) & (torch.rand(400, generator=generator) < 0.5)
-    fires |= token_ids == 4  # token 4 always fires: it has no hard negative
-    on, off = fires.nonzero().squeeze(1), (~fires).nonzero().squeeze(1)
+def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Points:
+    """Check `build(token_ids, on, off)`: the properties that define hard negatives, on planted corpora."""
+    corpora = [_corpus(seed) for seed in range(1, 41)]
     try:
-        seeds = [torch.Generator().manual_seed(s) for s in range(40)]
-        draws = [torch.as_tensor(build(token_ids.clone(), on.clone(), off.clone(), g)) for g in seeds]
-        found = draws[0]
+        draws = [torch.as_tensor(build(*(t.clone() for t in corpus))) for corpus in corpora]
     except Exception as error:  # a student's function may fail in any way
         check_true("runs", False, f"your function raised {type(error).__name__}: {error}")
         return passed("hard negatives", False)
+    (token_ids, on, off), found = corpora[0], draws[0]
     shape_ok = found.shape == on.shape and not found.is_floating_point()
     shape = check_true("one place per firing", shape_ok, f"expected {len(on)} integers, one for each place of `on`.")
     if not shape:
         return passed("hard negatives", shape)
     if int(found.min()) < -1 or int(found.max()) >= len(token_ids):
         return passed("hard negatives", check_true("places exist", False, "places are -1 or indices of `token_ids`."))
-    has = found >= 0
-    chosen = found[has]
-    missing = bool(has.any())
+    has, chosen = found >= 0, found[found >= 0]
     same = check_true(
         "the same token",
-        missing and bool((token_ids[chosen] == token_ids[on[has]]).all()),
+        bool(has.any()) and bool((token_ids[chosen] == token_ids[on[has]]).all()),
         "a negative must hold the same token id as its firing place (-1 where there is none).",
     )
     silent = check_true(
         "the unit is silent there",
-        missing and not bool(fires[chosen].any()),
+        bool(has.any()) and not bool(torch.isin(chosen, on).any()),
         "a place of `on` was chosen; choose from `off`.",
     )
     once = check_true(
         "no place is used twice",
-        missing and len(chosen.unique()) == len(chosen),
+        bool(has.any()) and len(chosen.unique()) == len(chosen),
         "the same place serves several firings; take each place of `off` once.",
     )
     supply, demand = Counter(token_ids[off].tolist()), Counter(token_ids[on].tolist())
@@ -154,24 +111,31 @@ def check_hard_negatives(build: Callable[[Tensor, Tensor, Tensor, torch.Generato
         f"{int(has.sum())} partners; {possible} are possible, and -1 is right for all others.",
     )
     mixed = check_true(
-        "drawn from the whole corpus",
-        _spread(draws, off, token_ids),
-        "the chosen places lie at one end of the corpus, or do not follow the generator: shuffle `off` with it first.",
+        "from all over the corpus",
+        abs(_standing(corpora, draws) - 0.5) < 0.05,
+        "the chosen places lie towards one end of the corpus: shuffle `off` first.",
     )
     return passed("hard negatives", shape, same, silent, once, full, mixed)
 
 
-def _spread(draws: Sequence[Tensor], off: Tensor, token_ids: Tensor) -> bool:
-    """Whether chosen places of tokens with a choice stand, on average over the draws, in the middle of their places."""
-    if any(d.shape != draws[0].shape for d in draws) or all(torch.equal(d, draws[0]) for d in draws[1:]):
-        return False
+def _corpus(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids, firing and silent places; tokens 0 to 2 fire half of the time, token 4 always."""
+    generator = torch.Generator().manual_seed(seed)
+    token_ids = torch.randint(0, 12, (400,), generator=generator)
+    fires = (token_ids < 3) & (torch.rand(400, generator=generator) < 0.3)
+    fires |= token_ids == 4  # it has no hard negative
+    return token_ids, fires.nonzero().squeeze(1), (~fires).nonzero().squeeze(1)
+
+
+def _standing(corpora: Sequence[tuple[Tensor, Tensor, Tensor]], draws: Sequence[Tensor]) -> float:
+    """Mean standing of the chosen among all silent places of their token: 0 the first, 1 the last, 0.5 by chance."""
     standing = []
-    for draw in draws:
-        for place in draw[draw >= 0].tolist():
+    for (token_ids, _, off), draw in zip(corpora, draws, strict=True):
+        for place in draw[(draw >= 0) & (draw < len(token_ids))].tolist():
             own = off[token_ids[off] == token_ids[place]]
             if len(own) > 1:
                 standing.append(float((own < place).sum() / (len(own) - 1)))
-    return bool(standing) and abs(sum(standing) / len(standing) - 0.5) < 0.06
+    return sum(standing) / len(standing) if standing else -1.0
 
 
 def check_wrong_place(pick: Callable[[Sequence[float], int, torch.Generator], int]) -> Points:
