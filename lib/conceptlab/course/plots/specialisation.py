@@ -51,7 +51,7 @@ def diagram() -> Diagram:
 
 
 def plot_costs(curves: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
-    """Cost against share masked. `curves[panel][method]`: rows `[share, value, low, high]`; panels beside each other."""
+    """Cost against share masked, one panel per model: `curves[panel][method]`, rows `[share, value, low, high]`."""
     fig, axes = new_figure(1, len(curves), width=4.6 * len(curves), height=3.6, sharey=True, squeeze=False)
     for ax, (panel, found) in zip(axes[0], curves.items(), strict=True):
         for method, rows in found.items():
