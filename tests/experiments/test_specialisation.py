@@ -9,6 +9,7 @@ from conceptlab.core import ConceptLabError, read_table
 from conceptlab.experiments import SpecialisationConfig, specialisation, teaching_sets
 from conceptlab.specialisation import TeachingConfig
 
+HERE = "conceptlab.experiments.specialisation"
 SMALL = SpecialisationConfig(
     n_dev=3, n_asked=16, n_own=3, n_others=4, shares=(0.003, 0.03), teach_share=0.05, n_people=1
 )
@@ -20,9 +21,8 @@ def lm(tiny_llama, tmp_path, monkeypatch):
 
     vital_articles(), web_passages()
     four = ["golf", "japan", "astronomy", "baseball"]
-    module = importlib.import_module("conceptlab.experiments.specialisation")
     assert set(four) <= set(list_concepts()) and load_concept("golf").dev
-    monkeypatch.setattr(module, "list_concepts", lambda: four)
+    monkeypatch.setattr(importlib.import_module(f"{HERE}.bench"), "list_concepts", lambda: four)
     return tiny_llama(d_model=32)
 
 
@@ -44,7 +44,7 @@ def test_stages_fill_their_cells_and_more_concepts_go_on(lm, tmp_path, monkeypat
     assert 0 <= first["all", "own-equal", "", "0.003", "own_cost_sure"] <= 1
     assert first["golf", "overlap", "", "", "chance"] == 0.01
 
-    module = importlib.import_module("conceptlab.experiments.specialisation")
+    module = importlib.import_module(f"{HERE}.masking")
     masked = []
     real = module._masked
     monkeypatch.setattr(

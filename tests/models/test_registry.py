@@ -13,7 +13,7 @@ from conceptlab.core import ConceptLabError, Package, cache_dir
 from conceptlab.core import files as cache
 from conceptlab.models import PACKAGED, load, load_model, packaged_checkpoint
 from conceptlab.models import registry as checkpoints
-from conceptlab.models.registry import PackagedModel, known_models
+from conceptlab.models.registry import HUB, PackagedModel, known_models
 from killed import kill_after
 
 
@@ -112,6 +112,7 @@ def test_a_disk_that_fills_up_during_the_conversion(fake, monkeypatch):
 
 def test_registry():
     assert known_models()[:2] == ["smollm2-135m", "gemma3-270m"]
+    assert len(set(HUB.values())) == len(HUB) and all(i.count("/") == 1 for i in HUB.values())
     for model in PACKAGED.values():
         assert len(model.packages) == len(model.members)
         assert all(len(digest) == 64 for digest in (model.sha256, *(p.sha256 for p in model.packages)))

@@ -160,6 +160,6 @@ def test_wordless_questions_are_clues_without_the_words():
 
 
 def test_frequency_counts_words_of_the_list_per_million():
-    golf = load_concept("golf")
-    assert corpus_frequency(golf, ["golf " + "x " * 99, "y " * 100]) == pytest.approx(5000)
-    assert corpus_frequency(golf, []) == 0
+    golf, japan = load_concept("golf"), load_concept("japan")
+    found = corpus_frequency([golf, japan], ["golf " + "x " * 99, "y " * 100])
+    assert found == pytest.approx([5000, 0]) and corpus_frequency([golf], []) == [0]

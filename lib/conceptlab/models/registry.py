@@ -64,9 +64,18 @@ PACKAGED = {
 }
 
 
+# name -> id on the Hub, whose own revision and checksums hold; only the packaged models are pinned here
 HUB = {
     "gemma-2-2b-it": "google/gemma-2-2b-it",
     "llama-3.1-8b-instruct": "meta-llama/Llama-3.1-8B-Instruct",
+    # families for questions about size (notebook 08), for a GPU; named without having been loaded by us
+    "smollm2-360m": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "smollm2-1.7b": "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B",
+    "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B",
+    "qwen2.5-7b": "Qwen/Qwen2.5-7B",
+    "olmo-2-1b": "allenai/OLMo-2-0425-1B",
+    "olmo-2-7b": "allenai/OLMo-2-1124-7B",
 }
 
 

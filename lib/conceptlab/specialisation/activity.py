@@ -94,8 +94,8 @@ def wordless(questions: Sequence[Question], words: frozenset[str]) -> list[Quest
     ]
 
 
-def corpus_frequency(concept: Concept, texts: Sequence[str]) -> float:
-    """How often words of the concept's list stand in `texts`, per million words."""
-    wanted = {w.lower() for w in concept.words}
+def corpus_frequency(concepts: Sequence[Concept], texts: Sequence[str]) -> list[float]:
+    """Per concept, how often words of its list stand in `texts`, per million words."""
     counts = Counter(w for text in texts for w in words_of(text))
-    return 1e6 * sum(counts[w] for w in wanted) / max(counts.total(), 1)
+    per_word = 1e6 / max(counts.total(), 1)
+    return [per_word * sum(counts[w] for w in {w.lower() for w in c.words}) for c in concepts]

@@ -26,9 +26,9 @@ class TeachingConfig:
     """How facts are taught."""
 
     target: float = 0.5  # nats per answer token: where every arm stops
-    steps: int = 60  # full-batch steps at most
-    lr: float = 1e-3  # AdamW, for arms of a few vectors
-    lr_wide: float = 2e-4  # AdamW, for arms that train most vectors
+    steps: int = 40  # full-batch steps at most
+    lr: float = 3e-3  # AdamW, for arms of a few vectors
+    lr_wide: float = 3e-4  # AdamW, for arms that train most vectors
     wide: float = 0.5  # share of the vectors above which an arm counts as such
 
 
