@@ -49,7 +49,8 @@ def story_templates() -> tuple[str, ...]:
 def matched_stories(n: int = 42, seed: int = 0, templates: Sequence[str] | None = None) -> list[ContrastItem]:
     """`n` stories of every template (a multiple of three), each asked for a step, a copy and a memory.
 
-    In three stories in a row the people play each part in turn, so that every name is asked for every kind. Raises ConceptLabError for an unknown template and for an `n` that is no multiple of three.
+    In three stories in a row the people play each part in turn, so that every name is asked for every kind. Raises
+    ConceptLabError for an unknown template and for an `n` that is no multiple of three.
     """
     if n < 3 or n % 3:
         raise ConceptLabError(f"Stories come in threes, with the names in turn; ask for 3, 6, 9, ... of them, not {n}.")
@@ -111,7 +112,8 @@ def _values(template: RawTemplate, rng: random.Random) -> tuple[dict[str, str], 
             return golds, golds["step"], ""
         told, delta = rng.choice(list(template.deltas.items()))
         at = template.scale.index(golds["step"]) - delta
-        if at >= 0 and template.scale[at] not in golds.values():
+        taken = {*golds.values(), told}  # no answer stands in the story but where it is told
+        if at >= 0 and template.scale[at] not in taken and told not in golds.values():
             return golds, template.scale[at], told
 
 

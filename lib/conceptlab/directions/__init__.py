@@ -1,8 +1,10 @@
 """Is there one direction between reasoning and recall, and how much of it is format?"""
 
 from .reading import (
+    Contrast,
     Split,
     by_template,
+    chosen_elsewhere,
     cosine_draws,
     cosines,
     equally_hard,
@@ -16,18 +18,23 @@ from .reading import (
     split_auroc,
     split_draws,
 )
-from .states import ItemStates, item_states, margins
-from .steering import Added, Multiplied, random_directions, unit
+from .states import ItemStates, item_states, kept_states, margins
+from .steering import DOSES, FACTORS, WRITTEN, Added, Multiplied, random_directions, steering_plan, unit
 from .surface import SURFACES, asked_words, counts, said_words, words
 
 __all__ = [
     "Added",
+    "Contrast",
+    "DOSES",
+    "FACTORS",
     "ItemStates",
     "Multiplied",
     "SURFACES",
     "Split",
+    "WRITTEN",
     "asked_words",
     "by_template",
+    "chosen_elsewhere",
     "cosine_draws",
     "cosines",
     "counts",
@@ -36,6 +43,7 @@ __all__ = [
     "held_out",
     "inside_template",
     "item_states",
+    "kept_states",
     "margins",
     "mean_difference",
     "on_plane",
@@ -45,6 +53,7 @@ __all__ = [
     "shuffled_limit",
     "split_auroc",
     "split_draws",
+    "steering_plan",
     "unit",
     "words",
 ]

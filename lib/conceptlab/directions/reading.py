@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError, Interval, auroc, auroc_draws, draws_interval
 from ..data import ContrastItem
+from .states import ItemStates
 
 Fit = Callable[[Float[Tensor, "layers n d"], Bool[Tensor, " n"]], Float[Tensor, "layers d"]]
 
@@ -50,9 +52,31 @@ def ridge(
     return out
 
 
+@dataclass(frozen=True)
+class Contrast:
+    """A set of two kinds with what is held out in it."""
+
+    states: ItemStates
+    positive: Bool[Tensor, " n"]
+    splits: Sequence[Split]
+
+    @property
+    def items(self) -> tuple[ContrastItem, ...]:
+        return self.states.items
+
+    @property
+    def groups(self) -> list[int]:
+        return [item.group for item in self.items]
+
+    @property
+    def direction(self) -> Float[Tensor, "layers d_model"]:
+        """The mean difference over all of its items."""
+        return mean_difference(self.states.resid, self.positive)
+
+
 # ---- what is held out -----------------------------------------------------------------------------------------
 def halves(items: Sequence[ContrastItem], seed: int = 0) -> list[Split]:
-    """Two halves of every template in turn; items of one story, and the three stories that share their people, stay together."""
+    """Two halves of every template in turn; the three stories that share their people stay together."""
     places = [(i.template, i.group // 3 if i.text.startswith("Story:") else i.group) for i in items]
     generator, first = torch.Generator().manual_seed(seed), set()
     for template in dict.fromkeys(name for name, _ in places):
@@ -125,6 +149,20 @@ def split_auroc(
     n = len(set(groups))
     draws = (split_draws(s, positive, splits, groups, n_resamples) for s in scores)
     return [draws_interval(d, n) for d in draws]
+
+
+def chosen_elsewhere(
+    scores: Float[Tensor, "layers n"], positive: Bool[Tensor, " n"], splits: Sequence[Split]
+) -> Float[Tensor, " n"]:
+    """Held-out scores of every split at the layer that is best on the *other* splits, so that no test chooses."""
+    areas = torch.tensor(
+        [[a.value for a in split_auroc(scores, positive, [s], list(range(len(positive))), 2)] for s in splits]
+    )
+    out = torch.full_like(scores[0], torch.nan)
+    for i, split in enumerate(splits):
+        others = torch.cat([areas[:i], areas[i + 1 :]])
+        out[split.test] = scores[int(others.mean(0).argmax()), split.test]
+    return out
 
 
 def shuffled_limit(

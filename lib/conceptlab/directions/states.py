@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, atomic_path, cache_dir, require_space
 from ..data import ContrastItem
 from ..models import LanguageModel, branch_states
 
@@ -57,6 +59,26 @@ def item_states(
         for at, rows in zip(places, states, strict=True):
             resid[layer, torch.tensor(at)] = rows
     return ItemStates(tuple(items), resid, margins(lm, items, resid[-1]))
+
+
+def kept_states(
+    lm: LanguageModel, items: Sequence[ContrastItem], examples: str = "", batch_size: int = 16
+) -> ItemStates:
+    """`item_states` from the cache folder where they are there; computed and kept where not, or where damaged."""
+    texts = "\0".join([lm.fingerprint(), examples, *(item.text for item in items)])
+    path = cache_dir() / "directions" / f"{hashlib.sha256(texts.encode()).hexdigest()[:16]}.npy"
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError):
+        found = None
+    if found is not None and found.shape == (lm.n_layers, len(items), lm.d_model) and found.dtype == np.float32:
+        resid = torch.from_numpy(found)
+        return ItemStates(tuple(items), resid, margins(lm, items, resid[-1]))
+    states = item_states(lm, items, examples, batch_size)
+    require_space(path.parent.parent, states.resid.numel() * 4, "Keeping the states of a contrast set")
+    with atomic_path(path) as temporary:
+        np.save(temporary, states.resid.numpy())
+    return states
 
 
 def _trees(items: Sequence[ContrastItem], before: str) -> tuple[list[tuple[str, list[str]]], list[list[int]]]:

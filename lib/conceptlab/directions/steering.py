@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -10,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import ConceptLabError
+from ..edits import Intervention
 from ..models import LanguageModel
 
+DOSES = (-1.0, -0.5, 0.5, 1.0)  # times the distance between the naive kinds' means
+FACTORS = (-1.0, -0.5, 0.1)  # of the multiplication; -1 projects out, .1 is the default of the paper's code
 WRITTEN = ("resid_pre", "attn_contribution", "mlp_contribution")  # the sites that the released code multiplies at
 
 
@@ -70,3 +74,23 @@ def random_directions(n: int, d_model: int, seed: int = 0) -> Float[Tensor, "n d
     """`n` random directions of length 1, the control for every steering."""
     drawn = torch.randn(n, d_model, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+def steering_plan(
+    lm: LanguageModel, kept: Mapping[str, Float[Tensor, " d_model"]], layer: int, n_random: int, seed: int = 0
+) -> dict[tuple[str, str, float], Intervention]:
+    """Rule, direction and dose -> the change. All directions move as far as the naive one's dose does.
+
+    `multiplied` random directions take the naive direction's own coefficients, so that each state moves as far.
+    """
+    size, drawn = float(kept["naive"].norm()), random_directions(n_random, lm.d_model, seed)
+    plan: dict[tuple[str, str, float], Intervention] = {}
+    for name, d in kept.items():
+        plan |= {("added", name, dose): Added(layer, dose * size * unit(d)) for dose in DOSES}
+    for i, d in enumerate(drawn):  # minus a random direction is another one: positive doses are enough
+        plan |= {("added", f"random {i}", dose): Added(layer, dose * size * d) for dose in DOSES if dose > 0}
+    for name in ("naive", "step-memory"):
+        plan |= {("multiplied", name, f): Multiplied(unit(kept[name]), f) for f in FACTORS}
+    for i, d in enumerate(drawn):
+        plan["multiplied", f"random {i}", -1.0] = Multiplied(unit(kept["naive"]), -1.0, d)
+    return plan

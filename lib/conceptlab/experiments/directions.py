@@ -6,7 +6,7 @@ Cells: set x method x split x layer. Sets are `naive`, `mmlu`, `trivia` and the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from torch import Tensor
 from ..core import Cell, Interval, Store, bootstrap, draws_interval, interval_of, proportion, say, table_path
 from ..data import (
     KINDS,
-    ContrastItem,
     contrast_examples,
     matched_stories,
     mmlu_contrast,
@@ -27,11 +26,11 @@ from ..data import (
 )
 from ..directions import (
     SURFACES,
-    Added,
+    Contrast,
     ItemStates,
-    Multiplied,
     Split,
     by_template,
+    chosen_elsewhere,
     cosine_draws,
     cosines,
     equally_hard,
@@ -39,21 +38,19 @@ from ..directions import (
     held_out,
     inside_template,
     item_states,
+    kept_states,
     mean_difference,
-    random_directions,
     ridge,
     shuffled_limit,
     split_auroc,
     split_draws,
-    unit,
+    steering_plan,
 )
-from ..edits import Intervention, applied
+from ..edits import applied
 from ..models import LanguageModel
 
 PAIRS = (("step", "memory"), ("step", "copy"), ("copy", "memory"))
-TOLD = ("city", "animal", "colour")  # templates whose step ends at a value that the story tells
-DOSES = (-1.0, -0.5, 0.5, 1.0)  # times the distance between the naive kinds' means
-FACTORS = (-1.0, -0.5, 0.1)  # of the multiplication; -1 projects out, .1 is the default of the paper's code
+STEERED = ("naive", "step-memory", "step-copy")  # sets whose directions steer, beside the surface's
 
 
 @dataclass(frozen=True)
@@ -67,28 +64,6 @@ class DirectionsConfig:
     n_resamples: int = 1_000  # of every interval
     n_steered: int = 3  # stories of every template that are answered while the model is steered
     n_random: int = 10  # random directions beside every steering
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A set of two kinds with what is held out in it."""
-
-    states: ItemStates
-    positive: Bool[Tensor, " n"]
-    splits: Sequence[Split]
-
-    @property
-    def items(self) -> tuple[ContrastItem, ...]:
-        return self.states.items
-
-    @property
-    def groups(self) -> list[int]:
-        return [item.group for item in self.items]
-
-    @property
-    def direction(self) -> Float[Tensor, "layers d_model"]:
-        """The mean difference over all of its items."""
-        return mean_difference(self.states.resid, self.positive)
 
 
 def directions(
@@ -107,19 +82,18 @@ def directions(
         path or table_path("directions", lm.name), experiment="directions", model=lm.name,
         fingerprint=lm.fingerprint(), settings=asdict(config), seed=seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
-        last = Cell("verdict", "step-copy", "naive")
-        if store.missing(last):
+        if store.missing(Cell("verdict", "step-copy", "naive")):
             sets = contrast_sets(lm, config, seed)
             say("states of all sets are there")
-            naive = sets["naive"].direction
             layer = lm.n_layers // 2
-            kept = {"naive": naive[layer], "step-memory": sets["step-memory"].direction[layer],
-                    "step-copy": sets["step-copy"].direction[layer], "surface": surface_direction(sets)[layer]}  # fmt: skip
-            store.add(Cell("steering", "directions"), {"layer": _point(layer)},
-                      record={name: d.tolist() for name, d in kept.items()})  # fmt: skip
+            kept = {name: sets[name].direction for name in STEERED} | {"surface": surface_direction(sets)}
+            record = {name: d[layer].tolist() for name, d in kept.items()}
+            store.add(Cell("steering", "directions"), {"layer": _point(layer)}, record)
             for name, contrast in sets.items():
-                _read(store, name, contrast, config)
-            _transfer(store, sets, config)
+                if store.missing(Cell(name, "difference", "templates" if "-" in name else "", 0)):
+                    _read(store, name, contrast, config)
+            if store.missing(Cell("cosine", "step-copy", "copy-memory", 0)):
+                _transfer(store, sets, config)
             _verdict(store, sets, config)
         if config.n_steered:
             _steer(lm, store, config)
@@ -133,9 +107,9 @@ def contrast_sets(lm: LanguageModel, config: DirectionsConfig, seed: int = 0) ->
     asked = [item for item in trivia if item.kind == "memory"]
     sets = {}
     for name, items in (("naive", naive_contrast(config.n_naive, seed)), ("mmlu", mmlu_contrast(config.n_mmlu, seed))):
-        states = item_states(lm, items, examples)
+        states = kept_states(lm, items, examples)
         sets[name] = Contrast(states, states.of("step"), halves(items, seed))
-    every = item_states(lm, [*stories, *asked], examples)  # a story is read once for all of its questions
+    every = kept_states(lm, [*stories, *asked], examples)  # a story is read once for all of its questions
     with_trivia = [i for i in range(len(stories)) if stories[i].kind == "step"]
     chosen = torch.tensor([*with_trivia, *range(len(stories), len(every))])
     states = every.at(chosen)
@@ -185,11 +159,11 @@ def _read(store: Store, name: str, c: Contrast, config: DirectionsConfig) -> Non
 
 
 def _difficulty(name: str, c: Contrast) -> dict[Cell, dict[str, Interval]]:
-    """Share right (of four options) per kind and template, and over all templates."""
-    cells = {}
+    """Share right (of four options) per kind and template, and over all; where first tokens tell options apart."""
+    cells, told = {}, c.states.margin.isfinite()
     for template in dict.fromkeys([item.template for item in c.items]) | {"": None}:
         for kind in KINDS:
-            here = torch.tensor([i.kind == kind and template in ("", i.template) for i in c.items])
+            here = torch.tensor([i.kind == kind and template in ("", i.template) for i in c.items]) & told
             if bool(here.any()):
                 right = int(c.states.correct[here].sum())
                 cells[Cell(name, "accuracy", kind, template)] = {"accuracy": proportion(right, int(here.sum()))}
@@ -197,7 +171,7 @@ def _difficulty(name: str, c: Contrast) -> dict[Cell, dict[str, Interval]]:
 
 
 def _templates(name: str, c: Contrast, config: DirectionsConfig) -> dict[Cell, dict[str, Interval]]:
-    """AUROC of each held-out template on its own, per layer; and over pairs of items that are equally hard."""
+    """AUROC per layer of each held-out template alone, of pairs that are equally hard, of items answered rightly."""
     if "-" not in name:
         return {}
     scores = held_out(c.states.resid, c.positive, c.splits)
@@ -207,10 +181,11 @@ def _templates(name: str, c: Contrast, config: DirectionsConfig) -> dict[Cell, d
         for template, split in zip(story_templates(), c.splits, strict=True):
             (area,) = split_auroc(s[None], c.positive, [split], c.groups, config.n_resamples)
             cells[Cell(name, "difference", template, layer)] = {"auroc": area}
-        fair = [Split(p.train, p.test & keep) for p in c.splits if _both(c.positive[p.test & keep])]
-        if fair:
-            (area,) = split_auroc(s[None], c.positive, fair, c.groups, config.n_resamples)
-            cells[Cell(name, "difference", "equally hard", layer)] = {"auroc": area, "kept": _point(float(keep.sum()))}
+        for some, kept in (("equally hard", keep), ("answered rightly", c.states.correct)):
+            fair = [Split(p.train, p.test & kept) for p in c.splits if _both(c.positive[p.test & kept])]
+            if fair:
+                (area,) = split_auroc(s[None], c.positive, fair, c.groups, config.n_resamples)
+                cells[Cell(name, "difference", some, layer)] = {"auroc": area, "kept": _point(float(kept.sum()))}
     return cells
 
 
@@ -269,20 +244,6 @@ def _verdict(store: Store, sets: Mapping[str, Contrast], config: DirectionsConfi
             say(f"verdict, {name}, direction of {way}: share {draws_interval(share, n)}")
 
 
-def chosen_elsewhere(
-    scores: Float[Tensor, "layers n"], positive: Bool[Tensor, " n"], splits: Sequence[Split]
-) -> Float[Tensor, " n"]:
-    """Held-out scores of every split at the layer that is best on the *other* splits, so that no test chooses."""
-    areas = torch.tensor(
-        [[a.value for a in split_auroc(scores, positive, [s], list(range(len(positive))), 2)] for s in splits]
-    )
-    out = torch.full_like(scores[0], torch.nan)
-    for i, split in enumerate(splits):
-        others = torch.cat([areas[:i], areas[i + 1 :]])
-        out[split.test] = scores[int(others.mean(0).argmax()), split.test]
-    return out
-
-
 # ---- steering -----------------------------------------------------------------------------------------------------
 def _steer(lm: LanguageModel, store: Store, config: DirectionsConfig) -> None:
     """Margins of the same stories while the model is steered, minus those before."""
@@ -305,25 +266,5 @@ def _steer(lm: LanguageModel, store: Store, config: DirectionsConfig) -> None:
         store.add(cell, found)
 
 
-def steering_plan(
-    lm: LanguageModel, kept: Mapping[str, Float[Tensor, " d_model"]], layer: int, n_random: int, seed: int = 0
-) -> dict[tuple[str, str, float], Intervention]:
-    """Rule, direction and dose -> the change. All directions move as far as the naive one's dose does.
-
-    `multiplied` random directions take the naive direction's own coefficients, so that each state moves as far.
-    """
-    size, drawn = float(kept["naive"].norm()), random_directions(n_random, lm.d_model, seed)
-    plan: dict[tuple[str, str, float], Intervention] = {}
-    for name, d in kept.items():
-        plan |= {("added", name, dose): Added(layer, dose * size * unit(d)) for dose in DOSES}
-    for i, d in enumerate(drawn):  # minus a random direction is another one: positive doses are enough
-        plan |= {("added", f"random {i}", dose): Added(layer, dose * size * d) for dose in DOSES if dose > 0}
-    for name in ("naive", "step-memory"):
-        plan |= {("multiplied", name, f): Multiplied(unit(kept[name]), f) for f in FACTORS}
-    for i, d in enumerate(drawn):
-        plan["multiplied", f"random {i}", -1.0] = Multiplied(unit(kept["naive"]), -1.0, d)
-    return plan
-
-
-def _point(value: float) -> Interval:
+def _point(value: float | int) -> Interval:
     return Interval(value, value, value, 1)
