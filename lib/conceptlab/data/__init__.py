@@ -3,7 +3,7 @@
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
 from .contrasts import (
-    KINDS,
+    ITEM_KINDS,
     ContrastItem,
     contrast_examples,
     matched_stories,
@@ -42,7 +42,7 @@ __all__ = [
     "FEW_SHOT",
     "Fiction",
     "Harvest",
-    "KINDS",
+    "ITEM_KINDS",
     "MIXTURE",
     "NearDomain",
     "Pass",
