@@ -308,7 +308,7 @@ def test_a_converted_model_that_was_damaged(tmp_path, monkeypatch):
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path))
     with atomic_path(tmp_path / "models" / "smollm2-135m") as folder:
         folder.mkdir()
-        (folder / "conceptlab.json").write_text("{}")
+        (folder / "conceptlab.json").write_text('{"fingerprints": {}}')
     with pytest.raises(ConceptLabError, match="delete the folder and call again, it will be converted anew") as error:
         load_model("smollm2-135m")
     says(error)
