@@ -1,5 +1,7 @@
 """Autointerp on planted activations: a unit that fires on known tokens gets their label, and the label tells."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,9 @@ class Words:
 
     def __init__(self, words):
         self.words = words
+
+    def __len__(self):
+        return len(self.words)
 
     def decode(self, ids):
         return "".join(self.words[int(i)] for i in ids)
@@ -36,7 +41,7 @@ def corpus(tmp_path):
     row, pos = (x.numpy() for x in keep.nonzero(as_tuple=True))
     harvest = Harvest(tmp_path, TokenRows(ids, docs), (0,), row, pos, 4, "mlp_output")
     lm = LanguageModel.__new__(LanguageModel)  # only its tokenizer is used
-    lm.tokenizer = Words(VOCABULARY)
+    lm.tokenizer, lm.hf = Words(VOCABULARY), SimpleNamespace(get_input_embeddings=lambda: torch.nn.Embedding(11, 2))
     return Corpus(lm, harvest, before=6, after=3)
 
 

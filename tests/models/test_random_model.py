@@ -54,7 +54,7 @@ def test_only_whole_models_in_the_cache_are_named(tmp_path, monkeypatch):
     half, whole = tmp_path / "models" / "gemma3-270m", tmp_path / "models" / "smollm2-135m"
     half.mkdir(parents=True)
     whole.mkdir()
-    (whole / "conceptlab.json").write_text("{}", encoding="utf-8")
+    (whole / "conceptlab.json").write_text('{"fingerprints": {}}', encoding="utf-8")
     assert cached_models() == {"smollm2-135m": whole}
 
 

@@ -324,9 +324,9 @@ def test_train_sae_from_the_command_line(tmp_path, monkeypatch, capsys, tiny_lla
 def test_the_shipped_dictionaries_are_rebuilt_by_the_same_verb(tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr("conceptlab.models.load_model", lambda name: SimpleNamespace(name=name))
-    monkeypatch.setattr("conceptlab.sae.build_shipped", lambda *words: seen.append(words) or ["x"])
+    monkeypatch.setattr("conceptlab.sae.build_shipped", lambda *words, seed: seen.append((*words, seed)) or ["x"])
     assert cli.main(["train-sae", "--shipped", "--model", "gemma3-270m", "--layers", "3", "5"]) == 0
-    assert seen == [(SimpleNamespace(name="gemma3-270m"), [3, 5], None, S.World())]
+    assert seen == [(SimpleNamespace(name="gemma3-270m"), [3, 5], None, S.World(), 0)]
     assert capsys.readouterr().out == "x: ready\n"
 
 

@@ -140,7 +140,12 @@ def check_cut(cut: Callable) -> None:
         ok = isinstance(found, float | int) and abs(found - truth) <= 0.02
         results.append(check_true(name, True, "") if ok else check_equal(name, found, truth, mistakes, tol=0.01))
     asked: list[float] = []
-    call("cut", cut, lambda t: (asked.append(t), 2 - 3 * t)[1], 1.0)
+
+    def watched(t: float) -> float:
+        asked.append(t)
+        return 2 - 3 * t
+
+    call("cut", cut, watched, 1.0)
     few = 0 < len(asked) <= 25 and all(0 <= t <= 1 for t in asked)
     results.append(check_true("at most 25 losses are asked for", few, f"{len(asked)} were; halve the interval."))
     passed("cut at equal loss", *results)

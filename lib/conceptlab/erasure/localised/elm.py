@@ -67,8 +67,8 @@ def _logprobs(lm: LanguageModel, ids: Tensor, mask: Tensor, prefix: str = "") ->
 def _targets(lm: LanguageModel, batch: Batch, title: str, eta: float) -> tuple[Tensor, Tensor]:
     """log q on the rows to forget, and the original's log p on those to keep."""
     plain = _logprobs(lm, *batch.forget)
-    prompted = (_logprobs(lm, *batch.forget, prompt.format(title)) for prompt in (NOVICE, EXPERT))
-    return novice_distribution(plain, *prompted, eta), _logprobs(lm, *batch.keep)
+    novice, expert = (_logprobs(lm, *batch.forget, prompt.format(title)) for prompt in (NOVICE, EXPERT))
+    return novice_distribution(plain, novice, expert, eta), _logprobs(lm, *batch.keep)
 
 
 def elm_edit(

@@ -111,10 +111,11 @@ def mean_states(
     """
     sites, means = [(kind, layer) for layer in range(lm.n_layers)], []
     for texts, at_words in ((forget, True), (keep, False)):
-        total, n = 0.0, 0
+        total, n = torch.zeros(lm.n_layers, lm.d_model), 0
         for batch in text_passes(lm, texts, sites, n_ctx):
             at = batch.keep & subject_ends(lm, batch.ids, words)[0] if at_words else batch.keep
-            total = total + torch.stack([batch.found[site][at].float().sum(0) for site in sites])
+            found = torch.stack([batch.found[site][at].float().sum(0) for site in sites])
+            total = total.to(found) + found
             n += int(at.sum())
         if not n:
             raise NotPossible(f"None of {list(words)[:5]} stands in the texts to forget, so it has no direction.")

@@ -12,6 +12,7 @@ to change by the *keys*. The null `remap_random_targets` sends the same keys as 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -59,8 +60,7 @@ def fit_remap(lm: LanguageModel, concept: Concept, config: RemapConfig, shared: 
     keys = shared_keys(shared, layers)
     chosen = layers[: int(config.n_layers)]
     projections = {
-        x: shared.made(("null space", x, config.leak), lambda x=x: null_space(keys[x].moment, config.leak))
-        for x in chosen
+        x: shared.made(("null space", x, config.leak), partial(null_space, keys[x].moment, config.leak)) for x in chosen
     }
     return remap_edit(lm, {x: keys[x] for x in chosen}, config, projections, shared.seed)
 

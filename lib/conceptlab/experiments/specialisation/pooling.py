@@ -13,7 +13,7 @@ def pool_concepts(store: Store) -> None:
     found: dict[tuple[str, ...], dict[str, Interval]] = {}
     for row in store.rows:
         key = (row["method"], row["attack"], row["budget"])
-        value = Interval(*(float(row[k]) for k in ("value", "low", "high")), int(row["n"]))
+        value = Interval(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
         found.setdefault((*key, row["metric"]), {})[f"{row['concept']}/{row['seed']}"] = value
     pooled: dict[tuple[str, ...], dict[str, Interval]] = {}
     for (method, attack, budget, metric), values in found.items():
@@ -33,6 +33,6 @@ def pool_concepts(store: Store) -> None:
     both_known = [k for k in often if k in gaps]
     if len(both_known) > 3:
         x, y = (torch.tensor([d[k].value for k in both_known]) for d in (often, gaps))
-        ranks = [v.argsort().argsort().double() for v in (x, y)]
-        rho = correlation_interval(*ranks, torch.arange(len(x)), seed=store.seed)
+        a, b = (v.argsort().argsort().double() for v in (x, y))
+        rho = correlation_interval(a, b, torch.arange(len(x)), seed=store.seed)
         store.add(Cell("all", "frequency"), {"spearman_gap": rho})
