@@ -62,6 +62,7 @@ def test_words_curves_and_teaching(lm, tmp_path, monkeypatch):
     specialisation(lm, path, ["golf"], None, SMALL, TeachingConfig(target=5.0, steps=2))
     found = table(path)
     assert {("golf", m, "clues", "0.003", "own_cost") for m in ("own", "equal", "masked", "words")} <= found.keys()
+    assert ("golf", "own-equal", "precise", "0.003", "own_cost") in found
     assert {("golf", m, "", "0.03", "gap") for m in ("own", "equal", "random")} <= found.keys()
     rates = dict.fromkeys(("own", "equal", "random"), "0.005") | dict.fromkeys(("complement", "all"), "0.0003")
     arms = {m: found["golf", m, "teaching", rate, "vectors"] for m, rate in rates.items()}
@@ -70,7 +71,7 @@ def test_words_curves_and_teaching(lm, tmp_path, monkeypatch):
 
 
 def test_a_stage_that_is_none_is_refused(lm, tmp_path):
-    with pytest.raises(ConceptLabError, match="its stages are main, words"):
+    with pytest.raises(ConceptLabError, match="its stages are main, words, precise"):
         specialisation(lm, tmp_path / "s.csv", ["golf"], ["mask"], SMALL)
 
 
