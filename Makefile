@@ -14,8 +14,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP_FLAGS := --quiet --disable-pip-version-check
 PIP := $(PY) -m pip install $(PIP_FLAGS) -c .ci/constraints.txt
-# Checksums first, wheels only, nothing of a package runs; what follows finds its dependencies there already.
+# Checksums first: wheels, of which nothing runs, then what there is as source alone, built without fetching more. What follows
+# finds its dependencies there already.
 HASHED := --require-hashes --no-deps --only-binary :all:
+SOURCE := --require-hashes --no-deps --no-build-isolation
 COURSE := $(PY) -m conceptlab.course
 # sae-lens needs an older transformer-lens than the course: an environment of its own.
 CROSS := .venv-crosscheck
@@ -90,9 +92,10 @@ clean: ## remove build/ and caches (keeps .venv and the models)
 fetch: $(VENV)/.installed
 	@$(PY) -m conceptlab.cli fetch
 
-$(VENV)/.installed: pyproject.toml .ci/constraints.txt .ci/hashes.txt | $(VENV)/.made
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt .ci/hashes.txt .ci/hashes-source.txt | $(VENV)/.made
 	@echo "Installing the dependencies into $(VENV) (several minutes the first time) ..."
 	@$(if $(HASHES),$(PY) -m pip install $(PIP_FLAGS) $(HASHED) -r $(HASHES))
+	@$(if $(HASHES),$(PY) -m pip install $(PIP_FLAGS) $(SOURCE) -r $(HASHES:.txt=-source.txt))
 	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url "$(TORCH_INDEX)") torch
 	@$(PIP) $(if $(HASHES),--no-build-isolation) -e '.[all]'
 	@touch $@

@@ -61,7 +61,7 @@ TORCH = re.compile(r"torch$|triton$|nvidia-|cuda-")  # of which every build has 
 
 
 def test_every_pin_but_torch_has_its_checksums():
-    text = (ROOT / ".ci" / "hashes.txt").read_text()
+    text = "".join((ROOT / ".ci" / name).read_text() for name in ("hashes.txt", "hashes-source.txt"))
     blocks = re.findall(r"^([\w.-]+)==(\S+) ((?:\\\n    --hash=sha256:[0-9a-f]{64}(?: |\n|\Z))+)", text, re.M)
     assert {name: version for name, version, _ in blocks} == {
         name: version for name, version in constraints().items() if not TORCH.match(name)

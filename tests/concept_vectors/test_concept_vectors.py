@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conceptlab.concept_vectors import ConceptVector, build_atlas, find, validation, word_effects
-from conceptlab.concept_vectors.coherence import coherence, first_of_stem, plain_words, stems, unit_embeddings
+from conceptlab.concept_vectors.coherence import coherence, first_of_stem, plain_words, token_stems, unit_embeddings
 from conceptlab.concept_vectors.replay import Replay
 from conceptlab.core import ConceptLabError
 from conceptlab.data import general_questions
@@ -65,7 +65,7 @@ def test_whitening_removes_a_common_direction(tiny):
 
 
 def test_stems_and_plain_words(smollm2):
-    lm, stem = smollm2, stems(smollm2)
+    lm, stem = smollm2, token_stems(smollm2)
     ids = lm.single_tokens(["cancer", "cancers", "Cancer", "tumor"])
     assert stem[ids["cancer"]] == stem[ids["cancers"]] == stem[ids["Cancer"]] != stem[ids["tumor"]]
     words = lm.words(plain_words(lm))

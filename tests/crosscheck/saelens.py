@@ -6,8 +6,9 @@
     python saelens.py ours FOLDER       with conceptlab installed: write our files, or compare those of `theirs`
 
 in the order ours, theirs, ours. Each side stores its activations and reconstructions beside the dictionary, computed in
-float32 from the weights as they are stored; the other must find the same to 1e-5 of the largest number. What sae-lens
-writes and we do not support must be refused with a sentence.
+float32 from the weights as they are stored; the other must find the same to 1e-5 of the largest number. Activations
+are compared as the lengths that they write, since we give decoder rows norm 1 where that leaves the function as it is.
+What sae-lens writes and we do not support must be refused with a sentence.
 """
 
 from __future__ import annotations
@@ -39,13 +40,18 @@ def inputs() -> torch.Tensor:
     return torch.randn(N, D_IN, generator=torch.Generator().manual_seed(99))
 
 
+def lengths(sae, features: torch.Tensor) -> torch.Tensor:
+    """Activations times the norms of the decoder's rows: the same for every free scale of a feature."""
+    return features * sae.W_dec.norm(dim=1)
+
+
 @torch.no_grad()
 def keep(sae, folder: Path) -> None:
     """Activations and reconstructions of the side that wrote the dictionary."""
     x = inputs()
     features = sae.encode(x)
     assert 0.0 < float((features > 0).float().mean()) < 0.9, "a test dictionary should be sparse and alive"
-    save_file({"features": features.contiguous(), "x_hat": sae(x).contiguous()}, folder / "expected")
+    save_file({"features": lengths(sae, features).contiguous(), "x_hat": sae(x).contiguous()}, folder / "expected")
 
 
 @torch.no_grad()
@@ -53,7 +59,7 @@ def differs(sae, folder: Path, who: str) -> bool:
     """Whether the side that reads finds something else than what the writing side stored; says how much."""
     x, expected = inputs(), load_file(folder / "expected")
     worst = 0.0
-    for found, name in ((sae.encode(x), "features"), (sae(x), "x_hat")):
+    for found, name in ((lengths(sae, sae.encode(x)), "features"), (sae(x), "x_hat")):
         worst = max(worst, float((found - expected[name]).abs().max() / expected[name].abs().max()))
     print(f"{folder.name:40} {who:36} largest difference {worst:.1e}", flush=True)
     return worst > TOLERANCE

@@ -15,7 +15,7 @@ from conceptlab.specialisation import (
     most_specific,
     overlap,
     question_activity,
-    random_vectors,
+    random_neurons,
     score_interval,
     shuffled_groups,
     specialisation_score,
@@ -74,9 +74,9 @@ def test_the_most_specific_of_all_layers_or_of_each():
 def test_controls_take_as_many_of_every_layer_and_none_of_the_chosen():
     scores = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
     mask, activity = most_specific(scores, 0.1), torch.rand(3, 40)
-    for control in (random_vectors(mask, 1), equally_active(mask, activity, 1)):
+    for control in (random_neurons(mask, 1), equally_active(mask, activity, 1)):
         assert control.sum(1).tolist() == mask.sum(1).tolist() and not (control & mask).any()
-    assert not torch.equal(random_vectors(mask, 1), random_vectors(mask, 2))
+    assert not torch.equal(random_neurons(mask, 1), random_neurons(mask, 2))
 
 
 def test_equally_active_vectors_are_as_active():
@@ -88,7 +88,7 @@ def test_equally_active_vectors_are_as_active():
     with pytest.raises(NotPossible, match="no match left"):
         equally_active(torch.ones(1, 4, dtype=torch.bool), torch.rand(1, 4))
     with pytest.raises(NotPossible, match="too few others"):
-        random_vectors(torch.ones(1, 4, dtype=torch.bool))
+        random_neurons(torch.ones(1, 4, dtype=torch.bool))
 
 
 def test_overlap_is_a_share_of_the_first():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..models import LanguageModel, TopTokens, logit_effect, project
-from .coherence import coherence, stems, unit_embeddings
+from .coherence import coherence, token_stems, unit_embeddings
 
 
 # ---- all value vectors of a model -----------------------------------------------------------------------
@@ -113,7 +113,7 @@ def build_atlas(
     layers = tuple(range(lm.n_layers) if layers is None else (lm.check_layer(layer) for layer in layers))
     values = all_value_vectors(lm, layers)
     tokens = project(lm, values, k, vocab_ids)
-    units, stem = unit_embeddings(lm, vocab_ids), stems(lm)
+    units, stem = unit_embeddings(lm, vocab_ids), token_stems(lm)
     ends = [coherence(ids, units, stem) for ids in (tokens.top_ids, tokens.bottom_ids)]
     mean, spread = (x.cpu() for x in effect_moments(lm, values, vocab_ids))
     return Atlas(layers, lm.d_mlp, tokens, torch.stack(ends, 1), units, stem, vocab_ids, mean, spread)

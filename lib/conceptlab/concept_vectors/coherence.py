@@ -37,7 +37,7 @@ def plain_words(lm: LanguageModel, min_count: int = 3, skip_common: int = 0) -> 
     return torch.tensor(found)
 
 
-def stems(lm: LanguageModel) -> Int[Tensor, " d_vocab"]:
+def token_stems(lm: LanguageModel) -> Int[Tensor, " d_vocab"]:
     """A number per token, the same for case variants and for words that share their first five letters."""
     numbers: dict[str, int] = {}
     keys = lm.words(range(lm.d_vocab))

@@ -80,11 +80,11 @@ DECISIONS = (
     ),
 )  # fmt: skip
 
-COLUMNS = ("method", "question it answers", "cost", "control to demand", "known failure", "verdict here")
+DECISION_COLUMNS = ("method", "question it answers", "cost", "control to demand", "known failure", "verdict here")
 
 
 def decision_table(notebook: str | None = None) -> Grid:
     """The rows of one notebook ("00"), or all of them."""
     chosen = [d for d in DECISIONS if notebook in (None, d.notebook)]
     rows = [(d.method, d.question, d.cost, d.control, d.failure, d.verdict) for d in chosen]
-    return Grid(rows, COLUMNS, "" if notebook is None else "Rows for the course's decision table")
+    return Grid(rows, DECISION_COLUMNS, "" if notebook is None else "Rows for the course's decision table")

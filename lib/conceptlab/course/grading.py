@@ -21,7 +21,7 @@ from . import notebook as nbfile
 from .exercises import exercises_of
 from .record import VARIABLE, read_record
 
-COLUMNS = ("copy", "notebook", "exercise", "points", "possible", "tries", "state", "answer")
+GRADE_COLUMNS = ("copy", "notebook", "exercise", "points", "possible", "tries", "state", "answer")
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,9 @@ def _end(process: subprocess.Popen) -> None:
 def _write(out: Path, grades: list[Grade]) -> None:
     with atomic_path(out) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.writer(handle)
-        writer.writerow(COLUMNS)
+        writer.writerow(GRADE_COLUMNS)
         for grade in grades:
-            writer.writerow([_plain(getattr(grade, column)) for column in COLUMNS])
+            writer.writerow([_plain(getattr(grade, column)) for column in GRADE_COLUMNS])
 
 
 def _plain(value: object) -> object:

@@ -190,7 +190,7 @@ def shuffled_limit(
     return torch.maximum(total, 1 - total).quantile(0.95, dim=1)
 
 
-def cosines(a: Float[Tensor, "layers d"], b: Float[Tensor, "layers d"]) -> Float[Tensor, " layers"]:
+def layer_cosines(a: Float[Tensor, "layers d"], b: Float[Tensor, "layers d"]) -> Float[Tensor, " layers"]:
     """Cosine of two directions in every layer."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).float()
 
@@ -207,7 +207,7 @@ def cosine_draws(
     """Cosine of the two sets' directions, over resamples of both sets' items; or, the control, with labels shuffled."""
     generator = torch.Generator().manual_seed(seed)
     sides = [_drawn(data, y, n_draws, generator, shuffle) for data, y in ((x, x_positive), (z, z_positive))]
-    return torch.nn.functional.cosine_similarity(*sides, dim=-1).T
+    return torch.nn.functional.cosine_similarity(sides[0], sides[1], dim=-1).T
 
 
 def _drawn(x: Tensor, y: Tensor, n_draws: int, generator: torch.Generator, shuffle: bool) -> Tensor:
@@ -242,8 +242,8 @@ def equally_hard(
     keep = torch.zeros(len(margin), dtype=torch.bool)
     for part in dict.fromkeys(parts):
         here = torch.tensor([p == part for p in parts])
-        left, right = ((here & side).nonzero()[:, 0] for side in (positive, ~positive))
-        left, right = left[margin[left].argsort()].tolist(), right[margin[right].argsort()].tolist()
+        found = [(here & side).nonzero()[:, 0] for side in (positive, ~positive)]
+        left, right = (at[margin[at].argsort()].tolist() for at in found)
         while left and right:
             gap = float(margin[left[0]] - margin[right[0]])
             if abs(gap) <= tolerance:

@@ -12,7 +12,7 @@ from .activity import (
     wordless,
     words_of,
 )
-from .choice import equally_active, most_specific, overlap, random_vectors, shuffled_groups
+from .choice import equally_active, most_specific, overlap, random_neurons, shuffled_groups
 from .lessons import RELATIONS, ROLES, Lessons, invented
 from .masking import Masking, gap_interval, score_interval, specialisation_score
 from .teaching import Taught, TeachingConfig, answer_loss, drift, teach_through
@@ -36,7 +36,7 @@ __all__ = [
     "most_specific",
     "overlap",
     "question_activity",
-    "random_vectors",
+    "random_neurons",
     "score_interval",
     "shuffled_groups",
     "specialisation_score",

@@ -27,7 +27,7 @@ def most_specific(
     return mask.view(scores.shape)
 
 
-def random_vectors(mask: Bool[Tensor, "layers d_mlp"], seed: int = 0) -> Bool[Tensor, "layers d_mlp"]:
+def random_neurons(mask: Bool[Tensor, "layers d_mlp"], seed: int = 0) -> Bool[Tensor, "layers d_mlp"]:
     """A control: as many value vectors of every layer, drawn at random from those that are not chosen."""
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.zeros_like(mask)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from .diagrams import Diagram
 from .style import COLORS, finish, new_figure, plain
 
-SETS = {  # method -> label, colour, marker
+MASKED_SETS = {  # method -> label, colour, marker
     "own": ("the concept's vectors", COLORS["target"], "o-"),
     "equal": ("equally active vectors", COLORS["neighbour"], "s-"),
     "random": ("random vectors", COLORS["control"], "^--"),
@@ -55,7 +55,7 @@ def plot_costs(curves: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Fi
     fig, axes = new_figure(1, len(curves), width=4.6 * len(curves), height=3.6, sharey=True, squeeze=False)
     for ax, (panel, found) in zip(axes[0], curves.items(), strict=True):
         for method, rows in found.items():
-            label, color, marker = SETS[method]
+            label, color, marker = MASKED_SETS[method]
             share, value, low, high = np.asarray(rows, dtype=float).T
             error = np.abs(np.stack([value - low, high - value]))
             ax.errorbar(100 * share, value, error, fmt=marker, color=color, label=label, ms=5, capsize=2)

@@ -6,7 +6,7 @@ A port, and said so: the paper forgets classes of vision models. The bounded ter
 enough, which keeps later requests from undoing the model. The norm of a layer's adapters is not squared, so that whole
 layers are pushed to zero; an optimiser of Adam's kind never makes one exactly zero, and the released code calls a layer
 unused by a threshold. It also starts A at random in every layer, so that the norms measure the start as much as the
-change unless the penalty has the steps to take it down: in a dozen steps it has not, and no layer drops out here.
+change until the penalty has had the steps to take it down.
 """
 
 from __future__ import annotations

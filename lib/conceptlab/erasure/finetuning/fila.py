@@ -5,8 +5,8 @@ al. 2024, arXiv 2408.06621): the rank-r product nearest to `W` in `|| diag(s) (W
 By singular values of `diag(s) W = U S V'`: `B = diag(1/s) U_r S_r^(1/2)`, `A = S_r^(1/2) V_r'`. Here the residual is
 not written: the adapter subtracts its start, so that the model is the original to the bit before the first step (the
 released code rounds the residual to bfloat16). The released code squares the gradient of a batch's mean loss, in which
-rows cancel, where the Fisher information is the mean of squares row by row; adds 1e-5 to F(keep), which is larger than
-nearly all its entries, so that the ratio hardly depends on what is kept; and takes `svd_lowrank(q=r)`, which without
+rows cancel, where the Fisher information is the mean of squares row by row; adds 1e-5 to F(keep), so that where its
+entries are smaller than that, the ratio no longer depends on what is kept; and takes `svd_lowrank(q=r)`, which without
 spare columns is a random draw near the best r directions. Here rows are taken one by one, the ratio is damped by a
 share of F(keep)'s mean, and the decomposition is exact.
 """

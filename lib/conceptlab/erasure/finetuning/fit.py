@@ -72,7 +72,7 @@ def trained(
     key = start, materials, cfg.n_ctx, cfg.weights, cfg.layers, cfg.rank, cfg.alpha
     starts = None if start is None else shared.made(key, lambda: start(lm, material, cfg))
     loss = Loss(config.forget, config.keep, config.weight)
-    return finetune(lm, loss, material, cfg, overshoot(lm, material, config), starts)
+    return finetune(lm, loss, material, cfg, overshooting(lm, material, config), starts)
 
 
 def finetune_texts(
@@ -88,7 +88,9 @@ def finetune_texts(
     return finetune(lm, loss, material, cfg, enough)
 
 
-def overshoot(lm: LanguageModel, material: Material, config: FinetunedConfig) -> Callable[[LanguageModel], bool] | None:
+def overshooting(
+    lm: LanguageModel, material: Material, config: FinetunedConfig
+) -> Callable[[LanguageModel], bool] | None:
     """Says when the first rows to forget have lost `config.stop` nats per token; None where nothing stops."""
     if not config.stop:
         return None

@@ -28,7 +28,7 @@ from .runtime import RunTime
 if TYPE_CHECKING:
     from ..shared import Shared
 
-POSITIONS = 512  # of the noise; a longer prompt meets it again from the start
+NOISE_POSITIONS = 512  # of the noise; a longer prompt meets it again from the start
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,11 +45,11 @@ class CorruptedPrompts(RunTime):
     def guard(self, lm: LanguageModel) -> Change:
         flags, generator = self.detector.watch(lm), torch.Generator().manual_seed(self.seed)
         rms = lm.embed(torch.arange(min(4096, lm.d_vocab), device=lm.device)).float().pow(2).mean().sqrt()
-        noise = self.sigma * rms * torch.randn(POSITIONS, lm.d_model, generator=generator).to(lm.device)
+        noise = self.sigma * rms * torch.randn(NOISE_POSITIONS, lm.d_model, generator=generator).to(lm.device)
 
         def start(embeds: Tensor, reading: Reading) -> Tensor:
             hit = reading.here & flags(reading)[:, None]
-            at = (reading.here.long().cumsum(1) - 1).clamp_min(0) % POSITIONS
+            at = (reading.here.long().cumsum(1) - 1).clamp_min(0) % NOISE_POSITIONS
             return embeds + (noise[at] * hit[..., None]).to(embeds)
 
         return guarded(lm, "corrupted prompts", start=start)

@@ -58,12 +58,12 @@ def fit_read_side(lm: LanguageModel, concept: Concept, config: ReadSideConfig, s
     return edit + shared.chosen("pisces").edit if config.with_pisces == "yes" else edit
 
 
-FACTORS = tuple(0.25 * i for i in range(1, 13))
+READ_FACTORS = tuple(0.25 * i for i in range(1, 13))
 READ_SIDE = Method(
     "read_side", "localised", "ours: directional ablation of PISCES' features where later layers read them",
-    ReadSideConfig(), fit_read_side, {"c": FACTORS}, ("pisces",), "1 s after PISCES",
+    ReadSideConfig(), fit_read_side, {"c": READ_FACTORS}, ("pisces",), "1 s after PISCES",
 )  # fmt: skip
 READ_SIDE_PISCES = Method(
     "read_side+pisces", "combination", "ours: the same on top of the chosen PISCES edit",
-    ReadSideConfig(with_pisces="yes"), fit_read_side, {"c": FACTORS}, ("pisces",), "1 s after PISCES",
+    ReadSideConfig(with_pisces="yes"), fit_read_side, {"c": READ_FACTORS}, ("pisces",), "1 s after PISCES",
 )  # fmt: skip

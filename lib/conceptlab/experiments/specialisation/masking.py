@@ -18,7 +18,7 @@ from ...specialisation import (
     most_specific,
     overlap,
     question_activity,
-    random_vectors,
+    random_neurons,
     score_interval,
     shuffled_groups,
     stems,
@@ -87,7 +87,7 @@ def _set(bench: Bench, name: str, rankings: dict[str, Tensor], cell: Cell) -> Bo
         if cell.method == "equal":
             return equally_active(own, bench.activity[name].mean(0), bench.store.seed)
         if cell.method == "random":
-            return random_vectors(own, bench.store.seed)
+            return random_neurons(own, bench.store.seed)
     except NotPossible as error:
         say(f"{name}, {cell.method} at {cell.budget}: {error}")
         return None

@@ -17,7 +17,7 @@ from ...specialisation import (
     equally_active,
     invented,
     most_specific,
-    random_vectors,
+    random_neurons,
     teach_through,
 )
 from .bench import Bench, point
@@ -47,7 +47,7 @@ def teaching_sets(
 ) -> dict[str, Bool[Tensor, "layers d_mlp"]]:
     """The arms: the concept's vectors, as many equally active, as many random, all but the concept's, all."""
     own = most_specific(scores, share)
-    found = [own, equally_active(own, activity, seed), random_vectors(own, seed), ~own, torch.ones_like(own)]
+    found = [own, equally_active(own, activity, seed), random_neurons(own, seed), ~own, torch.ones_like(own)]
     return dict(zip(ARMS, found, strict=True))
 
 
