@@ -15,7 +15,7 @@ FLOORS = (
 )  # fmt: skip
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}
 SAME_FLOOR = {("autointerp", "sae")}  # labels are given to features of a dictionary
-MODULES = sorted(LIBRARY.rglob("*.py"))
+MODULES = sorted(p for p in LIBRARY.rglob("*.py") if p.parent.name != "sphinx")  # Sphinx settings
 
 
 def imports(path: Path) -> list[tuple[int, str, list[str]]]:

@@ -42,6 +42,8 @@ def inputs() -> torch.Tensor:
 
 def lengths(sae, features: torch.Tensor) -> torch.Tensor:
     """Activations times the norms of the decoder's rows: the same for every free scale of a feature."""
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        return features  # sae-lens has multiplied them already
     return features * sae.W_dec.norm(dim=1)
 
 

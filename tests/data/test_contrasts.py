@@ -6,7 +6,7 @@ import pytest
 
 from conceptlab.core import ConceptLabError
 from conceptlab.data import (
-    CONTRAST_KINDS,
+    ITEM_KINDS,
     contrast_examples,
     matched_stories,
     mmlu_contrast,
@@ -27,14 +27,14 @@ def test_every_story_is_asked_for_every_kind_with_the_same_options(stories):
     for item in stories:
         groups.setdefault(item.group, []).append(item)
     for items in groups.values():
-        assert sorted(item.kind for item in items) == sorted(CONTRAST_KINDS)
+        assert sorted(item.kind for item in items) == sorted(ITEM_KINDS)
         assert len({item.text.split("\nQuestion:")[0] for item in items}) == 1
         assert len({item.options for item in items}) == 1 and len({item.gold for item in items}) == 3
         assert len(set(items[0].options)) == 4
 
 
 def test_words_of_questions_are_the_same_for_every_kind(stories):
-    asked = {k: Counter(x.text.rpartition("Question:")[2] for x in stories if x.kind == k) for k in CONTRAST_KINDS}
+    asked = {k: Counter(x.text.rpartition("Question:")[2] for x in stories if x.kind == k) for k in ITEM_KINDS}
     assert asked["step"] == asked["copy"] == asked["memory"]
 
 
@@ -59,9 +59,9 @@ def test_steps_are_right(stories):
 
 def test_answers_are_as_frequent_in_every_kind():
     items = matched_stories(300, templates=["animal"])
-    share = {k: Counter(x.gold for x in items if x.kind == k) for k in CONTRAST_KINDS}
+    share = {k: Counter(x.gold for x in items if x.kind == k) for k in ITEM_KINDS}
     for value in share["copy"]:
-        assert max(share[k][value] for k in CONTRAST_KINDS) < 2 * min(share[k][value] for k in CONTRAST_KINDS)
+        assert max(share[k][value] for k in ITEM_KINDS) < 2 * min(share[k][value] for k in ITEM_KINDS)
 
 
 def test_sets_are_those_of_their_seed_and_refuse_what_they_do_not_hold(stories):

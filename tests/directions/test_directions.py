@@ -11,13 +11,13 @@ from conceptlab.directions import (
     Multiplied,
     by_template,
     cosine_draws,
+    direction_cosines,
     equally_hard,
     halves,
     held_out,
     inside_template,
     item_states,
     kept_states,
-    layer_cosines,
     mean_difference,
     on_plane,
     random_directions,
@@ -141,7 +141,9 @@ def test_far_apart_kinds_are_told_apart_by_directions_of_shuffled_labels(pair):
 def test_cosines_and_their_draws(pair):
     _, positive = pair
     x, z = planted(positive, 4.0), planted(positive, 4.0, seed=1)
-    assert layer_cosines(mean_difference(x, positive), mean_difference(x, positive)).tolist() == pytest.approx([1, 1])
+    assert direction_cosines(mean_difference(x, positive), mean_difference(x, positive)).tolist() == pytest.approx(
+        [1, 1]
+    )
     draws = cosine_draws(x, positive, z, positive, 60)
     assert draws.shape == (60, 2) and float(draws[:, 1].quantile(0.1)) > 0.7 > float(draws[:, 0].median())
     shuffled = cosine_draws(x, positive, z, positive, 60, shuffle=True)

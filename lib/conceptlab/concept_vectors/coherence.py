@@ -81,8 +81,8 @@ def coherence(
 ) -> Float[Tensor, " n"]:
     """Mean pairwise cosine of the first `m` tokens of each list that are no variants of one another.
 
-    `units` are unit vectors (`unit_embeddings`), `stem` says which tokens are variants (`stems`). With n unit vectors
-    u and S their sum, the mean over pairs is (|S|^2 - n) / (n (n - 1)). Lists of fewer than 2 stems score 0.
+    `units` are unit vectors (`unit_embeddings`), `stem` says which tokens are variants (`token_stems`). With n unit
+    vectors u and S their sum, the mean over pairs is (|S|^2 - n) / (n (n - 1)). Lists of fewer than 2 stems score 0.
     """
     scores = []
     for part in ids.split(4096):

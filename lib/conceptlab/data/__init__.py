@@ -3,7 +3,7 @@
 from .activations import Harvest, harvest, shuffled_batches
 from .concepts import Concept, NearDomain, general_questions, list_concepts, load_concept
 from .contrasts import (
-    CONTRAST_KINDS,
+    ITEM_KINDS,
     ContrastItem,
     contrast_examples,
     matched_stories,
@@ -46,7 +46,7 @@ __all__ = [
     "Fiction",
     "Harvest",
     "LETTERS",
-    "CONTRAST_KINDS",
+    "ITEM_KINDS",
     "MIXTURE",
     "NearDomain",
     "Pass",

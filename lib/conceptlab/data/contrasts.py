@@ -19,7 +19,7 @@ from .corpora import mmlu_items
 from .questions import Question
 from .schema import RawStories, RawTemplate, read_yaml
 
-CONTRAST_KINDS = ("step", "copy", "memory")
+ITEM_KINDS = ("step", "copy", "memory")
 LONGEST = 300  # characters of an item of MMLU
 
 
@@ -77,7 +77,7 @@ def _three(template: RawTemplate, rng: random.Random, group: int) -> list[Contra
     """Three stories whose people play each part in turn, each asked for all three: nine items of three groups."""
     people, items = rng.sample(_raw().names, 4), []
     for turn in range(3):
-        who = dict(zip(CONTRAST_KINDS, people[turn:3] + people[:turn], strict=True))
+        who = dict(zip(ITEM_KINDS, people[turn:3] + people[:turn], strict=True))
         items += _story(template, rng, who, people[3], group + turn)
     return items
 
@@ -107,7 +107,7 @@ def _story(
 def _values(template: RawTemplate, rng: random.Random) -> tuple[dict[str, str], str, str]:
     """A different answer for every kind; the value that the step starts from, and how far it goes."""
     while True:
-        golds = dict(zip(CONTRAST_KINDS, rng.sample(list(template.values), 3), strict=True))
+        golds = dict(zip(ITEM_KINDS, rng.sample(list(template.values), 3), strict=True))
         if not template.scale:
             return golds, golds["step"], ""
         told, delta = rng.choice(list(template.deltas.items()))

@@ -190,7 +190,7 @@ def shuffled_limit(
     return torch.maximum(total, 1 - total).quantile(0.95, dim=1)
 
 
-def layer_cosines(a: Float[Tensor, "layers d"], b: Float[Tensor, "layers d"]) -> Float[Tensor, " layers"]:
+def direction_cosines(a: Float[Tensor, "layers d"], b: Float[Tensor, "layers d"]) -> Float[Tensor, " layers"]:
     """Cosine of two directions in every layer."""
     return torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=-1).float()
 

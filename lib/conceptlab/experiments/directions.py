@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core import Cell, Interval, Store, bootstrap, draws_interval, interval_of, proportion, say, table_path
 from ..data import (
-    CONTRAST_KINDS,
+    ITEM_KINDS,
     contrast_examples,
     matched_stories,
     mmlu_contrast,
@@ -32,13 +32,13 @@ from ..directions import (
     by_template,
     chosen_elsewhere,
     cosine_draws,
+    direction_cosines,
     equally_hard,
     halves,
     held_out,
     inside_template,
     item_states,
     kept_states,
-    layer_cosines,
     mean_difference,
     ridge,
     shuffled_limit,
@@ -73,7 +73,7 @@ def directions(
     seed: int = 0,
     replace: bool = False,
 ) -> Path:
-    """Readings of every set and layer, transfer, layer_cosines, the verdict; then steering.
+    """Readings of every set and layer, transfer, cosines, the verdict; then steering.
 
     The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
     """
@@ -162,7 +162,7 @@ def _difficulty(name: str, c: Contrast) -> dict[Cell, dict[str, Interval]]:
     """Share right (of four options) per kind and template, and over all; where first tokens tell options apart."""
     cells, told = {}, c.states.margin.isfinite()
     for template in dict.fromkeys([item.template for item in c.items]) | {"": None}:
-        for kind in CONTRAST_KINDS:
+        for kind in ITEM_KINDS:
             here = torch.tensor([i.kind == kind and template in ("", i.template) for i in c.items]) & told
             if bool(here.any()):
                 right = int(c.states.correct[here].sum())
@@ -210,7 +210,7 @@ def _transfer(store: Store, sets: Mapping[str, Contrast], config: DirectionsConf
         for b in names[i + 1 :]:
             here = (sets[a].states.resid, sets[a].positive, sets[b].states.resid, sets[b].positive)
             draws, chance = (cosine_draws(*here, seed=store.seed, shuffle=s) for s in (False, True))
-            for layer, value in enumerate(layer_cosines(found[a], found[b]).tolist()):
+            for layer, value in enumerate(direction_cosines(found[a], found[b]).tolist()):
                 cells[Cell("cosine", a, b, layer)] = {
                     "cosine": interval_of(draws[:, layer], value, len(sets[a].items)),
                     "shuffled": _point(float(chance[:, layer].abs().quantile(0.95))),
@@ -261,10 +261,8 @@ def _steer(lm: LanguageModel, store: Store, config: DirectionsConfig) -> None:
         with applied(change, lm):
             now = item_states(lm, items, examples)
         moved = now.margin - before.margin
-        found = {kind: bootstrap(moved[now.of(kind)], config.n_resamples) for kind in CONTRAST_KINDS}
-        found |= {
-            f"right_{k}": proportion(int(now.correct[now.of(k)].sum()), int(now.of(k).sum())) for k in CONTRAST_KINDS
-        }
+        found = {kind: bootstrap(moved[now.of(kind)], config.n_resamples) for kind in ITEM_KINDS}
+        found |= {f"right_{k}": proportion(int(now.correct[now.of(k)].sum()), int(now.of(k).sum())) for k in ITEM_KINDS}
         store.add(cell, found)
 
 

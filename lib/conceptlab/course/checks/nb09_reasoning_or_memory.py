@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,10 +86,10 @@ def check_shuffled(shuffled: Callable) -> None:
 def check_hold_out(hold_out: Callable) -> None:
     """`hold_out(templates)`: per template a pair of masks (train, test). Oracle: membership item by item."""
     names = ["city", "coins", "city", "month", "coins", "month", "city"]
-    found = call("hold_out", hold_out, list(names))
+    found: Any = call("hold_out", hold_out, list(names))
     results = []
     try:
-        pairs = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in found]  # type: ignore[union-attr]
+        pairs = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in found]
     except (TypeError, ValueError):
         passed("held-out templates", check_true("form", False, "return a list of pairs (train mask, test mask)."))
         return
@@ -123,7 +124,8 @@ def check_share(share: Callable) -> None:
 
 def check_equal_energy(move: Callable) -> None:
     """`move(h, u, w)`: `h - (h . u) w`, as far as projecting `u` out moves each state, but along `w`."""
-    h, u, w = random_tensor(5, 3, 8, seed=4), *torch.linalg.qr(random_tensor(8, 2, seed=5))[0].T
+    h, frame = random_tensor(5, 3, 8, seed=4), torch.linalg.qr(random_tensor(8, 2, seed=5))[0]
+    u, w = frame[:, 0], frame[:, 1]
     along = (h @ u)[..., None]
     mistakes = {
         "that projects u out; the control moves along w.": h - along * u,

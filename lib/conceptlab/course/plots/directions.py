@@ -46,7 +46,7 @@ def plot_plane(places: Mapping[str, np.ndarray], axes: Sequence[str], title: str
     for kind, at in places.items():
         color, marker = KIND_LOOK.get(kind, ("ink", "o"))
         ax.scatter(at[:, 0], at[:, 1], s=22, alpha=0.7, marker=marker, color=COLORS[color], label=kind, linewidths=0)
-    finish(ax, title, *axes)
+    finish(ax, title, axes[0], axes[1])
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
 
