@@ -56,19 +56,22 @@ def test_stages_fill_their_cells_and_more_concepts_go_on(lm, tmp_path, monkeypat
     assert all(again[k] == v for k, v in first.items() if k[0] == "golf")
 
 
-def test_words_curves_and_teaching(lm, tmp_path):
+def test_words_curves_and_teaching(lm, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.import_module(f"{HERE}.teaching"), "RATES", (0.005,))
     path = tmp_path / "specialisation.csv"
     specialisation(lm, path, ["golf"], None, SMALL, TeachingConfig(target=5.0, steps=2))
     found = table(path)
     assert {("golf", m, "clues", "0.003", "own_cost") for m in ("own", "equal", "masked", "words")} <= found.keys()
+    assert ("golf", "own-equal", "precise", "0.003", "own_cost") in found
     assert {("golf", m, "", "0.03", "gap") for m in ("own", "equal", "random")} <= found.keys()
-    arms = {m: found["golf", m, "teaching", "0.05", "vectors"] for m in ("own", "equal", "random", "complement", "all")}
+    rates = dict.fromkeys(("own", "equal", "random"), "0.005") | dict.fromkeys(("complement", "all"), "0.0003")
+    arms = {m: found["golf", m, "teaching", rate, "vectors"] for m, rate in rates.items()}
     assert arms["own"] == arms["equal"] == arms["random"] and arms["own"] + arms["complement"] == arms["all"]
-    assert all(found["golf", m, "teaching", "0.05", "steps"] <= 2 for m in arms)
+    assert all(found["golf", m, "teaching", rate, "steps"] <= 2 for m, rate in rates.items())
 
 
 def test_a_stage_that_is_none_is_refused(lm, tmp_path):
-    with pytest.raises(ConceptLabError, match="its stages are main, words"):
+    with pytest.raises(ConceptLabError, match="its stages are main, words, precise"):
         specialisation(lm, tmp_path / "s.csv", ["golf"], ["mask"], SMALL)
 
 

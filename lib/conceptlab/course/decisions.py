@@ -66,6 +66,18 @@ DECISIONS = (
         "lists of tokens score well for almost any direction",
         "features earn a margin over random directions; hard negatives take most of it",
     ),
+    Decision(
+        "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
+        "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
+        "ranks loud vectors and word detectors, too; hurts what every question needs",
+        "costs the concept more than equally active vectors do; the rest suffers as well",
+    ),
+    Decision(
+        "08", "specialisation score (PSS)", "How differently do the concept and the rest suffer?",
+        "two accuracies", "the noise floor at the same numbers of questions; the margin version",
+        "an absolute value and few questions make noise positive",
+        "below its noise floor in accuracy at this size",
+    ),
 )  # fmt: skip
 
 DECISION_COLUMNS = ("method", "question it answers", "cost", "control to demand", "known failure", "verdict here")

@@ -30,6 +30,7 @@ from .bench import MAIN, Bench, Known, point, rounded
 STAGES = {  # what `methods` chooses from, in the order in which they are run
     "main": ("own", "equal", "random", "permuted"),
     "words": ("masked", "words"),
+    "precise": (),  # own and equal on every other known question of the concept
     "curves": ("own", "equal", "random"),
     "teach": (),
 }
@@ -41,9 +42,10 @@ def mask_concept(bench: Bench, name: str, stage: str) -> None:
     shares = [s for s in bench.config.shares if s != MAIN] if stage == "curves" else [MAIN]
     grid = [Cell(name, m, budget=s) for s in shares for m in STAGES[stage]]
     clues = [Cell(name, m, "clues", MAIN) for m in CLUED if stage == "words"]
-    if not any(map(bench.store.missing, [*grid, *clues])):
+    more = [Cell(name, m, "precise", MAIN) for m in ("own", "equal") if stage == "precise"]
+    if not any(map(bench.store.missing, [*grid, *clues, *more])):
         return
-    rankings = _rankings(bench, name)
+    rankings = _rankings(bench, name, ("masked", "words") if stage == "words" else ())
     if stage == "main":
         _overlap(bench, name)
     known = bench.asked(name)
@@ -55,10 +57,11 @@ def mask_concept(bench: Bench, name: str, stage: str) -> None:
         if mask is not None:
             _masked(bench, cell, mask, known)
     _clues(bench, name, rankings, clues)
+    _precise(bench, name, rankings, more)
     _contrasts(bench.store, name, bench.config.shares)
 
 
-def _rankings(bench: Bench, name: str) -> dict[str, Float[Tensor, "layers d_mlp"]]:
+def _rankings(bench: Bench, name: str, read: Sequence[str]) -> dict[str, Float[Tensor, "layers d_mlp"]]:
     """Scores of all vectors, by what the ranking reads."""
     words = bench.subject(name)
     names = list(bench.concepts)
@@ -70,7 +73,9 @@ def _rankings(bench: Bench, name: str) -> dict[str, Float[Tensor, "layers d_mlp"
         "masked": without_words(stems(bench.dev(name)), words),
         "words": [f"The {w}" for w in bench.concepts[name].words[: bench.config.n_dev]],
     }
-    found = {kind: bench.scores(name, question_activity(bench.lm, rows)) for kind, rows in texts.items()}
+    found = {
+        kind: bench.scores(name, question_activity(bench.lm, rows)) for kind, rows in texts.items() if kind in read
+    }
     own, permuted = bench.scores(name, bench.activity[name]), differential(everything[group], everything[rest])
     return found | {"own": own, "permuted": permuted}
 
@@ -124,9 +129,26 @@ def _clues(bench: Bench, name: str, rankings: dict[str, Tensor], cells: Sequence
             bench.store.add(cell, {"own_cost": bootstrap(cost)}, record={"own": rounded(cost)})
 
 
+def _precise(bench: Bench, name: str, rankings: dict[str, Tensor], cells: Sequence[Cell]) -> None:
+    """All known questions of the concept: those of the main cells, and here the others, for narrower intervals."""
+    rest = list(bench.known(name).values())[bench.config.n_own :]
+    for cell in filter(bench.store.missing, cells):
+        first, mask = bench.store.record(Cell(name, cell.method, budget=MAIN)), _set(bench, name, rankings, cell)
+        if first is None or mask is None:
+            continue
+        cost = torch.tensor(first["own"])
+        if rest:
+            with Masking(mask).applied(bench.lm):
+                after = gold_logprobs(bench.lm, [q for q, _, _ in rest])
+            cost = torch.cat([cost, torch.tensor([gold for _, gold, _ in rest]) - after])
+        bench.store.add(cell, {"own_cost": bootstrap(cost)}, record={"own": rounded(cost)})
+
+
 def _contrasts(store: Store, name: str, shares: Sequence[float]) -> None:
     """The concept's vectors minus equally active ones, question by question, and minus the other controls."""
-    for kind, share, rivals in [("", s, ("equal", "random")) for s in shares] + [("clues", MAIN, ("equal",))]:
+    for kind, share, rivals in [("", s, ("equal", "random")) for s in shares] + [
+        (kind, MAIN, ("equal",)) for kind in ("clues", "precise")
+    ]:
         mine = store.record(Cell(name, "own", kind, share))
         for rival in rivals + (("permuted", "words") if share == MAIN and not kind else ()):
             theirs = store.record(Cell(name, rival, kind, share))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -21,21 +23,23 @@ from ...specialisation import (
 from .bench import Bench, point
 
 ARMS = ("own", "equal", "random", "complement", "all")
-TAUGHT = ("golf", "japan", "astronomy", "baseball")  # concepts of the causal part
+TAUGHT = ("golf", "japan", "astronomy")  # concepts of the causal part
+RATES = (3e-3, 1e-3, 5e-4)  # learning rates of the arms with few vectors: what an arm costs depends on it
 
 
 def teach_concept(bench: Bench, name: str, cfg: TeachingConfig) -> None:
-    """The same invented facts through five sets of vectors, all to the same loss."""
-    share = bench.config.teach_share
+    """The same invented facts through five sets of vectors, all to the same loss; `budget` is the learning rate."""
+    share, wide = bench.config.teach_share, [a for a in ARMS if a in ("complement", "all")]
     for seed in range(bench.config.teach_seeds):
-        cells = [Cell(name, arm, "teaching", share, seed) for arm in ARMS]
+        cells = [Cell(name, a, "teaching", rate, seed) for rate in RATES for a in ARMS if a not in wide]
+        cells += [Cell(name, a, "teaching", cfg.lr_wide, seed) for a in wide]
         if any(map(bench.store.missing, cells)):
             sets = teaching_sets(bench.scores(name, bench.activity[name]), bench.activity[name].mean(0), share, seed)
             for cell in filter(bench.store.missing, cells):
-                numbers = _taught(bench, name, sets[cell.method], cfg, seed)
+                numbers = _taught(bench, name, sets[cell.method], replace(cfg, lr=float(cell.budget)), seed)
                 bench.store.add(cell, numbers)
                 shown = ", ".join(f"{k} {v.value:.2f}" for k, v in numbers.items())
-                say(f"{name} taught through {cell.method}: {shown}")
+                say(f"{name} taught through {cell.method} at {cell.budget}: {shown}")
 
 
 def teaching_sets(
