@@ -117,6 +117,13 @@ def test_the_reference_holds_every_exported_function():
     assert "core" in api.rooms() and "course" in api.rooms()
 
 
+def test_the_tour_comes_first_on_the_site(tmp_path):
+    made = CourseSite(tmp_path)
+    for name in ("01_next", "tour", "00_sound"):
+        made.stage(name, small_notebook())
+    assert [card["name"] for card in made.cards()] == ["tour", "00_sound", "01_next"]
+
+
 # ---- features --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", list_concepts())
 @pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
@@ -132,6 +139,9 @@ def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
     page = browser.feature_page("m", record, [context], (record, record))
     assert "on &lt;x&gt;" in page and "A &amp; B" in page and '<mark class="a4"> &lt;cat&gt;</mark>' in page
     assert "0.80" in page and external_resources(page) == []
+    silent, unknown = (browser.feature_page("m", record, texts, (record, record)) for texts in ([], None))
+    assert "fires on none of the texts" in silent and "No texts were run" not in silent
+    assert "No texts were run" in unknown and "fires on none" not in unknown
 
 
 # ---- a small site ------------------------------------------------------------------------------------------

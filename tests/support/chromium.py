@@ -73,7 +73,7 @@ class Page:
     def requests(self) -> list[str]:
         """Addresses that were asked for since `go`."""
         self.evaluate("1")  # what is waiting in the socket comes first
-        return [e["params"]["request"]["url"] for e in self._met("Network.requestWillBeSent")]
+        return [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
 
     def errors(self) -> list[str]:
         """Exceptions and errors that scripts of the page met since `go`."""

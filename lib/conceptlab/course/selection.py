@@ -18,6 +18,11 @@ def known_notebooks(root: Path) -> list[Path]:
     return [*folder.glob(f"{FIRST}.ipynb"), *sorted(folder.glob("[0-9]*.ipynb"))]
 
 
+def reading_order(name: str) -> tuple[bool, str]:
+    """Sorts notebooks' names as `known_notebooks` does."""
+    return name != FIRST, name
+
+
 def select(paths: list[Path], only: list[str]) -> tuple[list[Path], list[str]]:
     """(those that are meant, in order; words that mean none): by number ("1", "01"), or by a part of the name."""
     words = [word for text in only for word in re.split(r"[,\s]+", text) if word]

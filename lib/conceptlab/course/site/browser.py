@@ -110,7 +110,7 @@ def write_browser(site: Path) -> None:
             for i, record in enumerate(records):
                 around = (records[i - 1], records[(i + 1) % len(records)])
                 path = site / "features" / model / page_name(record)
-                _write(path, feature_page(model, record, contexts.get(record.feature, []), around))
+                _write(path, feature_page(model, record, contexts.get(record.feature), around))
     _write(stamp, now)
 
 
@@ -125,9 +125,11 @@ def _fingerprint() -> str:
 
 
 def feature_page(
-    model: str, record: FeatureLabel, contexts: Sequence[Context], around: tuple[FeatureLabel, FeatureLabel]
+    model: str, record: FeatureLabel, contexts: Sequence[Context] | None, around: tuple[FeatureLabel, FeatureLabel]
 ) -> str:
-    """One feature: its label and scores, the texts on which it fires most, what it reads and what it writes."""
+    """One feature: its label and scores, the texts on which it fires most (None: not looked for), what it reads and
+    what it writes.
+    """
     where = f"{model}, layer {record.layer}, feature {record.feature}"
     before, after = (page_name(r) for r in around)
     lines = [
@@ -137,15 +139,17 @@ def feature_page(
         f'<a href="{after}" rel="next">next feature</a></nav>',
         f"<h2>Label</h2><p>{escape(record.label)}</p>",
         "<h2>Strongest texts</h2>",
-        *(context_html(c) for c in contexts),
+        *(context_html(c) for c in contexts or ()),
     ]
     if contexts:
         lines.append(
             '<p class="small">The darker, the stronger it fires. '
             "From leads of Wikipedia articles, CC BY-SA 4.0, by their authors.</p>"
         )
+    elif contexts is None:
+        lines.append("<p>No texts were run through this dictionary for this page.</p>")
     else:
-        lines.append("<p>It fires on none of the texts that were kept for this page.</p>")
+        lines.append("<p>It fires on none of the texts that were run through the model for this page.</p>")
     lines += [
         "<h2>Reads</h2>", tokens_html(record.top_tokens, "tokens that are over-represented where it fires"),
         tokens_html(record.words, "words in front of its firings"),

@@ -20,6 +20,7 @@ from ...data import list_concepts
 from .. import notebook as nbfile
 from ..headline import find_headline
 from ..results import Result
+from ..selection import reading_order
 from .api import api_page, rooms
 from .browser import browser_page, concept_page, write_browser
 from .pages import (
@@ -157,7 +158,7 @@ class CourseSite:
     def cards(self) -> list[Mapping[str, Any]]:
         """What the landing page says of each notebook."""
         cards: list[Mapping[str, Any]] = []
-        for name, one in sorted(self.shown.items()):
+        for name, one in sorted(self.shown.items(), key=lambda item: reading_order(item[0])):
             outputs = [o for c in nbfile.code_cells(one.nb) for o in c.outputs]
             picture = self.source / "thumbnails" / f"{name}.png"
             cards.append(

@@ -9,14 +9,15 @@
 
   function plain(text) { return text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase(); }
   function words(text) { return plain(text).match(/[\p{L}\p{N}]+/gu) || []; }
-  function stem(word) { return word.length > 3 ? word.replace(/(.{3,}?)(?:ings?|ers?|ed|ies|es|s|y|e)$/, "$1") : word; }
+  // Four letters stay (three before a plural's s, or y): "pared" is no form of "par".
+  function stem(word) { return word.replace(/^(.{2,}[^aeiou])(?:y|ies)$|^(.{4,}?)(?:ings?|ers?|ed|es|s|e)$|^(.{3})s$/, "$1$2$3"); }
 
   var index = data.features.map(function (f) {
     return [f[6], f[7], f[8], words(f[3])].map(function (side) { return side.map(function (x) { return words(x).map(stem); }); });
   });
 
   function wanted(query) {
-    var terms = words(query).map(stem), reach = {}, titles = [];
+    var typed = words(query).map(stem), terms = typed.slice(), reach = {}, titles = [];
     if (!terms.length) return null;
     var asked = terms.join(" ");
     data.concepts.forEach(function (c) {
@@ -26,7 +27,8 @@
       c[2].forEach(function (w) { words(w).forEach(function (x) { terms.push(stem(x)); }); });
       c[3].forEach(function (rows, m) { rows.forEach(function (r, i) { reach[m + ":" + r[0] + ":" + r[1]] = 1 / (i + 2); }); });
     });
-    return { terms: new Set(terms), long: terms.filter(function (t) { return t.length >= 4; }), reach: reach, titles: titles };
+    // Only what was typed may be the beginning of a word: "major", a word of golf, does not ask for "majority".
+    return { terms: new Set(terms), long: typed.filter(function (t) { return t.length >= 4; }), reach: reach, titles: titles };
   }
 
   function score(f, sides, ask) {
