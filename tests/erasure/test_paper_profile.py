@@ -42,7 +42,10 @@ from sizes import SMALL
 
 GEMMA, LLAMA = "gemma-2-2b-it", "llama-3.1-8b-instruct"
 HARRY_POTTER = PUBLISHED[GEMMA, "harry_potter"]
-QUICK = dataclasses.replace(SMALL, search=SearchConfig(n_questions=4, n_asked=24, n_texts=1))
+GRID = {"n": (1, 2), "tau": (0.4, 0.1), "mu": (1.0, 4.0)}
+QUICK = dataclasses.replace(
+    SMALL, search=SearchConfig(n_questions=4, n_asked=24, n_texts=1), grids={**SMALL.grids, "pisces": GRID}
+)
 
 
 @pytest.fixture(autouse=True)
