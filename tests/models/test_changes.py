@@ -113,7 +113,7 @@ def test_a_generator_left_open_by_itself_is_seen_and_can_be_taken_off(lm, tmp_pa
     assert lm.restore() == ["an edit (by hand)"] and lm.restore() == []
     assert_clean(lm, before, fingerprint)
     del generator  # says on stderr that it had been taken off
-    generator = left_open()
+    generator = left_open(kinds(lm)["edit"])
     next(generator)
     generator.close()
     assert_clean(lm, before, fingerprint)
