@@ -84,7 +84,7 @@ def test_every_field_of_a_config_is_a_number_a_word_or_another_config():
 
 
 def test_unknown_and_double_names_are_refused():
-    with pytest.raises(ConceptLabError, match="Unknown method 'magic'; known are pisces, "):
+    with pytest.raises(ConceptLabError, match="Unknown method 'magic'; nearest are .*`conceptlab methods` lists all"):
         get_method("magic")
     with pytest.raises(ConceptLabError, match="There is a method 'pisces' already"):
         erasure.register(replace(get_method("pisces"), source="somebody else"))
@@ -335,7 +335,7 @@ def test_the_command(lm, tmp_path, monkeypatch, capsys):
     [
         ("--method words --finding evidence", "words needs no dictionary; leave out --features"),
         ("--features 1:2 --finding reach", "there are none to find; leave out --finding."),
-        ("--method magic", "Unknown method 'magic'; known are pisces"),
+        ("--method magic", "Unknown method 'magic'; nearest are"),
     ],
 )
 def test_options_that_contradict_each_other_are_told_before_a_model_is_loaded(line, message, capsys):

@@ -223,7 +223,9 @@ def test_no_check_mixes_the_device_with_the_cpu():
     """Every tensor and generator of a check lies where it must, as far as that shows without a GPU."""
     done = subprocess.run([sys.executable, PRETEND], capture_output=True, text=True, encoding="utf-8", timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.removesuffix(": ok") for line in done.stdout.splitlines()] == list(runner.CHECKS)
+    assert [line.removesuffix(": ok") for line in done.stdout.splitlines() if line.endswith(": ok")] == list(
+        runner.CHECKS
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ try for each. Controls and combinations are methods too.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -103,10 +104,13 @@ def methods() -> dict[str, Method]:
 
 
 def get_method(name: str) -> Method:
-    """One method; raises ConceptLabError with the list of all."""
+    """One method; raises ConceptLabError with the names nearest to a wrong one."""
     known = methods()
     if name not in known:
-        raise ConceptLabError(f"Unknown method {name!r}; known are {', '.join(known)}.")
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or list(known)[:3]
+        raise ConceptLabError(
+            f"Unknown method {name!r}; nearest are {', '.join(near)}. `conceptlab methods` lists all {len(known)}."
+        )
     return known[name]
 
 

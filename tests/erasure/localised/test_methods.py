@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from conceptlab.core import NotPossible
 from conceptlab.data import load_concept
 from conceptlab.edits import WeightEdit
 from conceptlab.erasure import Fitted, Shared, get_method, methods, pisces_edit
@@ -55,7 +56,12 @@ def sized(name):
 def test_every_method_fits_restores_and_repeats_itself(lm):
     before, edits = lm.fingerprint(), []
     for shared in (parts(lm), parts(lm)):
-        edits.append({name: get_method(name).fit(lm, shared.concept, sized(name), shared) for name in NAMES})
+        edits.append({})
+        for name in NAMES:
+            try:
+                edits[-1][name] = get_method(name).fit(lm, shared.concept, sized(name), shared)
+            except NotPossible as reason:  # of two layers none may come after the features'
+                assert name.startswith("read_side") and "no later one reads" in str(reason)
         assert lm.fingerprint() == before
     assert set(SIZES) <= set(NAMES) and not lm.is_hooked
     for name, edit in edits[0].items():

@@ -31,6 +31,8 @@ def external_resources(html: str) -> list[str]:
 def staged(nb: NotebookNode, name: str) -> NotebookNode:
     """A copy for the site. Raises ConceptLabError if a cell or an output would load something from the network."""
     nb = copy.deepcopy(nb)
+    nb.metadata.setdefault("language_info", {"name": "python"})  # what colours the code; not every copy names it
+    nb.metadata.language_info.setdefault("pygments_lexer", "ipython3")
     shown = [c.source for c in nb.cells if c.cell_type == "markdown"]
     shown += [t for c in code_cells(nb) for t in texts([o.get("data", {}) for o in c.outputs])]
     if found := [address for text in shown for address in external_resources(text)]:

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ...core import NotPossible
 from ...data import Concept
 from ...edits import LowRank, WeightEdit
 from ...models import LanguageModel
@@ -36,7 +37,10 @@ class ReadSideConfig:
 
 @torch.no_grad()
 def read_side_edit(lm: LanguageModel, directions: dict[int, Float[Tensor, "k d_model"]], c: float) -> WeightEdit:
-    """`directions`: layer -> what is written there; the MLPs of later layers lose its reading."""
+    """`directions`: layer -> what is written there; the MLPs of later layers lose its reading.
+
+    Raises NotPossible where there is no later layer.
+    """
     changes: dict[str, LowRank] = {}
     for layer in range(min(directions, default=0) + 1, lm.n_layers):
         written = torch.cat([d for x, d in directions.items() if x < layer]).float() * lm.pre_mlp_gain(layer).float()
@@ -45,6 +49,8 @@ def read_side_edit(lm: LanguageModel, directions: dict[int, Float[Tensor, "k d_m
             name = lm.down_proj_name(layer).replace("down_proj", part)
             weight = lm.parameters()[name].detach().float()
             changes[name] = LowRank(-c * weight @ Q, Q.T.contiguous())
+    if not changes:
+        raise NotPossible("The features lie in the last layer, and no later one reads what they write.")
     return WeightEdit.of(lm, changes, {"method": "read side", "c": c})
 
 
