@@ -5,13 +5,12 @@ import torch
 
 from conceptlab.course import EXERCISES, Points, exercises_of
 from conceptlab.course.checks import answers_reading as r
-from conceptlab.course.checks import check_written, feedback, use
+from conceptlab.course.checks import check_written, use
 from conceptlab.course.checks import nb00_start_here as nb00
 from conceptlab.course.checks import nb01_concept_vectors as nb01
 from conceptlab.course.checks import nb02_sparse_autoencoders as nb02
 from conceptlab.course.checks import nb03_autointerp as nb03
 from conceptlab.course.checks.answers import ANSWERS
-from conceptlab.course.exercises import Exercise
 
 
 def noise(entries, result=True):
@@ -77,6 +76,12 @@ CASES = {
         lambda a, v, rows, k: (rows @ (a * v)).topk(k, largest=False).indices,
         lambda a, v, rows, k: (rows @ (a * v)).abs().topk(k).indices,
     ]),
+    "the score of an option": (nb00.check_option_score, [
+        lambda x, ids, n: x.log_softmax(-1)[n:].gather(1, ids[n:, None]).mean(),
+        lambda x, ids, n: x.log_softmax(-1)[n - 1 : -1].gather(1, ids[n:, None]).sum(),
+        lambda x, ids, n: x[n - 1 : -1].gather(1, ids[n:, None]).mean(),
+        lambda x, ids, n: x.log_softmax(-1)[:-1].gather(1, ids[1:, None]).mean(),
+    ]),
     "both ends of a value vector": (nb01.check_both_ends, [
         lambda v, g, rows, k: ((rows @ v).topk(k).indices, (rows @ v).topk(k, largest=False).indices),
         lambda v, g, rows, k: 2 * ((rows @ (v * g)).topk(k).indices,),
@@ -137,6 +142,7 @@ CASES = {
         unshuffled, lambda t, on, off: unshuffled(t, on, off, reversed), any_token,
     ]),
 }  # fmt: skip
+REWRITTEN = ("00",)
 NAMED = {
     "causal validation without the bug": ["return the list", "differ from entry to entry"],
     "BatchTopK's threshold": ["median over the batches"],
@@ -178,6 +184,9 @@ def test_every_code_exercise_of_00_to_03_is_tried_here():
     assert code - {"your label"} == set(CASES) | {"clamping a neuron"}
     for n in ("00", "01", "02", "03"):
         assert 4 <= len(exercises_of(n)) <= 7
+    for n in REWRITTEN:
+        own = exercises_of(n)
+        assert any(e.difficulty == "hard" for e in own) and any(e.written for e in own)
 
 
 def test_a_notebook_goes_on_with_the_readers_version_or_the_courses(capsys):
@@ -186,10 +195,9 @@ def test_a_notebook_goes_on_with_the_readers_version_or_the_courses(capsys):
     assert "your version" in capsys.readouterr().out.splitlines()[0]
 
 
-def test_a_written_answer_shows_its_rubric_once_it_is_there(monkeypatch, capsys):
-    written = Exercise("00", "a sample", 2, "easy", 5, ("Names the control.", "Says what is not shown."))
-    monkeypatch.setattr(feedback, "EXERCISES", {"a sample": written})
-    assert not check_written("a sample", "too short")
+def test_a_written_answer_shows_its_rubric_once_it_is_there(capsys):
+    assert not check_written("a blank lens", "too short")
     assert "2 words" in capsys.readouterr().out
-    points = check_written("a sample", "word " * 40)
-    assert not points and points.possible == 2 and capsys.readouterr().out.count("[ ]") == 2
+    points = check_written("a blank lens", "word " * 40)
+    out = capsys.readouterr().out
+    assert not points and out.count("[ ]") == len(EXERCISES["a blank lens"].rubric)

@@ -33,6 +33,18 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("00", "where the answer settles", 2, "easy", 8),
         Exercise("00", "what one neuron adds", 3, "medium", 10),
         Exercise("00", "what a neuron promotes on this token", 2, "easy", 6),
+        Exercise("00", "the score of an option", 4, "hard", 20),
+        Exercise(
+            "00", "a blank lens", 3, "medium", 10,
+            rubric=(
+                "Names at least two places where the fact may be although the lens is blank: another position, "
+                "directions that the unembedding does not read, or a form that later layers still have to turn.",
+                "Proposes a measurement that does not go through the unembedding (a trained probe, patching the "
+                "state into another run, or silencing parts and watching the answer).",
+                "Names the control of that measurement (a probe on shuffled labels, a patch from an unrelated "
+                "prompt, the same number of random parts).",
+            ),
+        ),
         Exercise("01", "both ends of a value vector", 2, "easy", 5),
         Exercise("01", "coherence by hand", 2, "easy", 8),
         Exercise("01", "effects in standard deviations", 3, "medium", 10),

@@ -17,7 +17,7 @@ SCHEDULES: Mapping[str, tuple[str, ...]] = {
         "04 as a demonstration with exercise 1; 05 with one attack per group; the decision table together",
     ),
     "6 x 90 minutes": (
-        "00 whole; exercises 1 to 4",
+        "00 whole; exercises 1, 2 and 4 to 6; the written one (3) at home",
         "01 sections 1 to 4, exercises 1 to 3",
         "01 sections 5 to 7, exercises 4 and 5; 02 section 1",
         "02 sections 2 to 5, exercises 1 to 5 in pairs; the shipped dictionary at the end",

@@ -30,6 +30,12 @@ def promoted(activation: float, value: Tensor, rows: Tensor, k: int) -> Tensor:
     return (rows @ (activation * value)).topk(k).indices
 
 
+def option_score(logits: Tensor, ids: Tensor, n_prompt: int) -> Tensor:
+    """Mean log-probability of the tokens behind the prompt; `logits [pos, d_vocab]`, `ids [pos]`."""
+    logp = logits.log_softmax(-1)[n_prompt - 1 : -1]
+    return logp.gather(1, ids[n_prompt:, None]).mean()
+
+
 # ---- 01 ------------------------------------------------------------------------------------------------------------
 def both_ends(vector: Tensor, gain: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The `k` most promoted and the `k` most suppressed tokens, strongest first."""
@@ -99,6 +105,7 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "where the answer settles": settles_at,
     "what one neuron adds": per_neuron,
     "what a neuron promotes on this token": promoted,
+    "the score of an option": option_score,
     "both ends of a value vector": both_ends,
     "coherence by hand": pair_cosine,
     "effects in standard deviations": effects,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -104,6 +105,31 @@ def check_promoted(function: Callable) -> Points:
         check_true("both planted tokens are found", _holds(plus, 7) and _holds(minus, 19), "look at both ends."),
     ]
     return passed("what a neuron promotes on this token", *results)
+
+
+def check_option_score(function: Callable) -> Points:
+    """`function(logits [pos, d_vocab], ids [pos], n_prompt) -> mean log-probability of the option` against a loop."""
+    logits, ids, n_prompt = 2 * random_tensor(9, 11, seed=7), torch.tensor([3, 1, 4, 1, 5, 9, 2, 6, 5]), 6
+    logp = logits.double().softmax(-1).log()
+    own = [float(logp[i - 1, ids[i]]) for i in range(n_prompt, len(ids))]
+    late = [float(logp[i, ids[i]]) for i in range(n_prompt, len(ids))]
+    every = [float(logp[i - 1, ids[i]]) for i in range(1, len(ids))]
+    raw = [float(logits[i - 1, ids[i]]) for i in range(n_prompt, len(ids))]
+    truth = torch.tensor(sum(own) / len(own))
+    mistakes = {
+        "off by one: the logits at position i predict token i + 1.": sum(late) / len(late),
+        "the sum: a longer option would lose only because it is longer; take the mean per token.": sum(own),
+        "the prompt's own tokens are in it; score the option's only.": sum(every) / len(every),
+        "these are raw logits; log_softmax over the vocabulary makes log-probabilities.": sum(raw) / len(raw),
+        "probabilities were averaged; average their logarithms.": sum(map(math.exp, own)) / len(own),
+    }
+    answer = call("option score", function, logits, ids, n_prompt)
+    results = [check_equal("three tokens behind six", answer, truth, mistakes)]
+    one = call("one token", function, logits, ids, len(ids) - 1)
+    results.append(check_equal("an option of one token", one, torch.tensor(own[-1])))
+    shifted = call("shifted logits", function, logits + 5.0, ids, n_prompt)
+    results.append(check_equal("adding a number to all logits changes nothing", shifted, truth))
+    return passed("the score of an option", *results)
 
 
 def _holds(ids: object, token: int) -> bool:
