@@ -11,7 +11,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from conceptlab import cli
 from conceptlab.core import ConceptLabError
-from conceptlab.course import EXERCISES, Points, compare, exercises, exercises_of, predict, progress_lines, read_record
+from conceptlab.course import (
+    EXERCISES,
+    Points,
+    exercises,
+    exercises_of,
+    predict,
+    progress_lines,
+    read_record,
+    recall_guess,
+)
 from conceptlab.course import checks as course_checks
 from conceptlab.course import record as record_module
 from conceptlab.course import run as course
@@ -79,8 +88,8 @@ def test_written_answers_and_predictions_are_kept(record, written, capsys):
     check_written(written.name, "word " * 40)
     predict("layers", 12)
     predict("nothing", None)
-    compare("layers", 12, "29 of 30", "Late.")
-    compare("nothing", None, 3)
+    recall_guess("layers", 12, "29 of 30", "Late.")
+    recall_guess("nothing", None, 3)
     found = read_record(record)
     assert found[written.name]["answer"].startswith("word") and "earned" not in found[written.name]
     assert found["prediction: layers"] == {"prediction": 12, "measured": "29 of 30"}

@@ -4,7 +4,7 @@ from .decisions import DECISIONS, decision_table
 from .exercises import EXERCISES, exercises_of
 from .grading import grade_folder
 from .headline import headline
-from .predictions import compare, predict
+from .predictions import predict, recall_guess
 from .profiles import PROFILES, get_profile
 from .record import Points, progress_lines, read_record, record_file
 from .tables import Grid
@@ -16,7 +16,7 @@ __all__ = [
     "Grid",
     "PROFILES",
     "Points",
-    "compare",
+    "recall_guess",
     "decision_table",
     "exercises_of",
     "get_profile",

@@ -14,7 +14,7 @@ def predict(name: str, guess: float | int | str | None) -> None:
     print(f"{name}: you wrote down {guess}.")
 
 
-def compare(name: str, guess: float | int | str | None, measured: object, reading: str = "") -> None:
+def recall_guess(name: str, guess: float | int | str | None, measured: object, reading: str = "") -> None:
     """Put the guess beside what was measured; `reading`: one sentence on what a gap between them would mean."""
     wrote = "you wrote nothing down" if guess is None else f"you wrote {guess}"
     if guess is not None:
