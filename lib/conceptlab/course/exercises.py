@@ -76,7 +76,7 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("08", "text without words", 3, "medium", 15),
         Exercise("08", "cut at equal loss", 3, "medium", 10),
         Exercise("09", "difference of means", 2, "easy", 10),
-        Exercise("09", "AUROC", 2, "easy", 10),
+        Exercise("09", "AUROC of a direction", 2, "easy", 10),
         Exercise("09", "shuffled labels", 2, "easy", 10),
         Exercise("09", "held-out templates", 3, "medium", 15),
         Exercise("09", "surviving share", 3, "medium", 15),

@@ -53,7 +53,7 @@ def check_auroc(area: Callable) -> None:
             "compare positive with other items, not with all.": _against_all(scores, positive),
         }
         results.append(check_equal(name, call("area", area, scores, positive), truth, mistakes))
-    passed("AUROC", *results)
+    passed("AUROC of a direction", *results)
 
 
 def _against_all(scores: Tensor, positive: Tensor) -> float:
