@@ -65,7 +65,7 @@ def test_length(path, nb):
     tour = path.stem == FIRST
     assert (10 if tour else 25) <= len(nb.cells) <= 60, "a notebook that grows past 60 cells is two notebooks"
     sizes = [len(cell.source.splitlines()) for cell in notebook.code_cells(nb)]  # blank lines count
-    assert statistics.median(sizes[1:]) <= 8  # without the first, which is Colab's
+    assert statistics.median(sizes) <= 8
     assert max(sizes) <= 30
     prose = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
     assert prose >= (350 if tour else 800)  # full sentences for a reader alone; no upper limit

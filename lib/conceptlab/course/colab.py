@@ -10,13 +10,10 @@ from nbformat import NotebookNode
 from . import notebook as nbfile
 
 CELL = """# Colab only: fetch the course and its dependencies (never upgrades torch or numpy)
-import os
 import sys
 
 if "google.colab" in sys.modules:
-    address = os.environ.get("CONCEPTLAB_REPOSITORY", "{address}")
-    if not address:
-        raise SystemExit("Run `%env CONCEPTLAB_REPOSITORY=<git address>`, then this cell again.")
+    address = "{address}" or input("Paste the git address of your copy of the course: ")
     !git clone -q {{address}} concept-lab && cd concept-lab && pip install -q -e .
     sys.path.insert(0, "concept-lab/lib")  # a running kernel does not see what was just installed"""
 

@@ -4,11 +4,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from conceptlab.core import NotPossible
 from conceptlab.data import load_concept
 from conceptlab.edits import WeightEdit
-from conceptlab.erasure import Fitted, Shared, get_method, methods, pisces_edit
+from conceptlab.erasure import Fitted, Shared, get_method, hand_picked, methods, pisces_edit
+from conceptlab.erasure.localised.read_side import read_side_edit
 from dictionaries import make_sae
 from sizes import SMALL
 
@@ -35,7 +37,8 @@ def lm(tiny_llama):
 def parts(lm):
     """What methods share, with the edits that some of them start from at a fixed strength."""
     saes = {layer: make_sae(lm, layer) for layer in (0, 1)}
-    shared = Shared(lm, load_concept("golf"), saes, SMALL)
+    picked = hand_picked(lm, saes, [(0, 3), (1, 5)])  # one that a later layer reads, one that none does
+    shared = Shared(lm, load_concept("golf"), saes, SMALL, features=picked)
     pisces = get_method("pisces")
     config = replace(pisces.config, n=2, tau=0.6, mu=2.0)
     edit = pisces_edit(lm, saes, shared.features[:2], 0.6, 2.0, shared.signs)
@@ -56,12 +59,7 @@ def sized(name):
 def test_every_method_fits_restores_and_repeats_itself(lm):
     before, edits = lm.fingerprint(), []
     for shared in (parts(lm), parts(lm)):
-        edits.append({})
-        for name in NAMES:
-            try:
-                edits[-1][name] = get_method(name).fit(lm, shared.concept, sized(name), shared)
-            except NotPossible as reason:  # of two layers none may come after the features'
-                assert name.startswith("read_side") and "no later one reads" in str(reason)
+        edits.append({name: get_method(name).fit(lm, shared.concept, sized(name), shared) for name in NAMES})
         assert lm.fingerprint() == before
     assert set(SIZES) <= set(NAMES) and not lm.is_hooked
     for name, edit in edits[0].items():
@@ -73,6 +71,11 @@ def test_every_method_fits_restores_and_repeats_itself(lm):
             assert any(part in weight for part in WRITES.get(name.split("+")[0], ("down_proj",))) or "+" in name
             again = edits[1][name].changes[weight].dense()
             assert (change.dense() - again).abs().max() <= 1e-6 * again.abs().max(), (name, weight)
+
+
+def test_what_no_later_layer_reads_cannot_be_taken_out_of_a_reading(lm):
+    with pytest.raises(NotPossible, match="the last layer, and no later one reads"):
+        read_side_edit(lm, {lm.n_layers - 1: torch.ones(1, lm.d_model)}, 1.0)
 
 
 def test_scaled_methods_train_once_for_all_scales(lm, monkeypatch):

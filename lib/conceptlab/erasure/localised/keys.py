@@ -111,7 +111,7 @@ def mean_states(
     """
     sites, means = [(kind, layer) for layer in range(lm.n_layers)], []
     for texts, at_words in ((forget, True), (keep, False)):
-        total, n = torch.zeros(lm.n_layers, lm.d_model), 0
+        total, n = torch.zeros(1), 0
         for batch in text_passes(lm, texts, sites, n_ctx):
             at = batch.keep & subject_ends(lm, batch.ids, words)[0] if at_words else batch.keep
             found = torch.stack([batch.found[site][at].float().sum(0) for site in sites])
