@@ -47,7 +47,8 @@ def assignment(nb: NotebookNode, notebook: str) -> NotebookNode:
 
     Raises ConceptLabError for a check of which the list of exercises knows nothing.
     """
-    nb, cells = copy.deepcopy(nbfile.clean(nb)), []
+    nb = copy.deepcopy(nbfile.clean(nb))
+    cells: list[NotebookNode] = []
     for i, cell in enumerate(nb.cells):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
