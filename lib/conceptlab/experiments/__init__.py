@@ -8,6 +8,7 @@ from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
 from .early_exit import early_exit
+from .evidence import Relearnt, column, paired, relearnt
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
@@ -43,6 +44,7 @@ __all__ = [
     "LabConfig",
     "Point",
     "Record",
+    "Relearnt",
     "SUMMARIES",
     "Scoring",
     "at_loss",
@@ -50,6 +52,7 @@ __all__ = [
     "autointerp",
     "budget_for",
     "check_gpu",
+    "column",
     "curve_point",
     "curves_of",
     "directions",
@@ -61,7 +64,9 @@ __all__ = [
     "matched",
     "matched_loss",
     "on_fiction",
+    "paired",
     "pooled",
+    "relearnt",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
