@@ -35,6 +35,8 @@ PLAIN = {
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "
     "plain confidence rule. Facts are settled long before they can be read.",
+    "11_is_it_fake": "Six results of this course, each beside the control that found it out. Some shrink, one is gone, "
+    "and none stays as large as its first figure. The controls fit on one page.",
 }
 
 

@@ -27,19 +27,16 @@ _NOUNS = (
     "builder song guard road sailor cup baker train hunter map guest boat tailor chair cook lamp clerk tower king "
     "wheel priest coin queen door author tree friend"
 ).split()
-_LINKS = ("near", "behind", "beside", "with", "from", "above")
+_LINKS = ("near", "behind", "beside", "with")
 
 
 def agreement(rng: random.Random) -> list[Item]:
-    """ "The keys near the cabinet": does a singular or a plural verb follow? The last noun has the other number."""
+    """ "The keys near the cabinet": does a singular or a plural verb follow? The last noun has either number."""
     items = []
-    for noun in _NOUNS:
-        for plural in (False, True):
-            for _ in range(8):
-                other = rng.choice([n for n in _NOUNS if n != noun])
-                subject, last = (f"{noun}s", other) if plural else (noun, f"{other}s")
-                text = f"The {subject} {rng.choice(_LINKS)} the {last}"
-                items.append(Item(text, "plural" if plural else "singular", noun))
+    for noun, plural, other_plural, link in itertools.product(_NOUNS, (False, True), (False, True), _LINKS):
+        other = rng.choice([n for n in _NOUNS if n != noun])
+        subject, last = noun + "s" * plural, other + "s" * other_plural
+        items.append(Item(f"The {subject} {link} the {last}", "plural" if plural else "singular", noun))
     return items
 
 

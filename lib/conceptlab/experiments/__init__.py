@@ -8,7 +8,7 @@ from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
 from .early_exit import early_exit
-from .evidence import Relearnt, column, paired, relearnt
+from .evidence import Relearnt, column, number, paired, relearnt
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
@@ -63,6 +63,7 @@ __all__ = [
     "layers",
     "matched",
     "matched_loss",
+    "number",
     "on_fiction",
     "paired",
     "pooled",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import POOLED, Interval, contents, table_path
+from ..core import POOLED, ConceptLabError, Interval, contents, table_path
 from ..core.tables import Row
 from .pooled import Record
 
@@ -24,6 +24,16 @@ def column(rows: Sequence[Row], metric: str, method: str, attack: str = "") -> d
             value, low, high = (float(row[k]) for k in ("value", "low", "high"))
             found[row["concept"]] = Interval(value, low, high, int(row["n"]))
     return found
+
+
+def number(rows: Sequence[Row], **where: str) -> Interval:
+    """The number of the one row with these values (column=text). Raises ConceptLabError where there is none."""
+    for row in rows:
+        if all(row[key] == value for key, value in where.items()):
+            value, low, high = (float(row[k]) for k in ("value", "low", "high"))
+            return Interval(value, low, high, int(row["n"]))
+    said = ", ".join(f"{key} {value}" for key, value in where.items())
+    raise ConceptLabError(f"The table has no row with {said}; make it anew with `conceptlab reproduce`.")
 
 
 def paired(a: dict[str, Interval], b: dict[str, Interval]) -> Float[Tensor, "2 n"]:

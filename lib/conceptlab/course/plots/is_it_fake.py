@@ -21,7 +21,7 @@ def dots(
     """
     if not rows or not set(controls) <= set(rows):
         raise ConceptLabError("Give at least one row, and name as controls only rows that there are.")
-    fig, ax = new_figure(width=7.2, height=0.95 + 0.3 * len(rows))
+    fig, ax = new_figure(width=7.2, height=1.0 + 0.3 * len(rows))
     for at, (name, (value, low, high, *_)) in enumerate(rows.items()):
         color = COLORS["control" if name in controls else "target"]
         ax.plot([low, high], [at, at], color=color, lw=2, solid_capstyle="round")
@@ -30,7 +30,8 @@ def dots(
         ax.axvline(reference, color=COLORS["ink"], lw=0.9, ls="--")
     ax.set_yticks(range(len(rows)), [plain(name) for name in rows])
     ax.set_ylim(len(rows) - 0.5, -0.5)
-    finish(ax, title, x)
+    finish(ax, "", x)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)  # the labels leave little room
     return fig
 
 
