@@ -8,7 +8,8 @@ from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
 from .early_exit import early_exit
-from .evidence import Relearnt, column, number, paired, relearnt
+from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
+from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
@@ -51,25 +52,27 @@ __all__ = [
     "SpecialisationConfig",
     "autointerp",
     "budget_for",
+    "by_concept",
     "check_gpu",
-    "column",
     "curve_point",
     "curves_of",
     "directions",
     "early_exit",
     "edit_size",
     "failed_checks",
+    "kept_losses",
     "lab",
     "layers",
+    "loss_correlations",
     "matched",
     "matched_loss",
-    "number",
     "on_fiction",
-    "paired",
+    "paired_values",
     "pooled",
     "relearnt",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
+    "table_number",
     "teaching_sets",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,13 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import POOLED, ConceptLabError, Interval, contents, table_path
-from ..core.tables import Row
 from .pooled import Record
 
 DIRECT = "direct"
 
 
-def column(rows: Sequence[Row], metric: str, method: str, attack: str = "") -> dict[str, Interval]:
+def by_concept(rows: Sequence[Mapping[str, str]], metric: str, method: str, attack: str = "") -> dict[str, Interval]:
     """Concept -> the number of this metric and method; concepts without one, and all together, are left out."""
     found = {}
     for row in rows:
@@ -26,7 +25,7 @@ def column(rows: Sequence[Row], metric: str, method: str, attack: str = "") -> d
     return found
 
 
-def number(rows: Sequence[Row], **where: str) -> Interval:
+def table_number(rows: Sequence[Mapping[str, str]], **where: str) -> Interval:
     """The number of the one row with these values (column=text). Raises ConceptLabError where there is none."""
     for row in rows:
         if all(row[key] == value for key, value in where.items()):
@@ -36,7 +35,7 @@ def number(rows: Sequence[Row], **where: str) -> Interval:
     raise ConceptLabError(f"The table has no row with {said}; make it anew with `conceptlab reproduce`.")
 
 
-def paired(a: dict[str, Interval], b: dict[str, Interval]) -> Float[Tensor, "2 n"]:
+def paired_values(a: dict[str, Interval], b: dict[str, Interval]) -> Float[Tensor, "2 n"]:
     """The values of both for the concepts that both have, in the order of the first."""
     both = [name for name in a if name in b]
     return torch.tensor([[x[name].value for name in both] for x in (a, b)], dtype=torch.float64)
@@ -68,8 +67,8 @@ def relearnt(model: str, method: str, attack: str = "relearning") -> Relearnt:
         for place, part in zip(columns, [*parts, torch.full((len(parts[0]),), len(names))], strict=True):
             place.append(part)
         names.append(key)
-    joined = [torch.cat(part) if part else torch.empty(0) for part in columns]
-    return Relearnt(*joined[:3], joined[3].long(), tuple(names))
+    a, b, c, index = (torch.cat(part) if part else torch.empty(0) for part in columns)
+    return Relearnt(a, b, c, index.long(), tuple(names))
 
 
 def _read(records: dict, concept: str, method: str, attack: str) -> Record | None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Cell, Interval, NotPossible, Store, bootstrap, results, say
+from ..core import Cell, Interval, NotPossible, Store, bootstrap, contents, results, say, table_path
 from ..data import Concept, load_concept
 from ..early_exit import centre_of_loss, memorised_layer, rank_correlation, right_at_layers, separable
 from ..erasure import Dictionaries, Fitted, Shared, ablation_edit, get_method, shipped_dictionaries
@@ -94,6 +94,14 @@ def losses_of_facts(lm: LanguageModel, store: Store, concepts: Sequence[str], n_
     usable = {name: columns for name, columns in kept.items() if columns and "memorised" in columns}
     if len(usable) > 1:
         store.add(Cell("facts", "all", ERASED), loss_correlations(list(usable.values()), store.seed))
+
+
+def kept_losses(model: str) -> dict[str, dict[str, list[float]]]:
+    """Concept -> the columns of `fact_losses` in the shipped table, concepts where nothing was possible left out."""
+    path = table_path("early_exit", model)
+    records = contents(path).records if path.exists() else {}
+    found = {key[1]: record for key, record in records.items() if key[0] == "facts" and key[2] == ERASED}
+    return {name: record for name, record in found.items() if record and "memorised" in record}
 
 
 def lab_settings(lm: LanguageModel) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ def advantages(rewards: Tensor) -> Tensor:
     return rewards - (rewards.sum(0) - rewards) / (len(rewards) - 1)
 
 
-def dealt(correct: Tensor, depth: Tensor) -> Tensor:
+def dealt_shares(correct: Tensor, depth: Tensor) -> Tensor:
     """Chance of each item to be right if the same depths were dealt at random."""
     share = torch.bincount(depth - 1, minlength=correct.shape[1]).float() / len(depth)
     return correct.float() @ share
@@ -33,6 +33,6 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "exact gradient": exact_gradient,
     "advantages": advantages,
     "reward": make_rewards,
-    "dealt depths": dealt,
+    "dealt depths": dealt_shares,
     "alignment": aligned,
 }

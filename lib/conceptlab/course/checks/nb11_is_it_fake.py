@@ -18,7 +18,7 @@ def check_share_above(share_above: Callable) -> Points:
     """`share_above(scores, controls, level)`: share of scores above the controls' quantile. Oracle: counting."""
     scores, controls = torch.arange(20.0), torch.arange(101.0) / 10
     truth = sum(float(s) > 9.0 for s in scores) / 20  # the 90 % point of 0, .1, ..., 10 is 9
-    mistakes = {
+    mistakes: dict[str, Tensor | float] = {
         "that is the limit; which share of the scores lies above it?": 9.0,
         "the limit comes from the controls, not from the scores themselves.": (scores > scores.quantile(0.9))
         .float()

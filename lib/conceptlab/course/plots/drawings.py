@@ -201,18 +201,18 @@ def claim_and_control() -> Diagram:
         "nothing."
     )
     d = Diagram(900, 280, alt)
-    d.box(10, 30, 190, 56, "the claim:\nwhat is it said to show?", "target", 12)
-    d.box(10, 190, 190, 56, "the control: has the\nother thing, not the claimed", "general", 12)
+    d.box(10, 30, 212, 56, "the claim:\nwhat is it said to show?", "target", 12)
+    d.box(10, 190, 212, 56, "the control: has the\nother thing, not the claimed", "general", 12)
     d.arrow((105, 86), (105, 190)).label(118, 128, "what else would", size=12).label(
         118, 146, "give this figure?", size=12
     )
-    d.arrow((200, 58), (330, 110), "target").arrow((200, 218), (330, 166), "general")
-    d.box(330, 100, 170, 76, "the same measurement,\nthe same items,\nintervals with width", size=12)
-    d.arrow((500, 138), (570, 138)).label(535, 126, "minus", size=12, anchor="middle")
+    d.arrow((222, 58), (330, 110), "target").arrow((222, 218), (330, 166), "general")
+    d.box(330, 100, 180, 76, "the same measurement,\nthe same items,\nintervals with width", size=12)
+    d.arrow((510, 138), (570, 138)).label(540, 126, "minus", size=12, anchor="middle")
     d.box(570, 100, 120, 76, "what is left\nof the claim", "accent", 13)
     for y, text in (
-        (28, "all of it: real, so far"),
-        (116, "a part: say how much"),
+        (28, "all: real, so far"),
+        (116, "a part: how much?"),
         (204, "nothing: it was\nthe other thing"),
     ):
         d.arrow((690, 138), (740, y + 22)).box(740, y, 152, 44, text, size=12)

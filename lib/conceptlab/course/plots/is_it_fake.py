@@ -39,7 +39,8 @@ def two_histograms(scores: Mapping[str, np.ndarray], title: str, x: str, control
     """Outlines of histograms on one axis, each an equal area; the ones named in `controls` in grey."""
     fig, ax = new_figure(width=7.2, height=2.3)
     everything = np.concatenate([np.asarray(v) for v in scores.values()])
-    edges = np.linspace(*np.quantile(everything, [0.001, 0.999]), 45)
+    low, high = np.quantile(everything, [0.001, 0.999]).tolist()
+    edges = np.linspace(low, high, 45).tolist()
     styles = iter(("-", "--", ":"))
     for name, values in scores.items():
         color = COLORS["control" if name in controls else "target"]
