@@ -80,4 +80,4 @@ def test_losses_are_compared_within_concepts_and_against_what_the_answer_was_wor
     found = loss_correlations(records)
     assert found["rho"].value < 0 < found["rho_within"].low
     for name in ("rho_given_gold", "rho_control", "rho_shuffled"):
-        assert found[name].low < 0 < found[name].high, name
+        assert abs(found[name].value) < 0.3, name
