@@ -1,7 +1,7 @@
 """Concept vectors: projecting value vectors on the vocabulary, searching, validating."""
 
 from .atlas import Atlas, ConceptVector, all_value_vectors, build_atlas, word_effects
-from .coherence import coherence, first_of_stem, plain_words, unit_embeddings
+from .coherence import coherence, first_of_stem, plain_words, token_stems, unit_embeddings
 from .find import search
 from .replay import Replay
 from .validation import intrinsic, matched_vectors, noise_edit, noise_shift, random_vectors, scale_edit
@@ -22,6 +22,7 @@ __all__ = [
     "random_vectors",
     "scale_edit",
     "search",
+    "token_stems",
     "unit_embeddings",
     "word_effects",
 ]

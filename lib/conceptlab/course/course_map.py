@@ -33,8 +33,11 @@ PLAIN = {
     "of it, and whoever holds the edit can undo nearly all.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
-    "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "
-    "plain confidence rule. Facts are settled long before they can be read.",
+    "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "
+    "question helps on some of them; on others only the mixture of depths does. Where a fact can be read is not where "
+    "it can be erased.",
+    "11_is_it_fake": "Six results of this course, each beside the control that found it out. Some shrink, one is gone, "
+    "and none stays as large as its first figure. The controls fit on one page.",
 }
 
 

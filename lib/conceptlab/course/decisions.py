@@ -78,6 +78,36 @@ DECISIONS = (
         "an absolute value and few questions make noise positive",
         "a third of it is noise over sixteen concepts; for one concept it says nothing",
     ),
+    Decision(
+        "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",
+        "one pass, seconds of fitting", "shuffled labels, random features, losses out of fold",
+        "reads what is there, not what the model uses; an exit may be right by luck",
+        "most items are settled early; facts late, and not where an edit takes them",
+    ),
+    Decision(
+        "10", "stopping policy (ConsistentEE)", "Which items need depth?",
+        "seconds on cached states", "dealt depths, confidence and patience at equal mean depth, a blind policy",
+        "no incentive in the released reward; where depth does not help, there is nothing to choose",
+        "chooses a little better than chance on some tasks; a threshold does as well",
+    ),
+    Decision(
+        "10", "early exit per token", "How much work does a token need?",
+        "one reading per layer and token", "states copied and kept",
+        "copied states change later tokens; the readings cost more than the blocks they save",
+        "too optimistic where undisturbed states are read",
+    ),
+    Decision(
+        "11", "the strictest control", "How much of a result is left beside its best rival?",
+        "the measurement, once more per rival", "several rivals, named before the run; the hardest one decides",
+        "a weak control (noise elsewhere, shuffled labels) lets everything pass",
+        "six results: some shrink, one is gone, none stays as it was",
+    ),
+    Decision(
+        "11", "an interval with width", "What else is compatible with a perfect score?",
+        "a formula", "a measure that can still move, on the same items",
+        "a bootstrap of items that are all right is certain after a few",
+        "a score of 1.00 hides sure losses of log-probability",
+    ),
 )  # fmt: skip
 
 DECISION_COLUMNS = ("method", "question it answers", "cost", "control to demand", "known failure", "verdict here")

@@ -87,6 +87,45 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("10", "advantages", 3, "medium", 15),
         Exercise("10", "alignment", 2, "medium", 15),
         Exercise("10", "dealt depths", 2, "medium", 10),
+        Exercise(
+            "10", "depth as an address", 6, "medium", 20,
+            rubric=(
+                "There is no interval, nor a number of test items: at 1,000 items a paired difference of 1.8 points "
+                "may be noise.",
+                "The control of dealt depths is missing: a mixture of depths can beat the middle layer without any "
+                "choice.",
+                "No rival that costs nothing (confidence, patience) at the same mean depth; a policy with parameters "
+                "of its own must beat those.",
+                "Were the losses behind reward and memorised layer taken out of fold? Otherwise they describe how well "
+                "the exits memorised their training items.",
+                "The correlation is no wonder when the reward contains the memorised layer, and it says what the "
+                "policy does, not where the model stores: readable at is not stored in.",
+                "'Hold nothing that easy items need' speaks about a cause. It needs an intervention (skip or edit the "
+                "layers), and for language models the copied states.",
+            ),
+        ),
+        Exercise("11", "above the controls", 2, "easy", 8),
+        Exercise("11", "other directions in the same rows", 4, "hard", 25),
+        Exercise("11", "an interval with width", 3, "medium", 15),
+        Exercise("11", "a share of a gap", 3, "medium", 10),
+        Exercise("11", "pairs of equal surface", 3, "medium", 15),
+        Exercise("11", "choose and run the control", 3, "medium", 15),
+        Exercise(
+            "11", "the experiment that would decide", 6, "hard", 30,
+            rubric=(
+                "Says in one sentence what the claim needs to be true, and names an easier explanation that gives the "
+                "same numbers.",
+                "The control has that other thing and not the claimed one (for example dictionary directions of other "
+                "subjects in the same rows, at equal norm), and it is not only \"random\".",
+                "Compares at equal strength, or whole curves, and chooses the strength on questions that the final "
+                "test does not use.",
+                "Says over what the interval is (questions, concepts, seeds of the dictionary), and asks enough of "
+                "them for it to be narrower than the effect.",
+                "Measures what should not change with a number that can still move (log-probability, not an accuracy "
+                "at 100 %), and what a model that never knew would do.",
+                "Writes down before the run which result would count against the claim.",
+            ),
+        ),
     )
 }  # fmt: skip
 

@@ -8,6 +8,8 @@ from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
 from .early_exit import early_exit
+from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
+from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
@@ -43,12 +45,14 @@ __all__ = [
     "LabConfig",
     "Point",
     "Record",
+    "Relearnt",
     "SUMMARIES",
     "Scoring",
     "at_loss",
     "SpecialisationConfig",
     "autointerp",
     "budget_for",
+    "by_concept",
     "check_gpu",
     "curve_point",
     "curves_of",
@@ -56,14 +60,19 @@ __all__ = [
     "early_exit",
     "edit_size",
     "failed_checks",
+    "kept_losses",
     "lab",
     "layers",
+    "loss_correlations",
     "matched",
     "matched_loss",
     "on_fiction",
+    "paired_values",
     "pooled",
+    "relearnt",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
+    "table_number",
     "teaching_sets",
 ]

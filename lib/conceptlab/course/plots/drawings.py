@@ -1,4 +1,4 @@
-"""The drawn diagrams of notebooks 00 to 03. Each says in its alternative text what it shows."""
+"""The drawn diagrams of notebooks 00 to 03 and of 11. Each says in its alternative text what it shows."""
 
 from __future__ import annotations
 
@@ -192,6 +192,33 @@ def detection_and_fuzzing() -> Diagram:
     return d
 
 
+def claim_and_control() -> Diagram:
+    """Notebook 11: from a claim to what is left of it."""
+    alt = (
+        "A claim comes with a figure that convinces. We ask what else would give the same figure: chance, size, a "
+        "common word, an easier explanation. A control has just this other thing and not the claimed one. The same "
+        "measurement is made on both. What the claim has beyond its control is what is left: all of it, less, or "
+        "nothing."
+    )
+    d = Diagram(900, 280, alt)
+    d.box(10, 30, 212, 56, "the claim:\nwhat is it said to show?", "target", 12)
+    d.box(10, 190, 212, 56, "the control: has the\nother thing, not the claimed", "general", 12)
+    d.arrow((105, 86), (105, 190)).label(118, 128, "what else would", size=12).label(
+        118, 146, "give this figure?", size=12
+    )
+    d.arrow((222, 58), (330, 110), "target").arrow((222, 218), (330, 166), "general")
+    d.box(330, 100, 180, 76, "the same measurement,\nthe same items,\nintervals with width", size=12)
+    d.arrow((510, 138), (570, 138)).label(540, 126, "minus", size=12, anchor="middle")
+    d.box(570, 100, 120, 76, "what is left\nof the claim", "accent", 13)
+    for y, text in (
+        (28, "all: real, so far"),
+        (116, "a part: how much?"),
+        (204, "nothing: it was\nthe other thing"),
+    ):
+        d.arrow((690, 138), (740, y + 22)).box(740, y, 152, 44, text, size=12)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Diagram]] = {
     "residual stream": residual_stream,
     "MLP memory": mlp_memory,
@@ -200,4 +227,5 @@ DRAWINGS: dict[str, Callable[[], Diagram]] = {
     "autoencoder": autoencoder,
     "activation functions": activation_functions,
     "detection and fuzzing": detection_and_fuzzing,
+    "claim and control": claim_and_control,
 }
