@@ -10,6 +10,7 @@ from .directions import directions
 from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
+from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
@@ -62,6 +63,7 @@ __all__ = [
     "matched_loss",
     "on_fiction",
     "pooled",
+    "shifts_under_prompts",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
