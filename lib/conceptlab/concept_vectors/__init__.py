@@ -14,7 +14,7 @@ from .nulls import (
 from .replay import Replay
 from .study import (
     NoiseStudy,
-    candidates,
+    concept_candidates,
     natural_activation,
     noise_study,
     scaled_margins,
@@ -30,7 +30,7 @@ __all__ = [
     "all_value_vectors",
     "answer_shift",
     "build_atlas",
-    "candidates",
+    "concept_candidates",
     "coherence",
     "coherence_limit",
     "control_directions",

@@ -47,7 +47,7 @@ class NoiseStudy:
         return paired_bootstrap(*pair, n_resamples, over="questions")
 
 
-def candidates(
+def concept_candidates(
     lm: LanguageModel, concept: Concept, atlas: Atlas, layers: Sequence[int], n: int = 20, seed: int = 1
 ) -> dict[str, list[ConceptVector]]:
     """The `n` vectors of `layers` that promote the concept's words most, and two controls of the same layers.

@@ -58,7 +58,7 @@ DECISIONS = (
         "01", "noise on a concept vector", "Do answers about a concept pass through this vector?",
         "a pass per question and vector", "equally active neurons, same questions",
         "noise writes something new; zeroing the same vector may change nothing",
-        "specific in one model, no clear exception in the other",
+        "clear in one model, in the other only in the layers with readable vectors; zeroing changed nothing",
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",
