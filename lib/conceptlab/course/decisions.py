@@ -49,10 +49,16 @@ DECISIONS = (
         "few vectors are coherent; those that are can be searched by words",
     ),
     Decision(
+        "01", "clamping a neuron", "Does the neuron write what its list says?",
+        "a pass per value", "random neurons at the same values; the activations that text reaches",
+        "large effects at values that no text reaches",
+        "writes its list; at natural values the effect is small",
+    ),
+    Decision(
         "01", "noise on a concept vector", "Do answers about a concept pass through this vector?",
         "a pass per question and vector", "equally active neurons, same questions",
         "noise writes something new; zeroing the same vector may change nothing",
-        "specific in one model, no clear exception in the other",
+        "clear in one model, in the other only in the layers with readable vectors; zeroing changed nothing",
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",

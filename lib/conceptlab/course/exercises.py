@@ -50,6 +50,17 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("01", "effects in standard deviations", 3, "medium", 10),
         Exercise("01", "clamping a neuron", 3, "medium", 10),
         Exercise("01", "causal validation without the bug", 4, "hard", 20),
+        Exercise(
+            "01", "moved is not stored", 3, "medium", 10,
+            rubric=(
+                "Says that noise writes something new into the stream: answers that move show that the model reads "
+                "what this vector writes, not that the fact is stored in it.",
+                "Names a reason why taking the vector out may change nothing: other vectors or attention carry the "
+                "same, or it raises right and wrong options alike.",
+                "Names a measurement that would decide (zero many vectors, ask in other forms, try to get the fact "
+                "back) together with its control (equally active vectors, unrelated questions).",
+            ),
+        ),
         Exercise("02", "BatchTopK's threshold", 3, "medium", 10),
         Exercise("02", "JumpReLU's gradient", 4, "hard", 15),
         Exercise("02", "shrinkage", 2, "easy", 5),

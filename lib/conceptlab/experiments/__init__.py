@@ -12,6 +12,7 @@ from .evidence import Relearnt, by_concept, paired_values, relearnt, table_numbe
 from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
+from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
@@ -70,6 +71,7 @@ __all__ = [
     "paired_values",
     "pooled",
     "relearnt",
+    "shifts_under_prompts",
     "shipped_edit",
     "specialisation",
     "summarise_lab",

@@ -62,25 +62,27 @@ def mlp_memory() -> Diagram:
 
 
 def two_lists() -> Diagram:
-    """Notebook 01: the two ends of one value vector."""
+    """Notebook 01: one value vector as two lists of tokens."""
     alt = (
-        "One value vector, projected on the vocabulary, orders all tokens in one line. Its plus end lists the tokens "
-        "that a positive activation promotes, here Roman, Rome and Caesar. Its minus end lists those that a negative "
-        "activation promotes. So one vector is two lists."
+        "A vector as two lists. The value vector is multiplied by the gain of the final norm and by the unembedding, "
+        "which gives every token of the vocabulary one number. The tokens with the largest numbers form the plus list: "
+        "Roman, Rome, Caesar. A positive activation pushes them up and a negative one down. Those with the smallest "
+        "numbers form the minus list: flu, lens, velt. A negative activation pushes them up and a positive one down. "
+        "The tokens in between are hardly moved."
     )
-    d = Diagram(900, 230, alt)
-    d.box(10, 88, 150, 54, "value vector v\nd_model numbers", "target").arrow((160, 115), (220, 115))
-    d.box(220, 88, 150, 54, "gain, then\nunembedding").arrow((370, 115), (420, 115))
-    d.label(655, 24, "all tokens in the order of their logits", anchor="middle")
-    d.line([(430, 115), (880, 115)])
-    for i in range(19):
-        d.dot(438 + 24 * i, 115, "neighbour" if i < 4 else ("target" if i > 14 else "ink"), 5)
-    d.label(430, 80, "minus end", "neighbour").label(430, 62, "flu, lens, velt", "neighbour")
-    d.label(880, 80, "plus end", "target", anchor="end").label(880, 62, "Roman, Rome, Caesar", "target", anchor="end")
-    d.label(655, 150, "in between: nothing to read", anchor="middle")
-    d.label(430, 196, "promoted where a < 0", "neighbour").label(
-        880, 196, "promoted where a > 0", "target", anchor="end"
+    d = Diagram(900, 292, alt)
+    d.box(8, 118, 148, 56, "value vector v\nd_model numbers", "accent").arrow((156, 146), (196, 146))
+    d.box(196, 118, 168, 56, "gain, unembedding:\na number per token").arrow((364, 146), (412, 146))
+    lists = (
+        (34, "plus list", "Roman\nRome\nCaesar ...", "target", "a > 0", "a < 0"),
+        (198, "minus list", "flu\nlens\nvelt ...", "neighbour", "a < 0", "a > 0"),
     )
+    for y, name, tokens, color, up, down in lists:
+        d.label(426, y - 10, name, color).box(420, y, 190, 70, tokens, color)
+        d.label(632, y + 30, f"pushed up where {up},", color).label(632, y + 50, f"down where {down}", color)
+    for y in (118, 132, 146, 160):
+        d.dot(515, y, radius=3)
+    d.label(540, 144, "thousands of tokens in between: hardly moved", size=12)
     return d
 
 
