@@ -13,7 +13,6 @@ from conceptlab.course.checks import nb02_sparse_autoencoders as nb02
 from conceptlab.course.checks import nb03_autointerp as nb03
 from conceptlab.course.checks.answers import ANSWERS
 
-
 NONSENSE = (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0)
 
 

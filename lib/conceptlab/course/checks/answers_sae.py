@@ -15,6 +15,13 @@ def forward(x: Tensor, p: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return f, f @ p["W_dec"] + p["b_dec"]
 
 
+def loss(x: Tensor, p: dict[str, Tensor], l1: float) -> Tensor:
+    """Squared error over the variance of the batch, plus the L1 price in the same unit."""
+    f, x_hat = forward(x, p)
+    variance = (x - x.mean(0)).square().sum()
+    return (x - x_hat).square().sum() / variance + l1 * f.sum() / (variance * len(x)).sqrt()
+
+
 def train(
     x: Tensor,
     p: dict[str, Tensor],
@@ -81,7 +88,7 @@ def unit_norm(W_enc: Tensor, b_enc: Tensor, W_dec: Tensor) -> tuple[Tensor, Tens
 
 
 ANSWERS: dict[str, Callable[..., Any]] = {
-    "forward pass and loss": forward,
+    "forward pass and loss": loss,
     "a training loop": train,
     "dead features revived": revive,
     "BatchTopK's threshold": inference_threshold,
