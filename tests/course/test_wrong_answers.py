@@ -1,5 +1,7 @@
 """Every check of notebooks 00 to 03 passes the course's answer and fails at least three wrong ones."""
 
+from math import log
+
 import pytest
 import torch
 
@@ -104,6 +106,24 @@ def reviving(target=torch.sub, power=2, length=0.2, bias=True, seeded=True, ever
     return revive
 
 
+def pushing(sink=False, everywhere=False, unit=True, length=True, size=True, inplace=False):
+    """A push with one thing wrong."""
+
+    def push(direction, mask, by):
+        inner = mask.bool().clone()
+        inner[:, 0] = sink
+
+        def hook(states):
+            typical = states[inner].norm(dim=1).mean() if length else 1.0
+            along = direction / direction.norm() if unit else direction
+            step = (by if size else 1.0) * typical * along * (1 if everywhere else inner[..., None])
+            return states.add_(step) if inplace else states + step
+
+        return hook
+
+    return push
+
+
 FURTHER = {  # checks that the notebook names at its end; no points
     "shrinkage": (nb02.check_shrunk, [
         lambda a, l1: (a - l1).relu(), lambda a, l1: a * (a > l1 / 2), lambda a, l1: a - l1 / 2,
@@ -191,6 +211,16 @@ CASES = {
         lambda a, b: (a[:, None] >= b).float().mean(),
         lambda a, b: ((a[:, None] < b).float() + (a[:, None] == b) / 2).mean(),
     ]),
+    "log-odds of an item": (nb03.check_log_odds, [
+        lambda k, n, K, N: (-r.my_log_odds(k, n, K, N)[0], -r.my_log_odds(k, n, K, N)[1]),
+        lambda k, n, K, N: (log((k + 0.5) / (n + 1)) - log((K + 0.5) / (N + 1)), r.my_log_odds(k, n, K, N)[1]),
+        lambda k, n, K, N: (r.my_log_odds(k, n, K, N)[0], r.my_log_odds(k, n, K, N)[0]),
+        lambda k, n, K, N: r.my_log_odds(k, n, K, N)[0],
+    ]),
+    "a push along a direction": (nb03.check_push, [
+        pushing(sink=True), pushing(everywhere=True), pushing(unit=False), pushing(length=False), pushing(size=False),
+        pushing(inplace=True), lambda d, mask, size: r.push(-d, mask, size),
+    ]),
     "wrong places": (nb03.check_wrong_place, [
         wrong_place_without_generator,
         lambda a, place, g: place - 1,
@@ -200,7 +230,7 @@ CASES = {
         unshuffled, lambda t, on, off: unshuffled(t, on, off, reversed), any_token,
     ]),
 }  # fmt: skip
-REWRITTEN = ("00", "02")
+REWRITTEN = ("00", "02", "03")
 NAMED = {
     "causal validation without the bug": ["return the list", "differ from entry to entry"],
     "BatchTopK's threshold": ["median over the batches"],
