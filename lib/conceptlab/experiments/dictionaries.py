@@ -28,10 +28,10 @@ from ..sae import (
 )
 from ..sae import planted as worlds
 
-Setting = tuple[str, dict[str, Any]]  # architecture, and what differs from the common settings
+RaceSetting = tuple[str, dict[str, Any]]  # architecture, and what differs from the common settings
 
 # tuned on the planted world of notebook 02: three sparsities of each architecture
-PLANTED_SETTINGS: tuple[Setting, ...] = (
+PLANTED_SETTINGS: tuple[RaceSetting, ...] = (
     *(("relu", {"sparsity": s, "lr": 1e-2}) for s in (0.1, 0.4, 0.8)),
     *(("gated", {"sparsity": s, "lr": 1e-2}) for s in (0.2, 0.8, 1.5)),
     *(("topk", {"k": k}) for k in (3, 6, 12)),
@@ -40,7 +40,7 @@ PLANTED_SETTINGS: tuple[Setting, ...] = (
 )
 
 # tuned on layer 6 of SmolLM2-135M, 100 steps of 512 tokens: two sparsities of each
-LAYER_SETTINGS: tuple[Setting, ...] = (
+LAYER_SETTINGS: tuple[RaceSetting, ...] = (
     *(("relu", {"sparsity": s, "lr": 3e-3}) for s in (0.15, 0.25)),
     *(("gated", {"sparsity": s, "lr": 3e-3}) for s in (0.3, 0.5)),
     *(("topk", {"k": k}) for k in (16, 48)),
@@ -99,7 +99,7 @@ class Runner:
 
 
 def race(
-    data: Float[Tensor, "tokens d_in"], held_out: Float[Tensor, "n d_in"], settings: Sequence[Setting],
+    data: Float[Tensor, "tokens d_in"], held_out: Float[Tensor, "n d_in"], settings: Sequence[RaceSetting],
     common: Mapping[str, Any],
 ) -> list[Runner]:  # fmt: skip
     """Train one dictionary per setting on the same tokens and measure it on others."""
@@ -118,7 +118,7 @@ def curves(runners: Sequence[Runner], measures: Sequence[str]) -> dict[str, dict
 
 
 @torch.no_grad()
-def rivals(
+def explained_by_k(
     sae: SAE,
     x: Float[Tensor, "n d_model"],
     neurons: Float[Tensor, "n d_mlp"],

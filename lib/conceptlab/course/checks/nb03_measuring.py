@@ -27,8 +27,7 @@ def check_log_odds(log_odds: Callable[[int, int, int, int], Any]) -> Points:
         odds, back = (k + half) / (n - k + half), (K + half) / (N - K + half)
         delta, spread = log(odds / back), sqrt(1 / (k + half) + 1 / (K + half))
         found = call(case, log_odds, k, n, K, N)
-        pair = isinstance(found, tuple | list) and len(found) == 2
-        if not pair:
+        if not isinstance(found, tuple | list) or len(found) != 2:
             results.append(check_true(case, False, "return two numbers, the difference and its z-score."))
             continue
         plain = log((k + half) / (n + 1)) - log((K + half) / (N + 1))
