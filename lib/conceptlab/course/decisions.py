@@ -64,8 +64,8 @@ DECISIONS = (
     Decision(
         "02", "best single feature as a detector", "Is there one unit for this class?",
         "one pass over labelled text", "best neuron of either sign, best random direction, chosen on other texts",
-        "a class is split over features, so that the best one is silent on most members",
-        "seldom better than the best neuron; several features together catch up",
+        "silent on most members of a broad class: the class is split, and the rest of the activation is lost",
+        "no better than the best neuron; sixteen features lose to sixteen neurons and to random directions",
     ),
     Decision(
         "03", "label scored by detection", "Does a description say where a feature fires?",
