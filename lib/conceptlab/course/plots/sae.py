@@ -150,7 +150,10 @@ def class_areas(
 
 
 def training_curves(curves: Mapping[str, Sequence[float]], title: str, y: str = "loss") -> Figure:
-    """One line per run over its steps, each a running mean over nine steps; the steps themselves pale behind it."""
+    """One line per run over its steps, each a running mean over nine steps; the steps themselves pale behind it.
+
+    The axis ends at twice the first value: a run that explodes leaves the picture, the others stay readable.
+    """
     fig, ax = new_figure(width=7.6, height=3.2)
     for (name, values), colour in zip(curves.items(), _LINES, strict=False):
         raw = np.asarray(values, dtype=float)
@@ -158,6 +161,8 @@ def training_curves(curves: Mapping[str, Sequence[float]], title: str, y: str = 
         if len(raw) >= 9:
             ax.plot(np.arange(4, len(raw) - 4), np.convolve(raw, np.ones(9) / 9, "valid"), color=COLORS[colour])
         ax.plot([], [], color=COLORS[colour], label=plain(name))
+    low = min(min(values) for values in curves.values())
+    ax.set_ylim(0.9 * low, 2 * max(values[0] for values in curves.values()))
     finish(ax, title, "step", y)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
