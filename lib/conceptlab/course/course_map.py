@@ -21,8 +21,8 @@ PLAIN = {
     "it, and hardly any others. That does not make them the place where the knowledge is stored.",
     "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random directions do. "
     "A better fit is not a better dictionary, and as detectors of known classes features lose to neurons.",
-    "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach two "
-    "thirds of that with labels of their own, and hard negatives take most of the lead.",
+    "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach "
+    "two thirds of that with labels of their own, and hard negatives take most of the lead.",
     "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
     "little else. "
     "Other features in the same rows do nearly as much, so the control matters.",
