@@ -19,12 +19,10 @@ PLAIN = {
     "01_concept_vectors": "A few single vectors in the weights belong to a concept: noise on them moves the "
     "answers about "
     "it, and hardly any others. That does not make them the place where the knowledge is stored.",
-    "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random "
-    "directions do. A "
-    "better fit is not a better dictionary: it can find fewer of the true features.",
-    "03_autointerp": "Counting words labels features well enough to predict where they fire, but random "
-    "directions come "
-    "close, and hard negatives take most of the lead.",
+    "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random directions do. "
+    "A better fit is not a better dictionary, and as detectors of known classes features lose to neurons.",
+    "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach "
+    "two thirds of that with labels of their own, and hard negatives take most of the lead.",
     "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
     "little else. "
     "Other features in the same rows do nearly as much, so the control matters.",

@@ -62,9 +62,16 @@ DECISIONS = (
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",
-        "seconds (small) to hours (shipped)", "random directions, neurons, PCA; recall on planted features",
-        "a better fit may recover fewer true features; classes are split or absorbed",
-        "finds planted features; as a single detector a neuron is often better",
+        "seconds (live) to minutes per layer (shipped)",
+        "random directions refitted, neurons, PCA; recall on planted features; a random dictionary in the model's loss",
+        "a better fit may recover fewer true features; features split and absorb each other; many die in training",
+        "rebuilds a layer far better than any control; a random dictionary already recovers much of the loss",
+    ),
+    Decision(
+        "02", "best single feature as a detector", "Is there one unit for this class?",
+        "one pass over labelled text", "best neuron of either sign, best random direction, chosen on other texts",
+        "silent on most members of a broad class: the class is split, and the rest of the activation is lost",
+        "no better than the best neuron; sixteen features lose to sixteen neurons and to random directions",
     ),
     Decision(
         "03", "label scored by detection", "Does a description say where a feature fires?",

@@ -97,7 +97,7 @@ def superposition() -> Diagram:
     for x, n, title in ((220, 2, "two features, two numbers"), (660, 5, "five features, two numbers")):
         d.label(x, 24, title, anchor="middle").line([(x - 110, 165), (x + 110, 165)]).line([(x, 55), (x, 275)])
         for i in range(n):
-            angle = pi / 2 * i if n == 2 else 2 * pi * i / n + 0.3
+            angle = pi / 2 * i if n == 2 else 2 * pi * i / n + 0.47
             tip = (x + 100 * cos(angle), 165 - 100 * sin(angle))
             d.arrow((x, 165), tip, "target" if n == 2 else "neighbour")
             d.label(
