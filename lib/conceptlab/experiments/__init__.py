@@ -11,6 +11,7 @@ from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
+from .lab_table import LabTable, lab_table
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
@@ -41,6 +42,7 @@ __all__ = [
     "FinalConfig",
     "General",
     "LabConfig",
+    "LabTable",
     "Point",
     "Record",
     "SUMMARIES",
@@ -57,6 +59,7 @@ __all__ = [
     "edit_size",
     "failed_checks",
     "lab",
+    "lab_table",
     "layers",
     "matched",
     "matched_loss",
