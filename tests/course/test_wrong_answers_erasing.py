@@ -122,10 +122,10 @@ CASES = {
         lambda x, B: x.amax(0).topk(B).indices.tolist(),
         lambda x, B: list(dict.fromkeys(x.argsort(1, descending=True).T.flatten().tolist()))[:B],
     ]),
-    "gain above the twin": (nb05.check_above_twin, [
-        lambda e, a, t, ta: right.above_twin(e, a, torch.zeros_like(t), torch.zeros_like(ta)),
-        lambda e, a, t, ta: right.above_twin(e, a, ta, t),
-        lambda e, a, t, ta: (float((a - ta).mean()), *right.above_twin(e, a, t, ta)[1:]),
+    "gain above a control": (nb05.check_above_control, [
+        lambda e, a, t, ta: right.above_control(e, a, torch.zeros_like(t), torch.zeros_like(ta)),
+        lambda e, a, t, ta: right.above_control(e, a, ta, t),
+        lambda e, a, t, ta: (float((a - ta).mean()), *right.above_control(e, a, t, ta)[1:]),
         lambda e, a, t, ta: float((a - e - ta + t).mean()),
     ]),
 }  # fmt: skip

@@ -79,10 +79,10 @@ EXERCISES: Mapping[str, Exercise] = {
         ),
         Exercise("05", "recovered share", 2, "easy", 10),
         Exercise("05", "text without answers", 2, "easy", 10),
+        Exercise("05", "gain above a control", 3, "medium", 15),
         Exercise("05", "LoRA", 4, "hard", 25),
         Exercise("05", "rounding", 2, "easy", 10),
         Exercise("05", "candidate sets", 3, "medium", 15),
-        Exercise("05", "gain above the twin", 3, "medium", 15),
         Exercise(
             "05", "a claim of robustness", 4, "medium", 20,
             rubric=(

@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from ..attacks import MEASURES
 from ..core import POOLED, Interval, mean_interval, results
-from .attacking import COST
+from .attacking import COST, OF_EDITS
 from .lab import FIT, ORIGINAL
 from .pooled import DIRECT
 
 ENOUGH = 15  # known test questions on a concept that a share can be read from
+CONTROLS = ("relearning_unrelated",)  # columns that are there to compare with
+AXES = ("efficacy_known", "specificity_known")
 Place = tuple[str, str, str, str]  # concept, method, attack, budget
 
 
@@ -76,6 +79,15 @@ class LabTable:
         found = [now[c].value - then[c].value for c in now if c in then]
         return mean_interval(found) if found else Interval.unmeasured("not in this table", 0, "concepts")
 
+    def covered(self, methods: Sequence[str], metric: str = "efficacy_known", at_least: int = 1) -> list[str]:
+        """Those of `methods` that have the metric for at least so many concepts, in the order given."""
+        return [m for m in methods if len(self.column(m, metric)) >= at_least]
+
+    def points(self, method: str, metrics: Sequence[str] = AXES) -> list[list[float]]:
+        """One row per concept that has all metrics: their values."""
+        columns = [self.column(method, metric) for metric in metrics]
+        return [[column[c].value for column in columns] for c in columns[0] if all(c in x for x in columns)]
+
     def collateral(self, method: str) -> dict[str, dict[str, Interval]]:
         """erased concept -> asked concept -> change of the right answers' log-probability, in nats per token."""
         start, found = "collateral_gold_", {}
@@ -111,6 +123,29 @@ class LabTable:
         """The number at a budget, or at the greatest; None where it was not run, or is not measurable."""
         found = self.strengths(method, attack, metric, concept)
         return found.get(budget) if budget is not None else next(reversed(found.values()), None)
+
+    def tests(self, method: str) -> list[str]:
+        """Attacks with a recovered share that say something about an erasure; the others stand in `not_tests`."""
+        no = {attack for names in self.not_tests(method).values() for attack in names}
+        return [a for a in self.attacks(method) if a not in no and self.under(method, a, "value") and a not in MEASURES]
+
+    def not_tests(self, method: str) -> dict[str, list[str]]:
+        """why -> attacks: controls, those of somebody who holds the edit, and those that the original fails itself.
+
+        The original fails where it has lost more than half of its margin under the same attack.
+        """
+        names = [a for a in self.attacks(method) if a not in MEASURES and self.under(method, a, "value")]
+        plain, failed = self.under(ORIGINAL, DIRECT, "value", budget="margin"), []
+        for attack in names:
+            top = self.under(ORIGINAL, attack, "value")
+            if plain is not None and top is not None and top.value < plain.value / 2:
+                failed.append(attack)
+        found = {
+            "a control: it shows what any training repairs": [a for a in names if a in CONTROLS],
+            "needs the edit itself": [a for a in names if a in OF_EDITS],
+            "the original itself fails under it": failed,
+        }
+        return {why: attacks for why, attacks in found.items() if attacks}
 
     def n_attacked(self) -> int:
         """How many concepts have attacked edits."""

@@ -96,9 +96,11 @@ def candidates(logits: Tensor, B: int) -> list[int]:
     return list(dict.fromkeys(order))[:B]
 
 
-def above_twin(erased: Tensor, attacked: Tensor, twin: Tensor, twin_attacked: Tensor) -> tuple[float, float, float]:
-    """Mean over questions of what the attack gains beyond what it gains in the twin, with Student's t-interval."""
-    extra = (attacked - erased) - (twin_attacked - twin)
+def above_control(
+    erased: Tensor, attacked: Tensor, control: Tensor, control_attacked: Tensor
+) -> tuple[float, float, float]:
+    """Mean over questions of what the attack gains beyond what it gains in the control, with Student's t-interval."""
+    extra = (attacked - erased) - (control_attacked - control)
     mean, half = float(extra.mean()), t_quantile(len(extra) - 1) * float(extra.std()) / len(extra) ** 0.5
     return mean, mean - half, mean + half
 
@@ -115,5 +117,5 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "LoRA": LoRA,
     "rounding": rounding,
     "candidate sets": candidates,
-    "gain above the twin": above_twin,
+    "gain above a control": above_control,
 }

@@ -1,4 +1,4 @@
-"""Checks of notebook 05: share, text without answers, LoRA, rounding, candidate sets, gain above the twin.
+"""Checks of notebook 05: share, text without answers, LoRA, rounding, candidate sets, gain above a control.
 
 Oracles: hand arithmetic, invariances, autograd, planted words, a search over every grid point, a loop over ranks.
 """
@@ -193,9 +193,9 @@ def check_candidates(candidates: Callable) -> Points:
     return passed("candidate sets", *results)
 
 
-def check_above_twin(above: Callable) -> Points:
-    """`above(erased, attacked, twin, twin_attacked) -> (mean, low, high)`, four tensors `[n]`. Oracle: by hand."""
-    name = "gain above the twin"
+def check_above_control(above: Callable) -> Points:
+    """`above(erased, attacked, control, control_attacked) -> (mean, low, high)`, four tensors `[n]`. Oracle: by hand."""
+    name = "gain above a control"
     erased, attacked = torch.tensor([-2.0, -1.0, 0.0, -3.0]), torch.tensor([0.0, 0.5, 1.0, -1.0])
     twin, after = torch.tensor([-3.0, -2.0, -2.0, -1.0]), torch.tensor([-2.0, -2.5, -1.0, -0.5])
     extra = [1.0, 2.0, 0.0, 1.5]  # (2, 1.5, 1, 2) gained, of which the twin gains (1, -.5, 1, .5)
@@ -207,7 +207,7 @@ def check_above_twin(above: Callable) -> Points:
 
     own = math.sqrt(sum((x - 1.625) ** 2 for x in (2.0, 1.5, 1.0, 2.0)) / 3) / 2
     mistakes = {
-        "that is the gain of the erased model; take off what the same attack gains in the twin.": three(
+        "that is the gain of the erased model; take off what the same attack gains in the control.": three(
             1.625, 3.182446 * own
         ),
         "with four questions the quantile is Student's t, not 1.96.": three(mean, half / 3.182446 * 1.959964),
@@ -217,5 +217,5 @@ def check_above_twin(above: Callable) -> Points:
     numbers = got if isinstance(got, tuple | list | torch.Tensor) else None
     right = check_equal("four questions by hand", numbers, three(mean, half), mistakes)
     same = call(name, above, erased.clone(), attacked.clone(), erased + 1, attacked + 1)
-    zero = check_equal("a twin that gains as much: nothing is left", same, torch.zeros(3))
+    zero = check_equal("a control that gains as much: nothing is left", same, torch.zeros(3))
     return passed(name, right, zero)

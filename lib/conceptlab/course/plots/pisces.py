@@ -74,6 +74,7 @@ METHOD_STYLE = {  # method -> label, colour, marker
     "random_words_both": ("random words, both sides", COLORS["control"], "2"),
     "other_features": ("same rows, other features", COLORS["ink"], "x"),
     "permuted_neurons": ("same changes, other neurons", COLORS["neighbour"], "P"),
+    "frozen_decoder": ("PISCES in a random dictionary", COLORS["second"], "d"),
     "random_direction": ("same rows, random direction", COLORS["ink"], "+"),
     "random_norm": ("random rows", COLORS["control"], "1"),
 }
