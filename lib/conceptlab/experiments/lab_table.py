@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..attacks import MEASURES
+from ..attacks import COUNTED
 from ..core import POOLED, Interval, mean_interval, results
 from .attacking import COST, OF_EDITS
 from .lab import FIT, ORIGINAL
@@ -127,14 +127,18 @@ class LabTable:
     def tests(self, method: str) -> list[str]:
         """Attacks with a recovered share that say something about an erasure; the others stand in `not_tests`."""
         no = {attack for names in self.not_tests(method).values() for attack in names}
-        return [a for a in self.attacks(method) if a not in no and self.under(method, a, "value") and a not in MEASURES]
+        return [a for a in self._shared(method) if a not in no]
+
+    def _shared(self, method: str) -> list[str]:
+        """Attacks whose numbers are margins, so that a share of what was lost can be read from them."""
+        return [a for a in self.attacks(method) if a not in COUNTED and self.under(method, a, "value")]
 
     def not_tests(self, method: str) -> dict[str, list[str]]:
         """why -> attacks: controls, those of somebody who holds the edit, and those that the original fails itself.
 
         The original fails where it has lost more than half of its margin under the same attack.
         """
-        names = [a for a in self.attacks(method) if a not in MEASURES and self.under(method, a, "value")]
+        names = self._shared(method)
         plain, failed = self.under(ORIGINAL, DIRECT, "value", budget="margin"), []
         for attack in names:
             top = self.under(ORIGINAL, attack, "value")

@@ -194,7 +194,7 @@ def check_candidates(candidates: Callable) -> Points:
 
 
 def check_above_control(above: Callable) -> Points:
-    """`above(erased, attacked, control, control_attacked) -> (mean, low, high)`, four tensors `[n]`. Oracle: by hand."""
+    """`above(erased, attacked, control, control_attacked)` of `[n]` each: mean, low, high. Oracle: by hand."""
     name = "gain above a control"
     erased, attacked = torch.tensor([-2.0, -1.0, 0.0, -3.0]), torch.tensor([0.0, 0.5, 1.0, -1.0])
     twin, after = torch.tensor([-3.0, -2.0, -2.0, -1.0]), torch.tensor([-2.0, -2.5, -1.0, -0.5])
