@@ -207,7 +207,7 @@ def relearned_grid(table: LabTable) -> Grid:
 def relearning_curves(table: LabTable, most: int = 4) -> dict[str, dict[int, Interval]]:
     """model -> steps -> margin, of the original, PISCES, a random edit and one rival."""
     rivals = [m for m in ("npo", "gradient_difference", "words_both", "pisces+words_both") if m in table.attacked()]
-    found = {}
+    found: dict[str, dict[int, Interval]] = {}
     for m in ("pisces", "original", "random_norm", *rivals):
         begin, later = table.under(m, "direct", "value", budget="margin"), table.strengths(m, "relearning", "value")
         if begin is not None and later and len(found) < most:

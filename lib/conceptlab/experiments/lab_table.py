@@ -61,7 +61,9 @@ class LabTable:
         found = list(self.column(method, metric).values())
         if not found:
             return Interval.unmeasured("not in this table", 0, "concepts")
-        return mean_interval([x if math.isfinite(x.high - x.low) else x.value for x in found])
+        return mean_interval(
+            [x if math.isfinite(x.high - x.low) else Interval(x.value, math.nan, math.nan, x.n) for x in found]
+        )
 
     def gaps(self, method: str, other: str, metric: str) -> dict[str, float]:
         """concept -> one method's number minus another's, of the concepts that have both."""
@@ -90,7 +92,8 @@ class LabTable:
 
     def collateral(self, method: str) -> dict[str, dict[str, Interval]]:
         """erased concept -> asked concept -> change of the right answers' log-probability, in nats per token."""
-        start, found = "collateral_gold_", {}
+        start = "collateral_gold_"
+        found: dict[str, dict[str, Interval]] = {}
         for (concept, name, attack, _), metrics in self.cells.items():
             if name == method and attack == "":
                 row = {m.removeprefix(start): x for m, x in metrics.items() if m.startswith(start)}

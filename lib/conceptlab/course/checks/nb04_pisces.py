@@ -207,7 +207,8 @@ def check_paired(answer: Callable) -> Points:
     right = check_equal("four concepts in both", numbers, three(mean, t * half), mistakes)
     few = call(name, answer, {"golf": 0.5, "japan": 0.7}, {"golf": 0.1, "japan": 0.2})
     good = isinstance(few, tuple | list) and len(few) == 3 and all(isinstance(x, float | int) for x in few)
-    good = good and abs(few[0] - 0.45) < 1e-6 and math.isnan(few[1]) and math.isnan(few[2])
+    if good and isinstance(few, tuple | list):
+        good = abs(few[0] - 0.45) < 1e-6 and math.isnan(few[1]) and math.isnan(few[2])
     told = check_true("two concepts: a mean and no interval", good, "below three return (mean, nan, nan).")
     turned = call(name, answer, dict(b), dict(a))
     return passed(name, right, told, check_equal("b minus a is the negative", turned, three(-mean, t * half)))

@@ -149,10 +149,11 @@ def plot_collateral(rows: Mapping[str, Mapping[str, float]], title: str) -> Figu
     columns = list(dict.fromkeys(c for row in rows.values() for c in row))
     values = np.array([[row.get(c, np.nan) for c in columns] for row in rows.values()], dtype=float)
     fig, ax = new_figure(width=min(3.2 + 0.62 * len(columns), 12), height=1.6 + 0.36 * len(rows))
-    image = ax.imshow(values, cmap="magma", vmin=min(float(np.nanmin(values)), -1.0), vmax=0.0, aspect="auto")
+    low = min(float(np.nanmin(values)), -1.0)
+    image = ax.imshow(values, cmap="magma", vmin=low, vmax=0.0, aspect="auto")
     for r, c in np.ndindex(values.shape):
         if np.isfinite(values[r, c]):
-            dark = values[r, c] < image.norm.vmin / 2
+            dark = values[r, c] < low / 2
             ax.text(
                 c, r, f"{values[r, c]:.1f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
             )
