@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..autointerp import read_labels
 from ..core import Interval
@@ -170,6 +171,30 @@ def published_grid(tables: Sequence[LabTable]) -> Grid:
 
 
 # ---- attacks ----------------------------------------------------------------------------------------------
+@contextmanager
+def layers_replaced(
+    lm: LanguageModel, names: Sequence[str], make: Callable[[nn.Module], nn.Module]
+) -> Iterator[list[nn.Module]]:
+    """Inside the block `make(layer)` stands in the place of each linear layer; the layers come back in any case.
+
+    `names`: of their weights, as in `lm.parameters()`. Gives the new modules. Other code asks a layer for its weight,
+    so the new ones show the old layer's.
+    """
+    places = [name.removesuffix(".weight").rpartition(".") for name in names]
+    parents = [(lm.hf.get_submodule(parent), leaf) for parent, _, leaf in places]
+    old = [getattr(parent, leaf) for parent, leaf in parents]
+    try:
+        made = []
+        for (parent, leaf), layer in zip(parents, old, strict=True):
+            made.append(make(layer))
+            object.__setattr__(made[-1], "weight", layer.weight)
+            setattr(parent, leaf, made[-1])
+        yield made
+    finally:
+        for (parent, leaf), layer in zip(parents, old, strict=True):
+            setattr(parent, leaf, layer)
+
+
 def not_tests_grid(table: LabTable, method: str = "pisces") -> Grid:
     """Attacks that say nothing about an erasure, and why."""
     rows = [
