@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from ..autointerp import read_labels
+from ..autointerp import labelled_layers, read_labels
 from ..core import Interval
 from ..data import FEW_SHOT, Question, question_stem
 from ..edits import Intervention, WeightEdit
@@ -41,7 +41,8 @@ def shown(x: Interval | None) -> str:
 
 def tokens_of(lm: LanguageModel, features: Sequence[Feature], n: int = 4) -> list[str]:
     """What each feature fires on, from the labels that ship with the course."""
-    labels = {(r.layer, r.feature): r.top_tokens for x in {f.layer for f in features} for r in read_labels(lm.name, x)}
+    layers = {f.layer for f in features} & set(labelled_layers(lm.name))
+    labels = {(r.layer, r.feature): r.top_tokens for x in layers for r in read_labels(lm.name, x)}
     return [" ".join(map(repr, labels.get((f.layer, f.index), ())[:n])) or "(no label)" for f in features]
 
 
