@@ -1,13 +1,10 @@
 """Tables of notebooks 04 and 05, and layers that are replaced for a while."""
 
-import pytest
 import torch
-from torch import nn
 
 from conceptlab.core import Interval
 from conceptlab.course import erasing
-from conceptlab.course.checks.answers_erasing import LoRA
-from conceptlab.edits import Dense, WeightEdit, trained_parameters
+from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import Feature
 from conceptlab.experiments import LabTable
 
@@ -59,21 +56,6 @@ def test_attacks_of_the_table():
     bars, gains = erasing.twin_bars(t)
     assert list(bars["relearning"]) == list(erasing.TWINS.values()) and gains["relearning"].value == 1.0
     assert erasing.counted_grid(t).cells[0][1:] == ["-"] * 5 and erasing.relearned_grid(t).cells[0][2] == "-"
-
-
-def test_layers_are_replaced_inside_the_block_and_back_after_an_error(tiny_llama):
-    lm = tiny_llama()
-    names = list(trained_parameters(lm, "mlp", None))
-    ids, _ = lm.tokens(["The capital of Japan"])
-    before, layers = lm.logits(ids), [lm.linear(name) for name in names]
-    with erasing.layers_replaced(lm, names, lambda linear: LoRA(linear, 2, 4.0)) as adapters:
-        assert len(adapters) == len(names) and all(isinstance(a, LoRA) for a in adapters)
-        assert torch.equal(lm.logits(ids), before), "untrained adapters change nothing"
-        nn.init.normal_(adapters[0].B)
-        assert not torch.equal(lm.logits(ids), before)
-    with pytest.raises(ZeroDivisionError), erasing.layers_replaced(lm, names, lambda linear: LoRA(linear, 2, 4.0)):
-        raise ZeroDivisionError
-    assert [lm.linear(name) for name in names] == layers and torch.equal(lm.logits(ids), before)
 
 
 def test_candidates_say_which_neurons_they_edit(tiny_llama):

@@ -99,9 +99,9 @@ CASES = {
     ]),
     "recovered share": (nb05.check_share, [
         lambda o, e, a: sum(a) / sum(o) if sum(o) else NAN,
-        lambda o, e, a: right.share(o, e, a) if sum(o) / len(o) - sum(e) / len(e) >= 0.5 else NAN,
-        lambda o, e, a: min(max(right.share(o, e, a), 0.0), 1.0),
-        lambda o, e, a: 0.0 if math.isnan(right.share(o, e, a)) else right.share(o, e, a),
+        lambda o, e, a: right.my_share(o, e, a) if sum(o) / len(o) - sum(e) / len(e) >= 0.5 else NAN,
+        lambda o, e, a: min(max(right.my_share(o, e, a), 0.0), 1.0),
+        lambda o, e, a: 0.0 if math.isnan(right.my_share(o, e, a)) else right.my_share(o, e, a),
         lambda o, e, a: sum((z - y) / (x - y) for x, y, z in zip(o, e, a, strict=True) if x != y) / len(o),
     ]),
     "text without answers": (nb05.check_cut, [

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..autointerp import labelled_layers, read_labels
 from ..core import Interval
@@ -13,7 +13,6 @@ from ..data import FEW_SHOT, Question, question_stem
 from ..edits import Intervention, WeightEdit
 from ..erasure import Feature
 from ..evaluation import Comparison
-from ..experiments import LabTable
 from ..models import LanguageModel, greedy
 from .papers import PISCES_GEMMA_2
 from .plots.pisces import METHOD_STYLE
@@ -24,7 +23,7 @@ TRACES = {  # column -> metric: kept, as a share of the original
     "promoting vectors (cosine)": "residue_cosine", "what the features write": "energy_left",
 }  # fmt: skip
 WRITING = {"repetition": "repetition", "follows instructions": "instructions"}
-COUNTED = {  # column -> attack and budget of what is counted: kept, as a share of the original's above guessing
+ASKED_AS = {  # column -> attack and budget of what is counted: kept, as a share of the original's above guessing
     "asked directly": ("direct", "correct"), "lens, 20 candidates": ("logit_lens", "20"), "probe": ("probe", None),
     "as a gap": ("forms", "cloze"), "by a clue": ("forms", "clue"),
 }  # fmt: skip
@@ -32,6 +31,26 @@ TWINS = {  # metric of the never-taught control -> what it is
     "taught": "taught", "erased": "taught, erased", "attacked": "taught, erased, attacked",
     "never": "never taught", "never_attacked": "never taught, attacked",
 }  # fmt: skip
+
+
+class Numbers(Protocol):
+    """What these tables ask the lab's table (`experiments.LabTable`) for."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def cells(self) -> Mapping[tuple[str, str, str, str], Mapping[str, Interval]]: ...
+    def get(self, concept: str, method: str, metric: str) -> Interval | None: ...
+    def column(self, method: str, metric: str) -> dict[str, Interval]: ...
+    def mean(self, method: str, metric: str) -> Interval: ...
+    def change(self, method: str, after: str, before: str) -> Interval: ...
+    def covered(self, methods: Sequence[str], metric: str = ...) -> list[str]: ...
+    def attacked(self) -> list[str]: ...
+    def n_attacked(self) -> int: ...
+    def tests(self, method: str) -> list[str]: ...
+    def not_tests(self, method: str) -> dict[str, list[str]]: ...
+    def strengths(self, method: str, attack: str, metric: str) -> dict[str, Interval]: ...
+    def under(self, method: str, attack: str, metric: str, *, budget: str | None = ...) -> Interval | None: ...
 
 
 def shown(x: Interval | None) -> str:
@@ -114,7 +133,7 @@ def own_words_grid(
 
 
 # ---- the lab's table --------------------------------------------------------------------------------------
-def methods_grid(tables: Sequence[LabTable]) -> Grid:
+def methods_grid(tables: Sequence[Numbers]) -> Grid:
     """Efficacy and specificity of every method that the first table has, one pair of columns per model."""
     axes = {"efficacy": "efficacy_known", "specificity": "specificity_known"}
     rows = []
@@ -136,7 +155,7 @@ def differences_grid(means: Mapping[str, Mapping[str, Interval]]) -> Grid:
     return Grid(rows, columns, "Difference of efficacy, paired over concepts, test questions")
 
 
-def traces_grid(table: LabTable, methods: Sequence[str]) -> Grid:
+def traces_grid(table: Numbers, methods: Sequence[str]) -> Grid:
     """What is left under other ways of asking, and in the weights."""
     rows = [
         (METHOD_STYLE[m][0], *(shown(table.mean(m, metric)) for metric in TRACES.values()))
@@ -145,7 +164,7 @@ def traces_grid(table: LabTable, methods: Sequence[str]) -> Grid:
     return Grid(rows, ["kept, as a share of the original", *TRACES], f"{table.model}: means over concepts, test")
 
 
-def writing_grid(table: LabTable, methods: Sequence[str]) -> Grid:
+def writing_grid(table: Numbers, methods: Sequence[str]) -> Grid:
     """How the model writes after an edit, and the change of MMLU (one set of items for all concepts)."""
     rows = []
     for m in table.covered(methods, "mmlu_after"):
@@ -156,10 +175,10 @@ def writing_grid(table: LabTable, methods: Sequence[str]) -> Grid:
     return Grid(rows, columns, "Writing (1: as the original), and 40 items of MMLU, the same for every concept")
 
 
-def published_grid(tables: Sequence[LabTable]) -> Grid:
+def published_grid(tables: Sequence[Numbers]) -> Grid:
     """PISCES on the paper's model beside ours: efficacy and specificity of the concepts of both."""
 
-    def pair(table: LabTable, concept: str) -> str:
+    def pair(table: Numbers, concept: str) -> str:
         found = [table.get(concept, "pisces", f"{axis}_known") for axis in ("efficacy", "specificity")]
         return " / ".join(f"{x.value:.2f}" for x in found if x is not None) or "-"
 
@@ -172,31 +191,7 @@ def published_grid(tables: Sequence[LabTable]) -> Grid:
 
 
 # ---- attacks ----------------------------------------------------------------------------------------------
-@contextmanager
-def layers_replaced(
-    lm: LanguageModel, names: Sequence[str], make: Callable[[nn.Module], nn.Module]
-) -> Iterator[list[nn.Module]]:
-    """Inside the block `make(layer)` stands in the place of each linear layer; the layers come back in any case.
-
-    `names`: of their weights, as in `lm.parameters()`. Gives the new modules. Other code asks a layer for its weight,
-    so the new ones show the old layer's.
-    """
-    places = [name.removesuffix(".weight").rpartition(".") for name in names]
-    parents = [(lm.hf.get_submodule(parent), leaf) for parent, _, leaf in places]
-    old = [getattr(parent, leaf) for parent, leaf in parents]
-    try:
-        made = []
-        for (parent, leaf), layer in zip(parents, old, strict=True):
-            made.append(make(layer))
-            object.__setattr__(made[-1], "weight", layer.weight)
-            setattr(parent, leaf, made[-1])
-        yield made
-    finally:
-        for (parent, leaf), layer in zip(parents, old, strict=True):
-            setattr(parent, leaf, layer)
-
-
-def not_tests_grid(table: LabTable, method: str = "pisces") -> Grid:
+def not_tests_grid(table: Numbers, method: str = "pisces") -> Grid:
     """Attacks that say nothing about an erasure, and why."""
     rows = [
         (attack.replace("_", " "), why, shown(table.under(method, attack, "share")))
@@ -206,17 +201,17 @@ def not_tests_grid(table: LabTable, method: str = "pisces") -> Grid:
     return Grid(rows, ["attack", "why it is no test", "share"], f"{table.model}, {table.n_attacked()} concepts")
 
 
-def counted_grid(table: LabTable) -> Grid:
+def counted_grid(table: Numbers) -> Grid:
     """What is kept where right answers are counted, per attacked method."""
     rows = []
     for m in table.attacked():
-        cells = [shown(table.under(m, attack, "kept", budget=budget)) for attack, budget in COUNTED.values()]
+        cells = [shown(table.under(m, attack, "kept", budget=budget)) for attack, budget in ASKED_AS.values()]
         rows.append((m.replace("_", " "), *cells))
     title = "Where answers are counted: what is kept, as a share of the original's above guessing"
-    return Grid(rows, ["method", *COUNTED], title)
+    return Grid(rows, ["method", *ASKED_AS], title)
 
 
-def relearned_grid(table: LabTable) -> Grid:
+def relearned_grid(table: Numbers) -> Grid:
     """What relearning brings back after each attacked method."""
     rows = [
         (
@@ -230,7 +225,7 @@ def relearned_grid(table: LabTable) -> Grid:
     return Grid(rows, ["method", "share brought back", "minus that of PISCES"], title)
 
 
-def relearning_curves(table: LabTable, most: int = 4) -> dict[str, dict[int, Interval]]:
+def relearning_curves(table: Numbers, most: int = 4) -> dict[str, dict[int, Interval]]:
     """model -> steps -> margin, of the original, PISCES, a random edit and one rival."""
     rivals = [m for m in ("npo", "gradient_difference", "words_both", "pisces+words_both") if m in table.attacked()]
     found: dict[str, dict[int, Interval]] = {}
@@ -241,7 +236,7 @@ def relearning_curves(table: LabTable, most: int = 4) -> dict[str, dict[int, Int
     return found
 
 
-def attack_bars(table: LabTable, method: str = "pisces") -> dict[str, dict[str, Interval | None]]:
+def attack_bars(table: Numbers, method: str = "pisces") -> dict[str, dict[str, Interval | None]]:
     """attack -> state -> margin: the original under the same attack, the erased model, the erased model attacked."""
     erased = table.under(method, "direct", "value", budget="margin")
     return {
@@ -254,7 +249,7 @@ def attack_bars(table: LabTable, method: str = "pisces") -> dict[str, dict[str, 
     }
 
 
-def twin_bars(table: LabTable) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
+def twin_bars(table: Numbers) -> tuple[dict[str, dict[str, Interval]], dict[str, Interval]]:
     """attack -> state -> margin of the invented facts, and attack -> gain above the twin that was never taught."""
     bars, gains = {}, {}
     for (_, method, attack, _), numbers in table.cells.items():

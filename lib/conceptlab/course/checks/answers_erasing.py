@@ -54,7 +54,7 @@ def paired(a: Mapping[str, float], b: Mapping[str, float]) -> tuple[float, float
 
 
 # ---- notebook 05 ------------------------------------------------------------------------------------------
-def share(original: Sequence[float], erased: Sequence[float], attacked: Sequence[float]) -> float:
+def my_share(original: Sequence[float], erased: Sequence[float], attacked: Sequence[float]) -> float:
     """What came back, of what was lost."""
     top, bottom, now = (torch.tensor(x).double().mean() for x in (original, erased, attacked))
     return float((now - bottom) / (top - bottom)) if top > bottom else math.nan
@@ -90,7 +90,7 @@ def rounding(W: Tensor, bits: int) -> Tensor:
     return (W / scale).round() * scale
 
 
-def candidates(logits: Tensor, B: int) -> list[int]:
+def my_candidates(logits: Tensor, B: int) -> list[int]:
     """Every layer's best token, then every layer's second best, the later layer first."""
     order = logits.argsort(1, descending=True).flip(0).T.flatten().tolist()
     return list(dict.fromkeys(order))[:B]
@@ -112,10 +112,10 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "the right side of the norm": raw_change,
     "scores of an erasure": scores,
     "paired difference over concepts": paired,
-    "recovered share": share,
+    "recovered share": my_share,
     "text without answers": cut,
     "LoRA": LoRA,
     "rounding": rounding,
-    "candidate sets": candidates,
+    "candidate sets": my_candidates,
     "gain above a control": above_control,
 }
