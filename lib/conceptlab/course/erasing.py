@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ TWINS = {  # metric of the never-taught control -> what it is
 }  # fmt: skip
 
 
+@runtime_checkable
 class Numbers(Protocol):
     """What these tables ask the lab's table (`experiments.LabTable`) for."""
 
