@@ -65,6 +65,8 @@ def test_means_and_differences_are_paired_and_over_concepts(table):
     assert not table.difference("pisces", "nobody", "efficacy_known").measurable
     assert table.change("pisces", "mmlu_after", "mmlu_before").value == pytest.approx(0.1)
     assert table.covered(("nobody", "other", "pisces")) == ["other", "pisces"]
+    same = ("pisces", "efficacy_known")
+    assert not table.correlation(same, same).measurable, "three concepts have no interval"
     assert table.covered(("other", "pisces"), at_least=4) == []
     assert table.points("pisces") == [[0.5, 0.9], [0.7, 0.9], [0.3, 0.9]]
     assert list(table.collateral("pisces")) == ["japan"] and set(table.collateral("pisces")["japan"]) == {"golf"}

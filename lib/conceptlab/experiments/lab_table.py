@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from ..attacks import COUNTED
 from ..core import POOLED, Interval, mean_interval, results
 from .attacking import COST, OF_EDITS
@@ -80,6 +82,17 @@ class LabTable:
         now, then = self.column(method, after), self.column(method, before)
         found = [now[c].value - then[c].value for c in now if c in then]
         return mean_interval(found) if found else Interval.unmeasured("not in this table", 0, "concepts")
+
+    def correlation(self, one: tuple[str, str], other: tuple[str, str]) -> Interval:
+        """Pearson's r over concepts of two (method, metric), with Fisher's interval; below four concepts none."""
+        x, y = self.column(*one), self.column(*other)
+        both = [c for c in x if c in y]
+        if len(both) < 4:
+            return Interval.unmeasured("fewer than four concepts", len(both), "concepts")
+        pair = torch.tensor([[x[c].value for c in both], [y[c].value for c in both]]).double()
+        r = float(torch.corrcoef(pair)[0, 1])
+        middle, half = math.atanh(max(min(r, 0.999999), -0.999999)), 1.959964 / math.sqrt(len(both) - 3)
+        return Interval(r, math.tanh(middle - half), math.tanh(middle + half), len(both), "concepts")
 
     def covered(self, methods: Sequence[str], metric: str = "efficacy_known", at_least: int = 1) -> list[str]:
         """Those of `methods` that have the metric for at least so many concepts, in the order given."""
