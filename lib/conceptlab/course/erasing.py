@@ -184,7 +184,7 @@ def published_grid(tables: Sequence[Numbers]) -> Grid:
         return " / ".join(f"{x.value:.2f}" for x in found if x is not None) or "-"
 
     rows = [
-        (x.concept.replace("_", " "), f"{x.efficacy:.2f} / {x.specificity:.2f}", *(pair(t, x.concept) for t in tables))
+        (x.concept.replace("_", " "), f"{x.efficacy:.3f} / {x.specificity:.3f}", *(pair(t, x.concept) for t in tables))
         for x in PISCES_GEMMA_2
     ]
     columns = ["concept", "Gemma-2-2B-it (derived)", *(t.model for t in tables)]
