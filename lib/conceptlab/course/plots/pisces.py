@@ -117,7 +117,7 @@ def plot_paired(
     `panels`: model -> control -> concept -> difference; `means`: model -> control -> mean. Right of 0 the method took
     more than its control. At most three controls.
     """
-    fig, axes = new_figure(1, len(panels), width=5.2 * len(panels), height=5.2, sharey=False, squeeze=False)
+    fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=4.6, sharey=False, squeeze=False)
     styles = (("target", "o"), ("neighbour", "s"), ("control", "^"))
     for ax, (model, controls) in zip(axes[0], panels.items(), strict=True):
         first = next(iter(controls.values()), {})
@@ -152,7 +152,7 @@ def plot_collateral(rows: Mapping[str, Mapping[str, float]], title: str) -> Figu
     low = min(float(np.nanmin(values)), -1.0)
     image = ax.imshow(values, cmap="magma", vmin=low, vmax=0.0, aspect="auto")
     for r, c in np.ndindex(values.shape):
-        if np.isfinite(values[r, c]):
+        if np.isfinite(values[r, c]) and values.size <= 80:  # a larger map is read by its colours
             dark = values[r, c] < low / 2
             ax.text(
                 c, r, f"{values[r, c]:.1f}", ha="center", va="center", fontsize=8, color="white" if dark else "black"
