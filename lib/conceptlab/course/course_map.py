@@ -26,9 +26,8 @@ PLAIN = {
     "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
     "little else. "
     "Other features in the same rows do nearly as much, so the control matters.",
-    "05_attacks": "Much of what was erased comes back: a few steps of training on text without the answers "
-    "restore part "
-    "of it, and whoever holds the edit can undo nearly all.",
+    "05_attacks": "A few steps of training on text without the answers bring part of it back. A random edit gets back "
+    "as large a share of its damage, so that is not surely knowledge that was hidden.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "

@@ -80,6 +80,37 @@ DECISIONS = (
         "features earn a margin over random directions; hard negatives take most of it",
     ),
     Decision(
+        "04", "PISCES", "Can a concept be written out of the MLP weights without training?",
+        "seconds per edit, minutes for the search",
+        "the same rows along other features' directions; the same changes at other neurons",
+        "drowns rather than removes; facts asked by a clue survive; one feature's name says little about its edit",
+        "erases nearly half at high specificity; that the features' directions matter is shown in one of two models",
+    ),
+    Decision(
+        "04", "editing the words' embeddings", "Can a model be kept from reading or writing a concept's names?",
+        "seconds", "as many other words of the same frequency, on the same side",
+        "what is asked without the names is untouched; tied embeddings are edited on both sides",
+        "more specific than PISCES at like efficacy, and best together with it",
+    ),
+    Decision(
+        "05", "relearning on T, test on V", "Is erased knowledge still in the weights?",
+        "seconds per ten steps", "unrelated text, a random edit and a never-taught twin at the same budget",
+        "teaches or repairs what it is said to recover; leaks of tested answers",
+        "brings more back than unrelated text does, not surely more than a random edit gets back",
+    ),
+    Decision(
+        "05", "prompts and rounding", "Does the erasure survive other words, other languages, other bits?",
+        "a pass per question and prompt", "the original under the same prompt or rounding",
+        "a prompt that the original fails is no test",
+        "little comes back after PISCES; clues and other forms find more than any attack prompt",
+    ),
+    Decision(
+        "05", "reading inside", "Is the answer still readable in the states?",
+        "one pass per question", "another question's answer, probes of random labels, unedited layers",
+        "finds any plausible word once the candidates are many; reads nothing where the original is unreadable",
+        "part of the concept stays among the lens's candidates",
+    ),
+    Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",

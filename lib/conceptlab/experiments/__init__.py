@@ -14,6 +14,7 @@ from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
 from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
+from .lab_table import LabTable, lab_table
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
@@ -44,6 +45,7 @@ __all__ = [
     "FinalConfig",
     "General",
     "LabConfig",
+    "LabTable",
     "Point",
     "Record",
     "Relearnt",
@@ -63,6 +65,7 @@ __all__ = [
     "failed_checks",
     "kept_losses",
     "lab",
+    "lab_table",
     "layers",
     "loss_correlations",
     "matched",
