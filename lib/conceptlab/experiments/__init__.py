@@ -9,6 +9,8 @@ from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, cur
 from .directions import directions
 from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
+from .fiction_table import FictionConfig, fiction
+from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
@@ -21,6 +23,8 @@ EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
     "directions": directions,
     "early_exit": early_exit,
+    "fiction": fiction,
+    "forms": forms,
     "lab": lab,
     "layers": layers,
     "specialisation": specialisation,
@@ -37,8 +41,10 @@ __all__ = [
     "CurveConfig",
     "DIRECT",
     "EXPERIMENTS",
+    "FictionConfig",
     "FictionScores",
     "FinalConfig",
+    "FormsConfig",
     "General",
     "LabConfig",
     "Point",
@@ -56,6 +62,9 @@ __all__ = [
     "early_exit",
     "edit_size",
     "failed_checks",
+    "fiction",
+    "form_gap",
+    "forms",
     "lab",
     "layers",
     "matched",
