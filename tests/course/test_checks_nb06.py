@@ -77,7 +77,7 @@ WRONG = {
         (lambda w, f, k, a, m: torch.where(f > a * k, w * m * k / f, w), "nothing may grow"),
         (lambda w, f, k, a, m: w * (m * k / f).clamp(max=1), "only weights"),
         (lambda w, f, k, a, m: torch.where(f > a * k, 0.0, w), "not set to 0"),
-        (lambda w, f, k, a, m: torch.where(k > a * f, w * (m * k / f).clamp(max=1), w), "comparison is turned"),
+        (lambda w, f, k, a, m: torch.where(k > a * f, w * (m * k / f).clamp(max=1), w), "nothing changed"),
         (lambda w, f, k, a, m: w.copy_(dampened(w, f, k, a, m)), "return new"),
     ],
     "protected keys": [

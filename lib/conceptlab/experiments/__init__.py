@@ -13,7 +13,22 @@ from .fiction_table import FictionConfig, fiction
 from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
+from .lab_page import (
+    curve_reading,
+    differences,
+    matched_rows,
+    pool_for,
+    relearning_tally,
+    residue_points,
+    residue_reading,
+    robustness_rows,
+    rounding_reading,
+    tallies,
+)
+from .lab_view import LabView, of_kind, tally, verdict
 from .layers import layers
+from .matching import scale_to
+from .oracle_page import FictionTable, FormTable
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 from .specialisation import SpecialisationConfig, specialisation, teaching_sets
@@ -43,21 +58,26 @@ __all__ = [
     "EXPERIMENTS",
     "FictionConfig",
     "FictionScores",
+    "FictionTable",
     "FinalConfig",
+    "FormTable",
     "FormsConfig",
     "General",
     "LabConfig",
+    "LabView",
     "Point",
     "Record",
     "SUMMARIES",
     "Scoring",
-    "at_loss",
     "SpecialisationConfig",
+    "at_loss",
     "autointerp",
     "budget_for",
     "check_gpu",
     "curve_point",
+    "curve_reading",
     "curves_of",
+    "differences",
     "directions",
     "early_exit",
     "edit_size",
@@ -69,10 +89,22 @@ __all__ = [
     "layers",
     "matched",
     "matched_loss",
+    "matched_rows",
+    "of_kind",
     "on_fiction",
+    "pool_for",
     "pooled",
+    "relearning_tally",
+    "residue_points",
+    "residue_reading",
+    "robustness_rows",
+    "rounding_reading",
+    "scale_to",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
+    "tallies",
+    "tally",
     "teaching_sets",
+    "verdict",
 ]

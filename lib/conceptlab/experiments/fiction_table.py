@@ -21,11 +21,8 @@ from ..edits import Intervention
 from ..erasure import Shared, SharedConfig, get_method
 from ..evaluation import (
     SearchConfig,
-    answer_states,
     ask,
     concept_questions,
-    depth,
-    depth_base,
     overshoot,
     score_questions,
 )
@@ -35,7 +32,7 @@ from .matching import scale_to
 from .scoring import number
 
 METHODS = (
-    "gradient_difference", "npo", "simnpo", "dpo", "ihl", "flat", "task_vector", "rmu", "ssd", "rocr", "eco", "uld",
+    "gradient_difference", "npo", "dpo", "flat", "ihl", "rmu", "rocr", "uld", "eco", "task_vector", "ssd",
     "random_norm",
 )  # fmt: skip
 TWIN = "never_taught"  # the method of the cell that says what the twin and the taught copy know
@@ -47,7 +44,6 @@ class FictionConfig:
 
     n_spared: int = 16  # known questions on the neighbour and general ones
     most: float = 4.0  # times the method's own strength
-    n_depth: int = 12  # held-out facts that the depth is measured on
 
 
 def fiction(
@@ -96,7 +92,6 @@ class Bench:
         self.lm, self.cfg, self.concept = lm, cfg, fiction_concept(load_fiction())
         self.held_out = self.concept.test
         self.never = {"dev": score_questions(lm, self.concept.dev), "test": score_questions(lm, self.held_out)}
-        self.absent = answer_states(lm, self.held_out[: cfg.n_depth])
 
     @torch.no_grad()
     def begin(self, seed: int) -> None:
@@ -110,7 +105,6 @@ class Bench:
         self.zero = {"shown": self.never["dev"].only(places), "held_out": self.never["test"]}
         sets = concept_questions(self.concept, "test")
         self.spared = {name: ask(lm, sets[name], 2 * n).known(n) for name in ("neighbour", "general")}
-        self.base = depth_base(lm, self.held_out[: self.cfg.n_depth], never=self.absent)
 
     def twin(self) -> dict[str, Interval]:
         """What was taught: gap between the copies, in nats, and how many answers are right in each."""
@@ -144,5 +138,4 @@ class Bench:
         for key, scores in now.items():
             found[f"lost_{key}"] = bootstrap(self.spared[key].scores.gold - scores.gold, over="questions")
             found[f"still_{key}"] = proportion(int(scores.correct.sum()), len(scores.correct))
-        found["depth"] = depth(lm, self.base, chosen).score
         return found

@@ -1,0 +1,167 @@
+"""Figures of notebook 06, from plain arrays and intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...core import Interval
+from .diagrams import Diagram
+from .style import COLORS, finish, new_figure, plain
+
+FAMILIES = {  # kind of method -> label, colour, marker
+    "dictionary": ("dictionary (PISCES)", COLORS["target"], "o"),
+    "combination": ("combinations", COLORS["target"], "P"),
+    "words": ("words", COLORS["general"], "^"),
+    "vectors": ("zeroed vectors", COLORS["general"], "v"),
+    "fine-tuning": ("fine-tuning", COLORS["neighbour"], "s"),
+    "localised": ("localised", COLORS["accent"], "D"),
+    "run-time": ("run-time", COLORS["second"], "X"),
+    "control": ("control", COLORS["control"], "x"),
+}
+
+
+def diagram() -> Diagram:
+    """Five places where a model can be made to forget, and what is measured of each."""
+    alt = (
+        "Where unlearning methods act. A prompt passes the model's layers and becomes an answer. Run-time methods sit "
+        "at the two ends: they change the prompt before it is read or the output after it is computed, and leave the "
+        "weights alone. Inside, fine-tuning moves all weights a little by gradients; localised methods rewrite chosen "
+        "weights by a formula; dictionary methods rewrite the rows that carry chosen features. Exact methods keep the "
+        "data in separate adapters that can be taken out. Below: every method meets the same scorecard and the same "
+        "attacks."
+    )
+    d = Diagram(900, 340, alt)
+    d.box(10, 92, 90, 50, "prompt").arrow((100, 117), (170, 117))
+    d.box(170, 60, 540, 114).label(440, 50, "weights of all layers", size=12, anchor="middle")
+    d.arrow((710, 117), (790, 117)).box(790, 92, 100, 50, "answer")
+    inside = (
+        ("fine-tuning\na little everywhere", "neighbour", 182), ("localised\nchosen weights", "accent", 314),
+        ("dictionary\nrows of features", "target", 446), ("exact\nown adapters", "general", 578),
+    )  # fmt: skip
+    for text, color, x in inside:
+        d.box(x, 78, 122, 78, text, color, 12)
+    d.box(60, 8, 150, 34, "run-time: the prompt", "second", 12).arrow((135, 42), (135, 108), "second", dashed=True)
+    d.box(680, 8, 160, 34, "run-time: the output", "second", 12).arrow((750, 42), (750, 108), "second", dashed=True)
+    d.box(
+        60,
+        224,
+        360,
+        96,
+        "one scorecard\ntarget, neighbour, unseen near domain,\ngeneral, fluency, residue in the weights",
+        size=12,
+    )
+    d.box(
+        480,
+        224,
+        360,
+        96,
+        "one attack suite\ntraining on text without the answers,\nrounding, other forms, reading inside",
+        size=12,
+    )
+    d.arrow((330, 174), (270, 224)).arrow((560, 174), (620, 224)).arrow((480, 272), (420, 272), dashed=True)
+    return d
+
+
+def plot_cosines(names: Sequence[str], cosines: np.ndarray, title: str) -> Figure:
+    """Heat map of cosines between the gradients of losses, `[n, n]`, with the numbers."""
+    fig, ax = new_figure(width=7.2, height=4.9)
+    image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    for i, j in np.ndindex(cosines.shape):
+        color = "white" if abs(cosines[i, j]) > 0.65 else "black"
+        ax.text(j, i, f"{cosines[i, j]:.2f}", ha="center", va="center", fontsize=8, color=color)
+    ax.set_xticks(range(len(names)), list(map(plain, names)), rotation=35, ha="right", fontsize=9)
+    ax.set_yticks(range(len(names)), list(map(plain, names)), fontsize=9)
+    ax.grid(False)
+    fig.colorbar(image, ax=ax, label="cosine of the gradients")
+    finish(ax, title)
+    return fig
+
+
+Points = Sequence[tuple[Interval, Interval]]  # (nats lost by the target, nats lost elsewhere), weak to strong
+
+
+def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str) -> Figure:
+    """Strength curves from the origin, one panel per spared set, one line per family; bars at every strength."""
+    fig, axes = new_figure(1, len(panels), width=5.2 * len(panels), height=3.9, sharey=True, squeeze=False)
+    drawn = {}
+    for ax, (panel, families) in zip(axes[0], panels.items(), strict=True):
+        for family, points in families.items():
+            label, color, marker = FAMILIES[family]
+            x, y = (np.array([(0, 0, 0), *(p[i][:3] for p in points)], dtype=float) for i in (0, 1))
+            error = np.abs(np.nan_to_num(np.stack([y[:, 0] - y[:, 1], y[:, 2] - y[:, 0]])))
+            drawn[label] = ax.errorbar(
+                x[:, 0], y[:, 0], error, fmt=marker + "-", ms=5, lw=1.5, elinewidth=0.7, capsize=2, color=color
+            )
+        top = max([0.5, *(p[0].value for points in families.values() for p in points)])
+        ax.plot([0, top], [0, top], ":", color=COLORS["ink"], lw=1)
+        ax.axhline(0, color=COLORS["ink"], lw=0.8)
+        finish(ax, panel, "nats the target has lost (right is stronger)")
+    axes[0, 0].set_ylabel("nats the others have lost (lower is better)")
+    fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return fig
+
+
+def plot_residue(points: Mapping[str, Sequence[tuple[str, float, float]]], title: str, named: Sequence[str]) -> Figure:
+    """What is left of the concept vectors against efficacy: per kind (method, efficacy, cosine); `named` ones named."""
+    fig, ax = new_figure(width=8.4, height=4.2)
+    for kind, rows in points.items():
+        label, color, marker = FAMILIES[kind]
+        ax.plot([r[1] for r in rows], [r[2] for r in rows], marker, ms=7, color=color, label=label, ls="none")
+        for name, x, y in rows:
+            if name in named:
+                ax.annotate(
+                    plain(name.replace("_", " ")), (x, y), xytext=(6, -10), textcoords="offset points", fontsize=8
+                )
+    ax.axhline(0.9, color=COLORS["ink"], lw=0.8, ls=":")
+    ax.set_ylim(min(-0.05, *(r[2] - 0.05 for rows in points.values() for r in rows)), 1.06)
+    finish(ax, title, "efficacy: share of known target facts no longer answered", "cosine of the concept vectors")
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return fig
+
+
+def plot_forms(
+    kept: Mapping[str, np.ndarray], trained: Mapping[str, Sequence[str]], asked: Sequence[str], title: str
+) -> Figure:
+    """One heat map per method: share of the margin that facts keep, rows trained in, columns asked in (nan: empty)."""
+    fig, axes = new_figure(1, len(kept), width=1.0 + 2.4 * len(kept), height=3.0, squeeze=False)
+    for k, (ax, (method, table)) in enumerate(zip(axes[0], kept.items(), strict=True)):
+        image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1.1, aspect="auto")
+        for i, j in np.ndindex(table.shape):
+            if np.isfinite(table[i, j]):
+                own = trained[method][i] == asked[j]
+                color = "white" if table[i, j] < 0.55 else "black"
+                weight = "bold" if own else "normal"
+                ax.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8, color=color, weight=weight)
+        ax.set_xticks(
+            range(len(asked)), [plain(a.replace("_", " ")) for a in asked], rotation=40, ha="right", fontsize=8
+        )
+        ax.set_yticks(range(len(table)), [plain(t.replace("_", " ")) for t in trained[method]], fontsize=8)
+        ax.grid(False)
+        finish(ax, method.replace("_", " "), "asked as", "trained as" if k == 0 else "")
+        ax.title.set_fontsize(9)
+    fig.colorbar(image, ax=axes, label="margin kept", shrink=0.9)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return fig
+
+
+def plot_rows(panels: Mapping[str, Mapping[str, Interval]], references: Mapping[str, float], title: str) -> Figure:
+    """One panel per measure, one row per method with its interval; `references[panel]`: a vertical line."""
+    names = list(dict.fromkeys(name for rows in panels.values() for name in rows))
+    fig, axes = new_figure(
+        1, len(panels), width=1.6 + 2.9 * len(panels), height=1.3 + 0.3 * len(names), sharey=True, squeeze=False
+    )
+    for ax, (panel, rows) in zip(axes[0], panels.items(), strict=True):
+        for name, x in rows.items():
+            error = np.abs(np.nan_to_num(np.array([[x.value - x.low], [x.high - x.value]])))
+            ax.errorbar([x.value], [names.index(name)], xerr=error, fmt="o", ms=5, capsize=2, color=COLORS["neighbour"])
+        if panel in references:
+            ax.axvline(references[panel], color=COLORS["ink"], lw=0.9, ls="--")
+        finish(ax, "", panel)
+    axes[0, 0].set_yticks(range(len(names)), [plain(name.replace("_", " ")) for name in names], fontsize=9)
+    axes[0, 0].invert_yaxis()
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
+    return fig
