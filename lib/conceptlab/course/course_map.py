@@ -31,8 +31,8 @@ PLAIN = {
     "05_attacks": "Much of what was erased comes back: a few steps of training on text without the answers "
     "restore part "
     "of it, and whoever holds the edit can undo nearly all.",
-    "06_unlearning_lab": "No single way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
-    "the vectors of the concept where they were; guards at run time spare everything, and leave everything in the weights.",
+    "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
+    "the concept's vectors where they were; guards at run time spare everything, and leave everything in the weights.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "
