@@ -12,6 +12,7 @@ from conceptlab.experiments import (
     FictionTable,
     FormTable,
     LabView,
+    closing_rows,
     curve_reading,
     differences,
     form_gap,
@@ -89,11 +90,24 @@ def test_residue_and_robustness_are_told_as_they_stand(tmp_path):
     view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"]))
     at = view.at(1.0)
     assert residue_points(view)["fine-tuning"][0][1:] == pytest.approx((0.8, 0.99))
-    assert "2 have an efficacy of at least 0.5; 2 of these leave" in residue_reading(view)
+    assert "2 have an efficacy of at least 0.2" in residue_reading(view) and "2 of these leave" in residue_reading(view)
     rows = {row[0]: row for row in robustness_rows(view, at)}
     assert rows["npo"][4].startswith("0.50") and rows["pisces"][4] == lab_page.EMPTY
     assert "no fine-tuning method has met it" in rounding_reading(view)
     assert "surely more comes back than to PISCES with 2" in relearning_tally(view, at)
+
+
+def test_claims_are_told_as_seen_or_not(tmp_path):
+    view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"]))
+    rows = closing_rows(view, view.at(1.0), 1.0)
+    told = {claim: said for claim, _, said in rows}
+    assert told["at equal loss fine-tuning costs the neighbour more than PISCES"].startswith(
+        "seen: surely so with 2 of 2"
+    )
+    assert told["and a near domain that no choice has seen"] == "not computed yet"
+    assert "seen: cosine above 0.9 with 2 of 2" in told["fine-tuning leaves the concept vectors where they were"]
+    assert told["data to keep is not needed (FLAT no worse than gradient difference)"] == "not computed yet"
+    assert all(len(row) == 3 and all(row) for row in rows)
 
 
 def test_a_table_without_curves_says_so(tmp_path):

@@ -13,7 +13,9 @@ from .fiction_table import FictionConfig, fiction
 from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
+from .lab_claims import closing_rows
 from .lab_page import (
+    RESIDUE,
     curve_reading,
     differences,
     matched_rows,
@@ -66,6 +68,7 @@ __all__ = [
     "LabConfig",
     "LabView",
     "Point",
+    "RESIDUE",
     "Record",
     "SUMMARIES",
     "Scoring",
@@ -74,6 +77,7 @@ __all__ = [
     "autointerp",
     "budget_for",
     "check_gpu",
+    "closing_rows",
     "curve_point",
     "curve_reading",
     "curves_of",

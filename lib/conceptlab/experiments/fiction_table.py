@@ -81,7 +81,7 @@ def _cell(store: Store, bench: Bench, cell: Cell) -> None:
     except NotPossible as reason:
         say(f"{cell.concept} {cell.method}: {reason}")
         return store.add(cell, {"possible": number(0.0)}, record={"not possible": str(reason)})
-    store.add(cell, {k: x for k, x in found.items() if x.measurable})
+    store.add(cell, {k: x for k, x in found.items() if x.bounded})
     say(f"{cell.method}: " + ", ".join(f"{k} {x}" for k, x in found.items() if "removed" in k or "lost" in k))
 
 

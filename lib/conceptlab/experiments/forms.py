@@ -88,11 +88,12 @@ def _row(store: Store, bench: Bench, method: str, form: str) -> None:
         cell = Cell(own.concept, method, form, asked)
         pairs = {name: (bench.before[name].get(asked, {}), after[name].get(asked, {})) for name in bench.facts}
         kept = {f"kept_{name}": kept_margin(*pair) for name, pair in pairs.items() if pair[0]}
-        cells[cell] = {"facts": number(len(pairs["shown"][0]))} | {k: x for k, x in kept.items() if x.measurable}
+        cells[cell] = {"facts": number(len(pairs["shown"][0]))} | {k: x for k, x in kept.items() if x.bounded}
         records[cell] = {name: [[i, *(side[i] for side in pair)] for i in pair[0]] for name, pair in pairs.items()}
     lost = {
         f"lost_{name}": bootstrap(bench.spared[name].scores.gold - x, over="questions") for name, x in spared.items()
     }
+    lost = {name: x for name, x in lost.items() if x.bounded}  # one question has no interval
     store.add_all(
         {**cells, own: {"possible": number(1.0), "scale": number(scale), "left": number(left)} | lost}, records
     )

@@ -79,30 +79,39 @@ def tallies(view: LabView, at: At) -> list[str]:
     return lines
 
 
-def residue_points(view: LabView) -> dict[str, list[tuple[str, float, float]]]:
-    """Kind -> (method, efficacy, cosine of the concept vectors), means over concepts."""
+RESIDUE = {  # metric -> which vectors it compares
+    "residue_cosine": "the 20 vectors that promote the words most",
+    "residue_rows_cosine": "the rows that hold the features found",
+}
+
+
+def residue_points(view: LabView, metric: str = "residue_cosine") -> dict[str, list[tuple[str, float, float]]]:
+    """Kind -> (method, efficacy, cosine of some vectors before and after), means over concepts."""
     found: dict[str, list[tuple[str, float, float]]] = {}
     for method, kind in view.kinds.items():
-        efficacy, cosine = (view.over(metric, method) for metric in ("efficacy_known", "residue_cosine"))
+        efficacy, cosine = (view.over(key, method) for key in ("efficacy_known", metric))
         if efficacy.measurable and cosine.measurable:
             found.setdefault(kind, []).append((method, efficacy.value, cosine.value))
     return found
 
 
-def residue_reading(view: LabView, least: float = 0.5, cosine: float = 0.9) -> str:
-    """How many fine-tuning methods took half of the answers and left the concept vectors where they were."""
+def residue_reading(view: LabView, least: float = 0.2, cosine: float = 0.9) -> str:
+    """How many fine-tuning methods changed the answers and left the vectors where they were, and who moved any."""
     rows = residue_points(view).get("fine-tuning", [])
-    took = [row for row in rows if row[1] >= least]
-    stayed = [row for row in took if row[2] > cosine]
     if not rows:
         return "No fine-tuning method is scored in the table yet."
-    told = f"Of {len(rows)} fine-tuning methods {len(took)} have an efficacy of at least {least:g}; "
-    told += f"{len(stayed)} of these leave the concept vectors at a mean cosine above {cosine:g}"
-    if stayed:
-        told += f" (lowest {min(row[2] for row in stayed):.3f})"
-    moved = [(m, c) for kind, x in residue_points(view).items() if kind != "control" for m, _, c in x if c <= cosine]
-    names = ", ".join(f"{m.replace('_', ' ')} {c:.2f}" for m, c in moved[:6]) or "none"
-    return f"{told}. Below {cosine:g}: {names}. Basis: {view.basis()}."
+    took = [row for row in rows if row[1] >= least]
+    stayed = [row for row in took if row[2] > cosine]
+    told = (
+        f"Of {len(rows)} fine-tuning methods {len(took)} have an efficacy of at least {least:g} at the strength chosen "
+    )
+    told += f"on dev; {len(stayed)} of these leave the 20 vectors at a mean cosine above {cosine:g}"
+    told += f" (lowest {min(row[2] for row in stayed):.4f})." if stayed else "."
+    for metric, what in RESIDUE.items():
+        moved = [(m, c) for x in residue_points(view, metric).values() for m, _, c in x if c <= cosine]
+        names = ", ".join(f"{m.replace('_', ' ')} {c:.2f}" for m, c in moved[:6]) or "nobody"
+        told += f" Below {cosine:g} on {what}: {names}."
+    return f"{told} Basis: {view.basis()}."
 
 
 def robustness_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
@@ -139,11 +148,13 @@ def pool_for(view: LabView, at: At, loss: float) -> Pool:
     """The notebook's number: what fine-tuning costs the neighbour beyond PISCES, where both took the same.
 
     Of all fine-tuning methods in the table the *gentlest* to the neighbour speaks, so that the number flatters
-    fine-tuning; the control is random change of the weights at the same loss.
+    fine-tuning; the control is a random change of the weights (or another control) at the same loss.
     """
     found = differences(view, at, "lost_neighbour", "fine-tuning")
-    random = differences(view, at, "lost_neighbour", "control")
-    control = min((x.value for m, x in random.items() if m.startswith("random")), default=None)
+    controls = differences(view, at, "lost_neighbour", "control")
+    random = {m: x for m, x in controls.items() if m.startswith("random")} or controls
+    name = min(random, key=lambda m: random[m].value, default=None)
+    control, told = (random[name].value, f"{name.replace('_', ' ')} minus PISCES") if name else (None, "")
     if not found:
         none = mean_of(list(view.value("pisces", "specificity").values()))
         return Pool("specificity of PISCES; no curve of fine-tuning is in the table yet", none, None, "")
@@ -153,4 +164,4 @@ def pool_for(view: LabView, at: At, loss: float) -> Pool:
         f"nats the neighbour loses more under the gentlest fine-tuning ({name.replace('_', ' ')}) than under PISCES "
     )
     label += f"where the target lost {loss:g} ({n} concept{'s' if n != 1 else ''}, {len(found)} methods)"
-    return Pool(label, found[name], control, "random change of weights minus PISCES")
+    return Pool(label, found[name], control, told)

@@ -27,9 +27,9 @@ SPEAKERS = {
     "fine-tuning": ("gradient_difference", "npo", "gradient_ascent"),
     "localised": ("rocr", "rmu", "ssd"),
     "run-time": ("eco", "uld", "guard"),
-    "control": ("random_norm", "random_features", "random_direction"),
+    "control": ("random_norm", "random_features", "random_direction", "permuted_neurons", "other_features"),
 }
-LOSSES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)  # nats at which methods may be compared
+LOSSES = (0.25, 0.5, 0.75, 1.0)  # nats at which methods may be compared
 
 
 @dataclass(frozen=True)

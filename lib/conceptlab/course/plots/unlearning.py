@@ -67,7 +67,7 @@ def diagram() -> Diagram:
 
 def plot_cosines(names: Sequence[str], cosines: np.ndarray, title: str) -> Figure:
     """Heat map of cosines between the gradients of losses, `[n, n]`, with the numbers."""
-    fig, ax = new_figure(width=7.2, height=4.9)
+    fig, ax = new_figure(width=7.4, height=5.1)
     image = ax.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     for i, j in np.ndindex(cosines.shape):
         color = "white" if abs(cosines[i, j]) > 0.65 else "black"
@@ -76,15 +76,18 @@ def plot_cosines(names: Sequence[str], cosines: np.ndarray, title: str) -> Figur
     ax.set_yticks(range(len(names)), list(map(plain, names)), fontsize=9)
     ax.grid(False)
     fig.colorbar(image, ax=ax, label="cosine of the gradients")
-    finish(ax, title)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
 Points = Sequence[tuple[Interval, Interval]]  # (nats lost by the target, nats lost elsewhere), weak to strong
 
 
-def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str) -> Figure:
-    """Strength curves from the origin, one panel per spared set, one line per family; bars at every strength."""
+def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str, most: float = 4.0) -> Figure:
+    """Strength curves from the origin, one panel per spared set, one line per family; bars at every strength.
+
+    Both axes end at `most` nats: where a target has lost so much, nothing is told any more by a stronger edit.
+    """
     fig, axes = new_figure(1, len(panels), width=5.2 * len(panels), height=3.9, sharey=True, squeeze=False)
     drawn = {}
     for ax, (panel, families) in zip(axes[0], panels.items(), strict=True):
@@ -95,9 +98,10 @@ def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str) -> Figur
             drawn[label] = ax.errorbar(
                 x[:, 0], y[:, 0], error, fmt=marker + "-", ms=5, lw=1.5, elinewidth=0.7, capsize=2, color=color
             )
-        top = max([0.5, *(p[0].value for points in families.values() for p in points)])
-        ax.plot([0, top], [0, top], ":", color=COLORS["ink"], lw=1)
+        ax.plot([0, most], [0, most], ":", color=COLORS["ink"], lw=1)
         ax.axhline(0, color=COLORS["ink"], lw=0.8)
+        ax.set_xlim(-0.05 * most, 1.05 * most)
+        ax.set_ylim(-0.15 * most, 1.05 * most)
         finish(ax, panel, "nats the target has lost (right is stronger)")
     axes[0, 0].set_ylabel("nats the others have lost (lower is better)")
     fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
@@ -105,21 +109,34 @@ def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str) -> Figur
     return fig
 
 
-def plot_residue(points: Mapping[str, Sequence[tuple[str, float, float]]], title: str, named: Sequence[str]) -> Figure:
-    """What is left of the concept vectors against efficacy: per kind (method, efficacy, cosine); `named` ones named."""
-    fig, ax = new_figure(width=8.4, height=4.2)
-    for kind, rows in points.items():
-        label, color, marker = FAMILIES[kind]
-        ax.plot([r[1] for r in rows], [r[2] for r in rows], marker, ms=7, color=color, label=label, ls="none")
-        for name, x, y in rows:
-            if name in named:
-                ax.annotate(
-                    plain(name.replace("_", " ")), (x, y), xytext=(6, -10), textcoords="offset points", fontsize=8
-                )
-    ax.axhline(0.9, color=COLORS["ink"], lw=0.8, ls=":")
-    ax.set_ylim(min(-0.05, *(r[2] - 0.05 for rows in points.values() for r in rows)), 1.06)
-    finish(ax, title, "efficacy: share of known target facts no longer answered", "cosine of the concept vectors")
-    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+Rows = Sequence[tuple[str, float, float]]  # (method, efficacy, cosine)
+FLOOR = 1e-5  # of 1 minus a cosine of which five digits are kept
+
+
+def plot_residue(panels: Mapping[str, Mapping[str, Rows]], title: str, named: Sequence[str]) -> Figure:
+    """How far vectors moved against efficacy: panel (which vectors) -> kind -> rows; `named` methods are named.
+
+    The height is 1 minus the cosine on a logarithmic axis; what is below `FLOOR` (the table's digits) is drawn there.
+    """
+    fig, axes = new_figure(1, len(panels), width=5.2 * len(panels), height=4.2, sharey=True, squeeze=False)
+    drawn = {}
+    for ax, (panel, points) in zip(axes[0], panels.items(), strict=True):
+        for kind, rows in points.items():
+            label, color, marker = FAMILIES[kind]
+            x, y = [r[1] for r in rows], [max(1 - r[2], FLOOR) for r in rows]
+            (drawn[label],) = ax.plot(x, y, marker, ms=7, color=color, ls="none")
+        shown = sorted((r[1], r[2], r[0]) for rows in points.values() for r in rows if r[0] in named)
+        for i, (x, y, name) in enumerate(shown):
+            text, place = plain(name.replace("_", " ")), (-8, 9 + 11 * (i % 3))
+            ax.annotate(text, (x, max(1 - y, FLOOR)), xytext=place, textcoords="offset points", fontsize=8)
+        ax.axhline(0.1, color=COLORS["ink"], lw=0.8, ls=":")
+        ax.set_yscale("log")
+        ax.set_xlim(-0.03, 1.12)
+        ax.set_ylim(0.5 * FLOOR, 30.0)
+        finish(ax, panel, "efficacy (1: the target is guessed)")
+    axes[0, 0].set_ylabel("1 - cosine before and after (line: cosine .9)")
+    fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
+    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
 
@@ -127,7 +144,7 @@ def plot_forms(
     kept: Mapping[str, np.ndarray], trained: Mapping[str, Sequence[str]], asked: Sequence[str], title: str
 ) -> Figure:
     """One heat map per method: share of the margin that facts keep, rows trained in, columns asked in (nan: empty)."""
-    fig, axes = new_figure(1, len(kept), width=1.0 + 2.4 * len(kept), height=3.0, squeeze=False)
+    fig, axes = new_figure(1, len(kept), width=max(6.0, 1.4 + 2.5 * len(kept)), height=3.2, squeeze=False)
     for k, (ax, (method, table)) in enumerate(zip(axes[0], kept.items(), strict=True)):
         image = ax.imshow(table, cmap="viridis", vmin=0, vmax=1.1, aspect="auto")
         for i, j in np.ndindex(table.shape):
