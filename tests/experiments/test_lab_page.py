@@ -92,7 +92,7 @@ def test_residue_and_robustness_are_told_as_they_stand(tmp_path):
     assert residue_points(view)["fine-tuning"][0][1:] == pytest.approx((0.8, 0.99))
     assert "2 have an efficacy of at least 0.2" in residue_reading(view) and "2 of these leave" in residue_reading(view)
     rows = {row[0]: row for row in robustness_rows(view, at)}
-    assert rows["npo"][4].startswith("0.50") and rows["pisces"][4] == lab_page.EMPTY
+    assert rows["npo"][5].startswith("0.50") and rows["pisces"][5] == lab_page.EMPTY
     assert "no fine-tuning method has met it" in rounding_reading(view)
     assert "surely more comes back than to PISCES with 2" in relearning_tally(view, at)
 

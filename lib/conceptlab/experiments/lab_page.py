@@ -115,14 +115,14 @@ def residue_reading(view: LabView, least: float = 0.2, cosine: float = 0.9) -> s
 
 
 def robustness_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
-    """What comes back under three attacks; a method with none of the three is left out."""
+    """What comes back under two attacks, and what is left of known facts asked as usual and as a cloze."""
     rounding, rows = view.attacked("quantisation"), []
     for method, kind in view.kinds.items():
         back = at.get(method, {}).get("recovered_relearning")
-        cloze = view.value(method, "left_cloze")
-        other = mean_of(list(cloze.values())) if cloze else None
-        if any(x is not None for x in (back, rounding.get(method), other)):
-            rows.append((method, kind, _shown(back), _shown(rounding.get(method)), _shown(other)))
+        asked = (mean_of(list(view.value(method, key).values())) for key in ("left_target_known", "left_cloze"))
+        found = (back, rounding.get(method), *asked)
+        if any(x is not None and x.measurable for x in found):
+            rows.append((method, kind, *map(_shown, found)))
     return rows
 
 

@@ -152,7 +152,7 @@ def tally(found: Mapping[str, Interval], label: str, more: str, less: str) -> st
     surely = [m for m, x in found.items() if x.low > 0]
     below = [m for m, x in found.items() if x.high < 0]
     if not found:
-        return f"No {label} is in the table yet, so nothing can be said."
+        return f"nothing is in the table yet of this ({label}), so nothing can be said."
     rest = len(found) - len(surely) - len(below)
     parts = [f"{more} with {len(surely)}", f"{less} with {len(below)}", f"cannot be told with {rest}"]
     return f"Of {len(found)} {label}: " + ", ".join(parts) + "."
