@@ -70,7 +70,7 @@ DECISIONS = (
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
         "12 steps, half a minute", "the neighbour, other forms and relearning at equal direct loss",
         "spares neither neighbour nor form; the concept vectors stay where they were",
-        "their first steps go the same way; what is kept in the texts matters more than the loss",
+        "their first steps go much the same way; at equal loss look at the neighbour first",
     ),
     Decision(
         "06", "localised and closed forms (RMU, SSD, ROCR, ...)", "Can chosen weights be rewritten in one go?",

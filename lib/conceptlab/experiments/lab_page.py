@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..core import Interval
-from .lab_view import LabView, mean_of, of_kind, tally
+from .lab_view import SPEAKERS, LabView, mean_of, of_kind, tally
 
 EMPTY = "\u2013"  # a cell that has not been computed
 At = Mapping[str, Mapping[str, Interval]]  # `LabView.at`
@@ -79,6 +79,7 @@ def tallies(view: LabView, at: At) -> list[str]:
     return lines
 
 
+FOLDED = {"combination": "dictionary", "vectors": "localised"}  # kinds that a figure draws as one
 RESIDUE = {  # metric -> which vectors it compares
     "residue_cosine": "the 20 vectors that promote the words most",
     "residue_rows_cosine": "the rows that hold the features found",
@@ -91,7 +92,7 @@ def residue_points(view: LabView, metric: str = "residue_cosine") -> dict[str, l
     for method, kind in view.kinds.items():
         efficacy, cosine = (view.over(key, method) for key in ("efficacy_known", metric))
         if efficacy.measurable and cosine.measurable:
-            found.setdefault(kind, []).append((method, efficacy.value, cosine.value))
+            found.setdefault(FOLDED.get(kind, kind), []).append((method, efficacy.value, cosine.value))
     return found
 
 
@@ -147,21 +148,19 @@ def rounding_reading(view: LabView) -> str:
 def pool_for(view: LabView, at: At, loss: float) -> Pool:
     """The notebook's number: what fine-tuning costs the neighbour beyond PISCES, where both took the same.
 
-    Of all fine-tuning methods in the table the *gentlest* to the neighbour speaks, so that the number flatters
-    fine-tuning; the control is a random change of the weights (or another control) at the same loss.
+    The method that was named beforehand speaks for fine-tuning (SPEAKERS), so that no number chose it; the control is a
+    random change of the weights at the same loss, or the control that comes nearest to PISCES.
     """
     found = differences(view, at, "lost_neighbour", "fine-tuning")
     controls = differences(view, at, "lost_neighbour", "control")
     random = {m: x for m, x in controls.items() if m.startswith("random")} or controls
-    name = min(random, key=lambda m: random[m].value, default=None)
-    control, told = (random[name].value, f"{name.replace('_', ' ')} minus PISCES") if name else (None, "")
-    if not found:
+    least = min(random, key=lambda m: random[m].value, default=None)
+    control, told = (random[least].value, f"{least.replace('_', ' ')} minus PISCES") if least else (None, "")
+    name = next((m for m in (*SPEAKERS["fine-tuning"], *found) if m in found), None)
+    if name is None:
         none = mean_of(list(view.value("pisces", "specificity").values()))
         return Pool("specificity of PISCES; no curve of fine-tuning is in the table yet", none, None, "")
-    name = min(found, key=lambda m: found[m].value)
     n = int(at[name]["n_concepts"].value)
-    label = (
-        f"nats the neighbour loses more under the gentlest fine-tuning ({name.replace('_', ' ')}) than under PISCES "
-    )
-    label += f"where the target lost {loss:g} ({n} concept{'s' if n != 1 else ''}, {len(found)} methods)"
+    label = f"nats the neighbour loses more under {name.replace('_', ' ')} than under PISCES where the target lost "
+    label += f"{loss:g} ({n} concept{'s' if n != 1 else ''})"
     return Pool(label, found[name], control, told)

@@ -123,8 +123,8 @@ def plot_residue(panels: Mapping[str, Mapping[str, Rows]], title: str, named: Se
     for ax, (panel, points) in zip(axes[0], panels.items(), strict=True):
         for kind, rows in points.items():
             label, color, marker = FAMILIES[kind]
-            x, y = [r[1] for r in rows], [max(1 - r[2], FLOOR) for r in rows]
-            (drawn[label],) = ax.plot(x, y, marker, ms=7, color=color, ls="none")
+            across, up = [r[1] for r in rows], [max(1 - r[2], FLOOR) for r in rows]
+            (drawn[label],) = ax.plot(across, up, marker, ms=7, color=color, ls="none")
         shown = sorted((r[1], r[2], r[0]) for rows in points.values() for r in rows if r[0] in named)
         for i, (x, y, name) in enumerate(shown):
             text, place = plain(name.replace("_", " ")), (-8, 9 + 11 * (i % 3))
@@ -132,7 +132,7 @@ def plot_residue(panels: Mapping[str, Mapping[str, Rows]], title: str, named: Se
         ax.axhline(0.1, color=COLORS["ink"], lw=0.8, ls=":")
         ax.set_yscale("log")
         ax.set_xlim(-0.03, 1.12)
-        ax.set_ylim(0.5 * FLOOR, 30.0)
+        ax.set_ylim(0.5 * FLOOR, 8.0)
         finish(ax, panel, "efficacy (1: the target is guessed)")
     axes[0, 0].set_ylabel("1 - cosine before and after (line: cosine .9)")
     fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
