@@ -28,6 +28,8 @@ PLAIN = {
     "Other features in the same rows do nearly as much, so the control matters.",
     "05_attacks": "A few steps of training on text without the answers bring part of it back. A random edit gets back "
     "as large a share of its damage, so that is not surely knowledge that was hidden.",
+    "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
+    "the concept's vectors where they were; guards at run time spare everything, and leave everything in the weights.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "

@@ -111,6 +111,29 @@ DECISIONS = (
         "part of the concept stays among the lens's candidates",
     ),
     Decision(
+        "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
+        "12 steps, half a minute", "the neighbour, other forms and relearning at equal direct loss",
+        "spares neither neighbour nor form; the concept vectors stay where they were",
+        "their first steps go much the same way; at equal loss look at the neighbour first",
+    ),
+    Decision(
+        "06", "localised and closed forms (RMU, SSD, ROCR, ...)", "Can chosen weights be rewritten in one go?",
+        "a pass over the texts, a solve of seconds", "the same keys with random targets; equal direct loss",
+        "what is to be spared must be among the protected keys",
+        "no training, exact protection of the keys that were given, and of no others",
+    ),
+    Decision(
+        "06", "run-time guards (ECO, ULD, refusal by prompt)", "Can it be kept from coming out, without a change?",
+        "a detector or an assistant, seconds", "false alarms on the neighbour; latency; unguarded weights",
+        "all of the residue stays by construction; whoever has the weights leaves the guard away",
+        "near zero side effects only where the detector is silent",
+    ),
+    Decision(
+        "06", "exact deletion (sliced adapters)", "Was it never there?",
+        "training prepared for it", "bit-identity with a model that never saw the slice",
+        "slices behind the deleted one go, too", "the only row with a proof",
+    ),
+    Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",

@@ -127,6 +127,26 @@ EXERCISES: Mapping[str, Exercise] = {
                 "Names an attack that was not run and would be the next to try, with the reason.",
             ),
         ),
+        Exercise("06", "NPO's loss", 3, "medium", 10),
+        Exercise("06", "inverted hinge", 2, "easy", 8),
+        Exercise("06", "protected keys", 4, "hard", 25),
+        Exercise("06", "the form that leaks", 3, "medium", 15),
+        Exercise("06", "dampening", 2, "easy", 8),
+        Exercise("06", "the assistant's loss", 3, "medium", 12),
+        Exercise(
+            "06", "a claim of deletion", 5, "medium", 20,
+            rubric=(
+                "Says that refusals were measured, not knowledge: asks for multiple choice or log-probabilities, where "
+                "the right answer must lose its lead.",
+                "Says that the facts were asked in the form that was trained, and asks for other forms of the same "
+                "facts and for facts that were never shown.",
+                "Says that general knowledge is the mildest test of collateral damage, and asks for a near domain.",
+                "Asks what an attacker gets back (training on text without the answers, rounding), against a model "
+                "that was never taught under the same attack.",
+                "Says that rivals must be compared at equal direct loss and equal tuning, with intervals and a "
+                "statement over what these generalise.",
+            ),
+        ),
         Exercise("08", "differential activity", 2, "easy", 10),
         Exercise("08", "equally active neurons", 4, "hard", 25),
         Exercise("08", "noise floor", 3, "medium", 15),

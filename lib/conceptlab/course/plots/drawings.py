@@ -1,4 +1,4 @@
-"""The drawn diagrams of notebooks 00 to 03 and of 11, and the list of all. Each says in its alternative text what it shows."""
+"""The drawn diagrams of notebooks 00 to 03 and of 11, and the list of all; the alternative text says what is shown."""
 
 from __future__ import annotations
 
