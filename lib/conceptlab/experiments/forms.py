@@ -28,7 +28,6 @@ from .scoring import number
 
 METHODS = ("gradient_difference", "npo", "rmu", "rocr", "pisces")
 FORMLESS = ("pisces",)  # look at no facts in a form: one row
-SETS = ("shown", "held_out")
 
 
 @dataclass(frozen=True)

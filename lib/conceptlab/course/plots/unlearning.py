@@ -109,11 +109,11 @@ def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str, most: fl
     return fig
 
 
-Rows = Sequence[tuple[str, float, float]]  # (method, efficacy, cosine)
+Moved = Sequence[tuple[str, float, float]]  # (method, efficacy, cosine)
 FLOOR = 1e-5  # of 1 minus a cosine of which five digits are kept
 
 
-def plot_residue(panels: Mapping[str, Mapping[str, Rows]], title: str, named: Sequence[str]) -> Figure:
+def plot_residue(panels: Mapping[str, Mapping[str, Moved]], title: str, named: Sequence[str]) -> Figure:
     """How far vectors moved against efficacy: panel (which vectors) -> kind -> rows; `named` methods are named.
 
     The height is 1 minus the cosine on a logarithmic axis; what is below `FLOOR` (the table's digits) is drawn there.
