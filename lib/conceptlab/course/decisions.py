@@ -95,7 +95,7 @@ DECISIONS = (
         "05", "reading inside", "Is the answer still readable in the states?",
         "one pass per question", "another question's answer, probes of random labels, unedited layers",
         "finds any plausible word once the candidates are many; reads nothing where the original is unreadable",
-        "part of the concept stays among the lens's candidates",
+        "part of the concept stays readable: by a probe, and among the candidates of the lens",
     ),
     Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
