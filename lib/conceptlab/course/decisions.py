@@ -108,7 +108,7 @@ DECISIONS = (
         "05", "reading inside", "Is the answer still readable in the states?",
         "one pass per question", "another question's answer, probes of random labels, unedited layers",
         "finds any plausible word once the candidates are many; reads nothing where the original is unreadable",
-        "part of the concept stays among the lens's candidates",
+        "part of the concept stays readable: by a probe, and among the candidates of the lens",
     ),
     Decision(
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
