@@ -86,6 +86,21 @@ def test_the_basis_says_what_one_concept_says(tmp_path):
     assert many.points("npo", "neighbour")[0][0].over == "concepts"
 
 
+def test_methods_are_compared_on_concepts_that_fine_tuning_has(tmp_path):
+    """Not a mean over two concepts beside a mean over one."""
+    path = filled(tmp_path / "lab_m.csv", ["japan"])
+    with Store(path, experiment="lab", model="m", settings={}) as store:
+        store.add(Cell("golf", "pisces"), {"efficacy": one(0.2), "efficacy_known": one(0.2)})
+        store.finish()
+    whole = LabView.read("m", path)
+    fair = whole.compared()
+    assert set(whole.concepts) == {"japan", "golf"} and fair.concepts == ["japan"]
+    assert whole.over("efficacy", "pisces").value == pytest.approx(0.5)
+    assert fair.over("efficacy", "pisces").value == pytest.approx(0.8) and fair.curves.keys() == whole.curves.keys()
+    assert "1 concept" in fair.basis()
+    assert whole.compared("run-time").concepts == whole.concepts, "where there is no such method nothing is left out"
+
+
 def test_residue_and_robustness_are_told_as_they_stand(tmp_path):
     view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"]))
     at = view.at(1.0)

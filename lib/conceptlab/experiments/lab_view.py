@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -42,6 +42,17 @@ class LabView:
     def read(cls, model: str, path: Path | None = None) -> LabView:
         """The table of one model in data/results, or at `path`, finished or not. Raises where there is none."""
         return cls(contents(path or table_path("lab", model)))
+
+    def compared(self, kind: str = "fine-tuning") -> LabView:
+        """The same table, of the concepts alone on which a method of this kind is scored: there all methods can be
+        compared. A mean of one method over sixteen concepts beside that of another over one would compare concepts.
+        """
+        there = {c for c in self.concepts for m in of_kind(self, [kind]) if self.value(m, "efficacy").get(c) is not None}
+        if not there:
+            return self
+        cells = {key: rows for key, rows in self.table.cells.items() if key[0] in there}
+        records = {key: record for key, record in self.table.records.items() if key[0] in there}
+        return LabView(replace(self.table, cells=cells, records=records))
 
     # ---- what is there --------------------------------------------------------------------------------------
     @cached_property
