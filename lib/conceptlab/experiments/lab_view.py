@@ -47,7 +47,7 @@ class LabView:
         """The same table, of the concepts alone on which a method of this kind is scored: there all methods can be
         compared. A mean of one method over sixteen concepts beside that of another over one would compare concepts.
         """
-        there = {c for c in self.concepts for m in of_kind(self, [kind]) if self.value(m, "efficacy").get(c) is not None}
+        there = set().union(*(self.value(m, "efficacy") for m in of_kind(self, [kind])))
         if not there:
             return self
         cells = {key: rows for key, rows in self.table.cells.items() if key[0] in there}
