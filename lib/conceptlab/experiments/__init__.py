@@ -7,6 +7,7 @@ from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
+from .dissection import CONTROLS, EDITS, DissectionConfig, dissection, live_recipe
 from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
@@ -20,6 +21,7 @@ from .specialisation import SpecialisationConfig, specialisation, teaching_sets
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
     "directions": directions,
+    "dissection": dissection,
     "early_exit": early_exit,
     "lab": lab,
     "layers": layers,
@@ -33,9 +35,12 @@ __all__ = [
     "ATTACKED",
     "AtLoss",
     "BUDGET",
+    "CONTROLS",
     "CURVE",
     "CurveConfig",
     "DIRECT",
+    "DissectionConfig",
+    "EDITS",
     "EXPERIMENTS",
     "FictionScores",
     "FinalConfig",
@@ -53,11 +58,13 @@ __all__ = [
     "curve_point",
     "curves_of",
     "directions",
+    "dissection",
     "early_exit",
     "edit_size",
     "failed_checks",
     "lab",
     "layers",
+    "live_recipe",
     "matched",
     "matched_loss",
     "on_fiction",
