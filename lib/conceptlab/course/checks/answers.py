@@ -1,4 +1,4 @@
-"""The course's own answers to the exercises of notebooks 00 to 03.
+"""The course's own answers to the exercises of notebooks 00 to 03, and 07.
 
 A notebook goes on with the reader's function where its check passed, and with the one from here otherwise.
 """
@@ -10,9 +10,13 @@ from typing import Any
 
 from ...core import ConceptLabError
 from ..record import Points
-from . import answers_reading, answers_sae
+from . import answers_dissection, answers_reading, answers_sae
 
-ANSWERS: dict[str, Callable[..., Any]] = {**answers_reading.ANSWERS, **answers_sae.ANSWERS}
+ANSWERS: dict[str, Callable[..., Any]] = {
+    **answers_reading.ANSWERS,
+    **answers_sae.ANSWERS,
+    **answers_dissection.ANSWERS,
+}
 
 
 def use(points: Points, mine: Callable[..., Any]) -> Callable[..., Any]:
