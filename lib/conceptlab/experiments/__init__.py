@@ -7,7 +7,7 @@ from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
-from .dissection import CONTROLS, EDITS, DissectionConfig, dissection, live_recipe
+from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
@@ -40,6 +40,7 @@ __all__ = [
     "CurveConfig",
     "DIRECT",
     "DissectionConfig",
+    "DissectionTable",
     "EDITS",
     "EXPERIMENTS",
     "FictionScores",

@@ -23,8 +23,9 @@ from .bench import Bench, DissectionConfig
 from .cells import dissect
 from .edits import CONTROLS, EDITS, Edits, live_recipe
 from .pooling import pool_dissections
+from .reading import DissectionTable
 
-__all__ = ["CONTROLS", "DISSECTED", "EDITS", "DissectionConfig", "dissection", "live_recipe"]
+__all__ = ["CONTROLS", "DISSECTED", "EDITS", "DissectionConfig", "DissectionTable", "dissection", "live_recipe"]
 
 DISSECTED = ("japan", "golf", "chemical_elements", "ancient_rome")
 
