@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import ConceptLabError
+from ..core import ConceptLabError, Interval
 from ..edits import WeightEdit
 from ..models import LanguageModel, Site, packed_hidden
-from .distances import Distances, distances
+from .distances import Distances, distances, share_back
 from .forced import Forced
 
 if TYPE_CHECKING:
@@ -84,21 +84,33 @@ class Dissection:
         with edit.applied(lm):
             self.edited = trace(lm, forced)
         self.whole, self.lost = self._measured(self.original.logits), self._measured(self.edited.logits)
+        self._found: dict[tuple[str, int, int], Distances] = {}  # of `back`
 
     def back(self, part: str, first: int, last: int) -> Distances:
         """The edited model with the original's part in the layers `first` to `last`."""
         return self.all_back(part, [(first, last)])[0]
 
     def all_back(self, part: str, windows: Sequence[tuple[int, int]]) -> list[Distances]:
-        """`back` of several windows, one after the other; faster, for the edit is put on once."""
-        found, spans = [], [self._layers(part, *window) for window in windows]
-        if part in ACTIVATIONS:
+        """`back` of several windows, one after the other; faster, for the edit is put on once. Nothing is run twice."""
+        spans = {window: self._layers(part, *window) for window in windows}
+        todo = [window for window in spans if (part, *window) not in self._found]
+        if todo and part in ACTIVATIONS:
             with self.edit.applied(self.lm):
-                return [self._patched(self.edited, self._feed(self.original, part, s), s[0]) for s in spans]
-        for layers in spans:
-            with self._without(part, layers).applied(self.lm):
-                found.append(self._patched(self.edited, {}, layers[0]))
-        return found
+                for window in todo:
+                    feed = self._feed(self.original, part, spans[window])
+                    self._found[part, *window] = self._patched(self.edited, feed, spans[window][0])
+        for window in todo if part in WEIGHTS else ():
+            with self._without(part, spans[window]).applied(self.lm):
+                self._found[part, *window] = self._patched(self.edited, {}, spans[window][0])
+        return [self._found[part, *window] for window in windows]
+
+    def shares(self, part: str, windows: Sequence[tuple[int, int]], measure: str = "kl") -> dict[str, Interval]:
+        """Window ("25-29") -> share of the distance that the original's part takes back there."""
+        found = self.all_back(part, windows)
+        return {
+            f"{first}-{last}": share_back(self.whole, self.lost, x, measure)
+            for (first, last), x in zip(windows, found, strict=True)
+        }
 
     def into(self, part: str, first: int, last: int) -> Distances:
         """The original with the edited model's part in the layers `first` to `last`."""
