@@ -67,6 +67,18 @@ DECISIONS = (
         "features earn a margin over random directions; hard negatives take most of it",
     ),
     Decision(
+        "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
+        "a pass per part and window", "a random edit of equal damage, on the same questions",
+        "late activations replace the output, so they repair any damage",
+        "late recovery says nothing about unlearning; value vectors and early windows say something",
+    ),
+    Decision(
+        "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
+        "a pass per part and window", "the same parts of a randomly damaged model",
+        "parts that only work together carry nothing alone",
+        "tells an edit of value vectors from a training of everything",
+    ),
+    Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",
