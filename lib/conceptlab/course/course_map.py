@@ -31,8 +31,8 @@ PLAIN = {
     "05_attacks": "Much of what was erased comes back: a few steps of training on text without the answers "
     "restore part "
     "of it, and whoever holds the edit can undo nearly all.",
-    "07_dissecting_unlearning": "Putting late activations of the original back repairs an unlearned model, but a "
-    "randomly damaged one as well. What tells the two apart is found elsewhere in the model.",
+    "07_dissecting_unlearning": "Parts of the original are put back into an unlearned model, and into one that random "
+    "noise has damaged as much. What came out is not measured yet.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "

@@ -70,13 +70,13 @@ DECISIONS = (
         "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
         "a pass per part and window", "a random edit of equal damage, on the same questions",
         "late activations replace the output, so they repair any damage",
-        "late recovery says nothing about unlearning; value vectors and early windows say something",
+        "not measured yet",
     ),
     Decision(
         "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
         "a pass per part and window", "the same parts of a randomly damaged model",
         "parts that only work together carry nothing alone",
-        "tells an edit of value vectors from a training of everything",
+        "not measured yet",
     ),
     Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
