@@ -73,7 +73,7 @@ crosscheck: fetch $(CROSS)/.installed ## optional: do sae-lens and Concept Lab r
 student: only $(VENV)/.installed ## copies of the notebooks without solutions, in build/student/
 	@$(COURSE) student $(if $(ONLY),--only $(ONLY))
 
-instructor: $(VENV)/.installed ## key, rubrics and schedules for a teacher, in build/instructor/
+instructor: $(VENV)/.installed ## key, rubrics, schedules and nbgrader's assignments for a teacher, in build/instructor/
 	@$(COURSE) instructor
 
 commit: only fetch ## for authors: execute and write the outputs back into notebooks/

@@ -1,6 +1,7 @@
 """Shared fixtures. conceptlab is imported inside them, after the jaxtyping import hook is in place."""
 
 import signal
+from copy import deepcopy
 
 import pytest
 
@@ -31,18 +32,28 @@ def bundled(request):
     return request.getfixturevalue({"smollm2-135m": "smollm2", "gemma3-270m": "gemma3"}[request.param])
 
 
+@pytest.fixture(scope="session")
+def smollm2_tokenizer():
+    """SmolLM2's tokenizer, read once a process and before a test has a cache folder of its own; take copies of it."""
+    from transformers import AutoTokenizer
+
+    from conceptlab.models import packaged_checkpoint
+
+    return AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
+
+
 @pytest.fixture
-def tiny_llama(tmp_path):
+def tiny_llama(tmp_path, smollm2_tokenizer):
     """Factory: a random two-layer Llama with SmolLM2's tokenizer, as a LanguageModel. Loads in a second."""
 
     def make(d_model: int = 16, n_layers: int = 2, seed: int = 0, **config):
         import torch
-        from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaConfig, LlamaForCausalLM
 
-        from conceptlab.models import LanguageModel, packaged_checkpoint
+        from conceptlab.models import LanguageModel
 
         torch.manual_seed(seed)
-        tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
+        tokenizer = deepcopy(smollm2_tokenizer)
         cfg = LlamaConfig(
             hidden_size=d_model, intermediate_size=2 * d_model, num_hidden_layers=n_layers, num_attention_heads=2,
             num_key_value_heads=2, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **config,
@@ -53,17 +64,17 @@ def tiny_llama(tmp_path):
 
 
 @pytest.fixture
-def tiny_gemma2(tmp_path):
+def tiny_gemma2(tmp_path, smollm2_tokenizer):
     """Factory: a random narrow Gemma-2 with SmolLM2's tokenizer, as a LanguageModel of the name given."""
 
     def make(name: str = "gemma-2-tiny", n_layers: int = 2, **config):
         import torch
-        from transformers import AutoTokenizer, Gemma2Config, Gemma2ForCausalLM
+        from transformers import Gemma2Config, Gemma2ForCausalLM
 
-        from conceptlab.models import LanguageModel, packaged_checkpoint
+        from conceptlab.models import LanguageModel
 
         torch.manual_seed(0)
-        tokenizer = AutoTokenizer.from_pretrained(packaged_checkpoint("smollm2-135m"))
+        tokenizer = deepcopy(smollm2_tokenizer)
         cfg = Gemma2Config(
             hidden_size=16, intermediate_size=32, num_hidden_layers=n_layers, num_attention_heads=2,
             num_key_value_heads=2, head_dim=8, vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **config,

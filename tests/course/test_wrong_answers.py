@@ -1,16 +1,21 @@
 """Every check of notebooks 00 to 03 passes the course's answer and fails at least three wrong ones."""
 
+from math import log
+
 import pytest
 import torch
 
 from conceptlab.course import EXERCISES, Points, exercises_of
 from conceptlab.course.checks import answers_reading as r
+from conceptlab.course.checks import answers_sae as s
 from conceptlab.course.checks import check_written, use
 from conceptlab.course.checks import nb00_start_here as nb00
 from conceptlab.course.checks import nb01_concept_vectors as nb01
 from conceptlab.course.checks import nb02_sparse_autoencoders as nb02
 from conceptlab.course.checks import nb03_autointerp as nb03
 from conceptlab.course.checks.answers import ANSWERS
+
+NONSENSE = (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0)
 
 
 def noise(entries, result=True):
@@ -57,6 +62,83 @@ def put(a, where, value):
     return a
 
 
+def relu_loss(x, p, l1, forward=s.forward, price=torch.sum, around=lambda x: x.mean(0)):
+    f, x_hat = forward(x, p)
+    variance = (x - around(x)).square().sum()
+    return (x - x_hat).square().sum() / variance + l1 * price(f) / (variance * len(x)).sqrt()
+
+
+def loop(clear=True, unit=True, fresh=True, whole=False, seeded=True, step=True):
+    """A training loop with one thing missing."""
+
+    def train(x, p, loss_of, steps, lr=3e-3, batch_size=512, seed=0):
+        g, history = torch.Generator().manual_seed(seed if seeded else 0), []
+        optimiser = torch.optim.Adam(p.values(), lr=lr)
+        first = torch.randint(len(x), (batch_size,), generator=g)
+        for _ in range(steps):
+            rows = torch.randint(len(x), (batch_size,), generator=g) if fresh else first
+            loss = loss_of(x if whole else x[rows], p)
+            if clear:
+                optimiser.zero_grad()
+            loss.backward()
+            if step:
+                optimiser.step()
+            with torch.no_grad():
+                p["W_dec"] /= p["W_dec"].norm(dim=1, keepdim=True) if unit else 1.0
+            history.append(loss.item())
+        return history
+
+    return train
+
+
+def reviving(target=torch.sub, power=2, length=0.2, bias=True, seeded=True, everyone=False):
+    """Dead features revived with one thing wrong."""
+
+    @torch.no_grad()
+    def revive(p, dead, x, x_hat, generator):
+        chance = (x - x_hat).square().sum(1) ** power
+        generator = generator if seeded else torch.Generator().manual_seed(0)
+        picks = torch.multinomial(chance, int(dead.sum()), generator=generator)
+        rows = torch.nn.functional.normalize(target(x, x_hat)[picks], dim=1)
+        p["W_dec"][dead], p["W_enc"][:, dead] = rows, length * p["W_enc"][:, ~dead].norm(dim=0).mean() * rows.T
+        p["b_enc"][slice(None) if everyone else dead] = 0.0 if bias else 1.0
+
+    return revive
+
+
+def pushing(sink=False, everywhere=False, unit=True, length=True, size=True, inplace=False):
+    """A push with one thing wrong."""
+
+    def push(direction, mask, by):
+        inner = mask.bool().clone()
+        inner[:, 0] = sink
+
+        def hook(states):
+            typical = states[inner].norm(dim=1).mean() if length else 1.0
+            along = direction / direction.norm() if unit else direction
+            step = (by if size else 1.0) * typical * along * (1 if everywhere else inner[..., None])
+            return states.add_(step) if inplace else states + step
+
+        return hook
+
+    return push
+
+
+FURTHER = {  # checks that the notebook names at its end; no points
+    "shrinkage": (nb02.check_shrunk, [
+        lambda a, l1: (a - l1).relu(), lambda a, l1: a * (a > l1 / 2), lambda a, l1: a - l1 / 2,
+    ]),
+    "mean max cosine": (nb02.check_mean_max_cosine, [
+        lambda a, b: (a @ b.T).amax(1).mean(),
+        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean(),
+        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).mean(),
+    ]),
+    "norms into the encoder": (nb02.check_unit_norm, [
+        lambda e, b, d: (e, b, d),
+        lambda e, b, d: (e, b, d / d.norm(dim=1, keepdim=True)),
+        lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)),
+    ]),
+}  # fmt: skip
 CASES = {
     "which part writes the answer": (nb00.check_direct_effects, [
         lambda p, d: p @ d,
@@ -115,23 +197,29 @@ CASES = {
         lambda b, k: b[-1].flatten().topk(k * len(b[-1])).values[-1],
         lambda b, k: torch.stack([x.topk(k).values[:, -1] for x in b]).mean(),
     ]),
-    "shrinkage": (nb02.check_shrunk, [
-        lambda a, l1: (a - l1).relu(), lambda a, l1: a * (a > l1 / 2), lambda a, l1: a - l1 / 2,
+    "a training loop": (nb02.check_training_loop, [
+        loop(clear=False), loop(unit=False), loop(fresh=False), loop(whole=True), loop(seeded=False), loop(step=False),
     ]),
-    "mean max cosine": (nb02.check_mean_max_cosine, [
-        lambda a, b: (a @ b.T).amax(1).mean(),
-        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).amax(0).mean(),
-        lambda a, b: torch.cosine_similarity(a[:, None], b[None], -1).mean(),
-    ]),
-    "norms into the encoder": (nb02.check_unit_norm, [
-        lambda e, b, d: (e, b, d),
-        lambda e, b, d: (e, b, d / d.norm(dim=1, keepdim=True)),
-        lambda e, b, d: (e * d.norm(dim=1), b, d / d.norm(dim=1, keepdim=True)),
+    "dead features revived": (nb02.check_revive, [
+        reviving(target=lambda x, x_hat: x),
+        reviving(target=lambda x, x_hat: x_hat - x),
+        reviving(power=1), reviving(power=0), reviving(length=1.0), reviving(bias=False), reviving(seeded=False),
+        reviving(everyone=True),
     ]),
     "AUROC": (nb03.check_auroc, [
         lambda a, b: (a[:, None] > b).float().mean(),
         lambda a, b: (a[:, None] >= b).float().mean(),
         lambda a, b: ((a[:, None] < b).float() + (a[:, None] == b) / 2).mean(),
+    ]),
+    "log-odds of an item": (nb03.check_log_odds, [
+        lambda k, n, K, N: (-r.my_log_odds(k, n, K, N)[0], -r.my_log_odds(k, n, K, N)[1]),
+        lambda k, n, K, N: (log((k + 0.5) / (n + 1)) - log((K + 0.5) / (N + 1)), r.my_log_odds(k, n, K, N)[1]),
+        lambda k, n, K, N: (r.my_log_odds(k, n, K, N)[0], r.my_log_odds(k, n, K, N)[0]),
+        lambda k, n, K, N: r.my_log_odds(k, n, K, N)[0],
+    ]),
+    "a push along a direction": (nb03.check_push, [
+        pushing(sink=True), pushing(everywhere=True), pushing(unit=False), pushing(length=False), pushing(size=False),
+        pushing(inplace=True), lambda d, mask, size: r.push(-d, mask, size),
     ]),
     "wrong places": (nb03.check_wrong_place, [
         wrong_place_without_generator,
@@ -142,12 +230,14 @@ CASES = {
         unshuffled, lambda t, on, off: unshuffled(t, on, off, reversed), any_token,
     ]),
 }  # fmt: skip
-REWRITTEN = ("00",)
+REWRITTEN = ("00", "01", "02", "03")
 NAMED = {
     "causal validation without the bug": ["return the list", "differ from entry to entry"],
     "BatchTopK's threshold": ["median over the batches"],
     "wrong places": ["pass `generator=generator`"],
     "hard negatives": ["one end of the corpus"],
+    "a training loop": ["clear them", "divide each row", "draw a new batch", "torch.Generator", "nothing moved"],
+    "dead features revived": ["not x, and not the opposite", "square the squared error", "0.2 times the mean length"],
 }
 
 
@@ -163,8 +253,42 @@ def test_the_answer_passes_and_wrong_ones_do_not(name, capsys):
     out = capsys.readouterr().out
     for said in NAMED.get(name, []):
         assert said in out
-    for nonsense in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
+    for nonsense in NONSENSE:
         assert not check(nonsense)
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_check_without_points(name, capsys):
+    check, wrong = FURTHER[name]
+    assert check(ANSWERS[name]) and not any(check(answer) for answer in wrong)
+
+
+def test_the_check_of_forward_pass_and_loss(capsys):
+    assert nb02.check_forward(s.forward, relu_loss).earned == EXERCISES["forward pass and loss"].points
+    plain = [
+        lambda x, p: (torch.relu(x @ p["W_enc"] + p["b_enc"]), s.forward(x, p)[1]),
+        lambda x, p: ((x - p["b_dec"]) @ p["W_enc"] + p["b_enc"], s.forward(x, p)[1]),
+        lambda x, p: (s.forward(x, p)[0], s.forward(x, p)[1] - p["b_dec"]),
+        *NONSENSE,
+    ]
+    losses = [
+        lambda x, p, l1: relu_loss(x, p, l1, price=lambda f: (f > 0).sum()),
+        lambda x, p, l1: relu_loss(x, p, l1, around=lambda x: 0),
+        lambda x, p, l1: relu_loss(x, p, 0.0),
+        lambda x, p, l1: (x - s.forward(x, p)[1]).square().mean() + l1 * s.forward(x, p)[0].sum(),
+        *NONSENSE,
+    ]
+    assert not any(nb02.check_forward(forward, relu_loss) for forward in plain)
+    assert not any(nb02.check_forward(s.forward, loss) for loss in losses)
+    out = capsys.readouterr().out
+    for said in (
+        "subtract b_dec",
+        "the ReLU is missing",
+        "add b_dec",
+        "counts features that are on",
+        "price is missing",
+    ):
+        assert said in out
 
 
 def test_the_check_of_a_clamp(tiny_llama, capsys):
@@ -181,7 +305,7 @@ def test_the_check_of_a_clamp(tiny_llama, capsys):
 
 def test_every_code_exercise_of_00_to_03_is_tried_here():
     code = {e.name for n in ("00", "01", "02", "03") for e in exercises_of(n) if not e.written}
-    assert code - {"your label"} == set(CASES) | {"clamping a neuron"}
+    assert code - {"your label"} == set(CASES) | {"clamping a neuron", "forward pass and loss"}
     for n in ("00", "01", "02", "03"):
         assert 4 <= len(exercises_of(n)) <= 7
     for n in REWRITTEN:

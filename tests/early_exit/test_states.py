@@ -50,7 +50,7 @@ def test_a_task_says_how_many_items_it_has(n):
 def test_unknown_tasks_are_named():
     for function in (load_task, describe):
         with pytest.raises(ConceptLabError, match="topic, title, verb, order, truth, follows"):
-            function("sentiment")
+            function("weather")
 
 
 # ---- states ---------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 
 from conceptlab.core import read_table
 from conceptlab.experiments import early_exit as run
-from conceptlab.experiments.early_exit import correlations, fact_depths
+from conceptlab.experiments.fact_depths import correlations, fact_depths, loss_correlations
 
 
 @pytest.fixture
@@ -22,7 +22,15 @@ def lm(tiny_llama, tmp_path, monkeypatch):
 
 def small(tasks, **more):
     return (
-        dict(tasks=tasks, alphas=(0.05,), n_seeds=1, n_passages=0, fact_concepts=(), sizes={"truth": 60, "title": 60})
+        dict(
+            tasks=tasks,
+            alphas=(0.05,),
+            n_seeds=1,
+            n_passages=0,
+            fact_concepts=(),
+            erased=(),
+            sizes={"truth": 60, "title": 60},
+        )
         | more
     )
 
@@ -59,3 +67,17 @@ def test_correlations_within_concepts_do_not_see_differences_between_them():
     assert found["rho"].value > 0.8 and found["rho"].low > 0.7
     assert found["rho_within"].low < 0 < found["rho_within"].high
     assert found["rho_shuffled"].low < 0 < found["rho_shuffled"].high
+
+
+def test_losses_are_compared_within_concepts_and_against_what_the_answer_was_worth():
+    generator = torch.Generator().manual_seed(0)
+    records = []
+    for shift in range(6):
+        gold, a, b, c = torch.randn(4, 40, generator=generator).double()
+        record = {"memorised": gold + a / 2 + 5 * shift, "gold": gold, "pisces": gold + b / 2 - 3 * shift}
+        record["other_features"] = c
+        records.append({k: v.tolist() for k, v in record.items()})
+    found = loss_correlations(records)
+    assert found["rho"].value < 0 < found["rho_within"].low
+    for name in ("rho_given_gold", "rho_control", "rho_shuffled"):
+        assert abs(found[name].value) < 0.3, name

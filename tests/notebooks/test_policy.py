@@ -66,9 +66,23 @@ def test_length(path, nb):
     assert (10 if tour else 25) <= len(nb.cells) <= 60, "a notebook that grows past 60 cells is two notebooks"
     sizes = [len(cell.source.splitlines()) for cell in notebook.code_cells(nb)]  # blank lines count
     assert statistics.median(sizes) <= 8
-    assert max(sizes) <= 30
+    assert max(sizes) <= 25
     prose = sum(len(cell.source.split()) for cell in nb.cells if cell.cell_type == "markdown")
     assert prose >= (350 if tour else 800)  # full sentences for a reader alone; no upper limit
+
+
+def test_lines_of_code_fit_a_page(path, nb):
+    for cell in notebook.code_cells(nb):
+        assert max(map(len, cell.source.splitlines()), default=0) <= 100, cell.source
+
+
+def test_figures_say_what_they_show(path, nb):
+    """Each picture has a text of its own, with its claim, for readers who do not see it (`described(fig, alt)`)."""
+    for cell in notebook.code_cells(nb):
+        for out in cell.outputs:
+            if "image/png" in out.get("data", {}):
+                alt = out.metadata.get("image/png", {}).get("alt", "")
+                assert len(alt.split()) >= 5, cell.source
 
 
 def test_first_code_cell_is_for_colab_and_upgrades_nothing(path, nb):

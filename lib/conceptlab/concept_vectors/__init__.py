@@ -1,27 +1,57 @@
 """Concept vectors: projecting value vectors on the vocabulary, searching, validating."""
 
 from .atlas import Atlas, ConceptVector, all_value_vectors, build_atlas, word_effects
-from .coherence import coherence, first_of_stem, plain_words, unit_embeddings
+from .coherence import coherence, first_of_stem, plain_words, token_stems, unit_embeddings
 from .find import search
+from .nulls import (
+    coherence_limit,
+    control_directions,
+    layer_shares,
+    promoted_lists,
+    readable_layers,
+    share_above,
+)
 from .replay import Replay
-from .validation import intrinsic, matched_vectors, noise_edit, noise_shift, random_vectors, scale_edit
+from .study import (
+    NoiseStudy,
+    concept_candidates,
+    natural_activation,
+    noise_study,
+    scaled_margins,
+    strength_grid,
+)
+from .validation import answer_shift, intrinsic, matched_vectors, noise_edit, noise_shift, random_vectors, scale_edit
 
 __all__ = [
     "Atlas",
     "ConceptVector",
+    "NoiseStudy",
     "Replay",
     "all_value_vectors",
+    "answer_shift",
     "build_atlas",
+    "concept_candidates",
     "coherence",
+    "coherence_limit",
+    "control_directions",
     "first_of_stem",
     "intrinsic",
+    "layer_shares",
     "matched_vectors",
+    "natural_activation",
     "noise_edit",
     "noise_shift",
+    "noise_study",
     "plain_words",
+    "promoted_lists",
     "random_vectors",
+    "readable_layers",
     "scale_edit",
+    "scaled_margins",
     "search",
+    "token_stems",
+    "share_above",
+    "strength_grid",
     "unit_embeddings",
     "word_effects",
 ]

@@ -8,7 +8,7 @@ Find them by vocabulary projection (`build_atlas`, `coherence`, `search`), test 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +61,13 @@ class Atlas:
                 f"with neurons 0 to {self.d_mlp - 1}."
             )
         return self.layers.index(layer) * self.d_mlp + neuron
+
+    def only(self, layers: Sequence[int]) -> Atlas:
+        """The atlas of some of its layers, in their order."""
+        rows = torch.cat([torch.arange(self.d_mlp) + self.index(layer, 0) for layer in layers])
+        tables = {"coherence": self.coherence, "mean": self.mean, "spread": self.spread}
+        parts = {name: table[rows] for name, table in tables.items()}
+        return replace(self, layers=tuple(layers), tokens=self.tokens[rows], **parts)
 
     def describe(self, lm: LanguageModel, layer: int, neuron: int, sign: int, n: int = 10) -> ConceptVector:
         """One end of one vector, with its coherence as score and its `n` strongest tokens."""

@@ -23,7 +23,7 @@ def search(
     """The `n` vector ends that promote `words` most, either sign, ranked by `tail_score`.
 
     Words that are no single token are left out. With `atlas` its layers are searched and the tokens are added;
-    `layers` restricts the result. Raises ConceptLabError when no word is left.
+    `layers` restricts the search. Raises ConceptLabError when no word, or no layer, is left.
     """
     words = list(words)
     found = lm.single_tokens(words)
@@ -32,13 +32,15 @@ def search(
             f"None of the words {', '.join(words[:5]) or '(none)'} is a single token of {lm.name}; try other words."
         )
     searched = tuple(range(lm.n_layers)) if atlas is None else atlas.layers
+    if layers is not None:
+        searched = tuple(layer for layer in searched if layer in layers)
+        if not searched:
+            raise ConceptLabError(f"None of the layers {list(layers)[:5]} can be searched; name layers of the atlas.")
+        atlas = None if atlas is None else atlas.only(searched)
     effects = word_effects(lm, all_value_vectors(lm, searched), torch.tensor(list(found.values())), atlas)
     scores = torch.stack([tail_score(effects), tail_score(-effects)], 1)
-    if layers is not None:
-        wanted = torch.tensor([layer in layers for layer in searched]).repeat_interleave(lm.d_mlp)
-        scores[~wanted] = -1.0
     results = []
-    for i in scores.flatten().topk(n).indices.tolist():
+    for i in scores.flatten().topk(min(n, scores.numel())).indices.tolist():
         layer, neuron, sign = searched[i // 2 // lm.d_mlp], i // 2 % lm.d_mlp, 1 - 2 * (i % 2)
         tokens = () if atlas is None else atlas.describe(lm, layer, neuron, sign).tokens
         results.append(ConceptVector(layer, neuron, sign, float(scores.flatten()[i]), tokens))

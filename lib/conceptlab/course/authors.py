@@ -8,6 +8,7 @@ from ..core import ConceptLabError, atomic_path, say
 from ..models import load_model
 from . import notebook as nbfile
 from .instructor import write_instructor
+from .nbgrader import write_assignments
 from .plots.picture import erased_picture
 from .selection import find_notebooks
 from .site import context_articles, write_contexts
@@ -27,8 +28,9 @@ def student(root: Path, only: list[str]) -> int:
 
 
 def instructor(root: Path) -> int:
-    """Write key, rubrics and schedules to build/instructor/."""
-    for path in write_instructor(find_notebooks(root, []), root / "build" / "instructor"):
+    """Write key, rubrics, schedules and the assignments for nbgrader to build/instructor/."""
+    notebooks, folder = find_notebooks(root, []), root / "build" / "instructor"
+    for path in (*write_instructor(notebooks, folder), *write_assignments(notebooks, folder / "nbgrader")):
         say(f"{path.relative_to(root)}")
     return 0
 

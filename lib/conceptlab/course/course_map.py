@@ -19,12 +19,10 @@ PLAIN = {
     "01_concept_vectors": "A few single vectors in the weights belong to a concept: noise on them moves the "
     "answers about "
     "it, and hardly any others. That does not make them the place where the knowledge is stored.",
-    "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random "
-    "directions do. A "
-    "better fit is not a better dictionary: it can find fewer of the true features.",
-    "03_autointerp": "Counting words labels features well enough to predict where they fire, but random "
-    "directions come "
-    "close, and hard negatives take most of the lead.",
+    "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random directions do. "
+    "A better fit is not a better dictionary, and as detectors of known classes features lose to neurons.",
+    "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach "
+    "two thirds of that with labels of their own, and hard negatives take most of the lead.",
     "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
     "little else. "
     "Other features in the same rows do nearly as much, so the control matters.",
@@ -35,8 +33,11 @@ PLAIN = {
     "noise has damaged as much. What came out is not measured yet.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
-    "10_early_exit": "Choosing the depth per question gains a little over dealing depths at random, and nothing over a "
-    "plain confidence rule. Facts are settled long before they can be read.",
+    "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "
+    "question helps on some of them; on others only the mixture of depths does. Where a fact can be read is not where "
+    "it can be erased.",
+    "11_is_it_fake": "Six results of this course, each beside the control that found it out. Some shrink, one is gone, "
+    "and none stays as large as its first figure. The controls fit on one page.",
 }
 
 

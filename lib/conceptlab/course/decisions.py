@@ -49,16 +49,29 @@ DECISIONS = (
         "few vectors are coherent; those that are can be searched by words",
     ),
     Decision(
+        "01", "clamping a neuron", "Does the neuron write what its list says?",
+        "a pass per value", "random neurons at the same values; the activations that text reaches",
+        "large effects at values that no text reaches",
+        "writes its list; at natural values the effect is small",
+    ),
+    Decision(
         "01", "noise on a concept vector", "Do answers about a concept pass through this vector?",
         "a pass per question and vector", "equally active neurons, same questions",
         "noise writes something new; zeroing the same vector may change nothing",
-        "specific in one model, no clear exception in the other",
+        "clear in one model, in the other only in the layers with readable vectors; zeroing changed nothing",
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",
-        "seconds (small) to hours (shipped)", "random directions, neurons, PCA; recall on planted features",
-        "a better fit may recover fewer true features; classes are split or absorbed",
-        "finds planted features; as a single detector a neuron is often better",
+        "seconds (live) to minutes per layer (shipped)",
+        "random directions refitted, neurons, PCA; recall on planted features; a random dictionary in the model's loss",
+        "a better fit may recover fewer true features; features split and absorb each other; many die in training",
+        "rebuilds a layer far better than any control; a random dictionary already recovers much of the loss",
+    ),
+    Decision(
+        "02", "best single feature as a detector", "Is there one unit for this class?",
+        "one pass over labelled text", "best neuron of either sign, best random direction, chosen on other texts",
+        "silent on most members of a broad class: the class is split, and the rest of the activation is lost",
+        "no better than the best neuron; sixteen features lose to sixteen neurons and to random directions",
     ),
     Decision(
         "03", "label scored by detection", "Does a description say where a feature fires?",
@@ -89,6 +102,36 @@ DECISIONS = (
         "two accuracies", "the noise floor at the same numbers of questions; the margin version",
         "an absolute value and few questions make noise positive",
         "a third of it is noise over sixteen concepts; for one concept it says nothing",
+    ),
+    Decision(
+        "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",
+        "one pass, seconds of fitting", "shuffled labels, random features, losses out of fold",
+        "reads what is there, not what the model uses; an exit may be right by luck",
+        "most items are settled early; facts late, and not where an edit takes them",
+    ),
+    Decision(
+        "10", "stopping policy (ConsistentEE)", "Which items need depth?",
+        "seconds on cached states", "dealt depths, confidence and patience at equal mean depth, a blind policy",
+        "no incentive in the released reward; where depth does not help, there is nothing to choose",
+        "chooses a little better than chance on some tasks; a threshold does as well",
+    ),
+    Decision(
+        "10", "early exit per token", "How much work does a token need?",
+        "one reading per layer and token", "states copied and kept",
+        "copied states change later tokens; the readings cost more than the blocks they save",
+        "too optimistic where undisturbed states are read",
+    ),
+    Decision(
+        "11", "the strictest control", "How much of a result is left beside its best rival?",
+        "the measurement, once more per rival", "several rivals, named before the run; the hardest one decides",
+        "a weak control (noise elsewhere, shuffled labels) lets everything pass",
+        "six results: some shrink, one is gone, none stays as it was",
+    ),
+    Decision(
+        "11", "an interval with width", "What else is compatible with a perfect score?",
+        "a formula", "a measure that can still move, on the same items",
+        "a bootstrap of items that are all right is certain after a few",
+        "a score of 1.00 hides sure losses of log-probability",
     ),
 )  # fmt: skip
 

@@ -50,15 +50,50 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("01", "effects in standard deviations", 3, "medium", 10),
         Exercise("01", "clamping a neuron", 3, "medium", 10),
         Exercise("01", "causal validation without the bug", 4, "hard", 20),
+        Exercise(
+            "01", "moved is not stored", 3, "medium", 10,
+            rubric=(
+                "Says that noise writes something new into the stream: answers that move show that the model reads "
+                "what this vector writes, not that the fact is stored in it.",
+                "Names a reason why taking the vector out may change nothing: other vectors or attention carry the "
+                "same, or it raises right and wrong options alike.",
+                "Names a measurement that would decide (zero many vectors, ask in other forms, try to get the fact "
+                "back) together with its control (equally active vectors, unrelated questions).",
+            ),
+        ),
+        Exercise("02", "forward pass and loss", 3, "medium", 15),
+        Exercise("02", "a training loop", 4, "medium", 20),
+        Exercise("02", "JumpReLU's gradient", 4, "hard", 20),
+        Exercise("02", "dead features revived", 3, "medium", 15),
         Exercise("02", "BatchTopK's threshold", 3, "medium", 10),
-        Exercise("02", "JumpReLU's gradient", 4, "hard", 15),
-        Exercise("02", "shrinkage", 2, "easy", 5),
-        Exercise("02", "mean max cosine", 2, "easy", 5),
-        Exercise("02", "norms into the encoder", 3, "medium", 10),
+        Exercise(
+            "02", "a report on a dictionary", 6, "medium", 20,
+            rubric=(
+                "Asks at which L0 the two dictionaries were compared: variance explained without L0 ranks nothing.",
+                "Says that a better fit need not be a better dictionary, and names evidence (planted features).",
+                "Asks for loss recovered beside zeros AND a baseline such as the mean output or a random dictionary.",
+                "Says that the example was chosen after looking: the best of many must be measured on other text.",
+                "Asks for the best neuron (either sign) and for several features together.",
+                "Separates 'a feature tells the class' from 'the model uses it': that needs an intervention.",
+            ),
+        ),
         Exercise("03", "your label", 2, "easy", 5),
+        Exercise("03", "log-odds of an item", 3, "medium", 10),
         Exercise("03", "AUROC", 3, "medium", 15),
         Exercise("03", "wrong places", 2, "easy", 10),
         Exercise("03", "hard negatives", 3, "medium", 15),
+        Exercise("03", "a push along a direction", 4, "hard", 20),
+        Exercise(
+            "03", "labels in a paper", 6, "medium", 20,
+            rubric=(
+                "Asks what the same pipeline gives for random directions or an untrained dictionary.",
+                "Says that random negatives let topic and token lists win, and asks for hard negatives (or fuzzing).",
+                "Asks whether labels were scored on texts that their author had not seen.",
+                "Asks about weak firings: examples from the top say nothing about most of a feature's firings.",
+                "Separates what a feature reads from what it writes: an edit changes the second.",
+                "Asks for an interval over features and for how they were chosen; examples in a figure are no sample.",
+            ),
+        ),
         Exercise("04", "closed form of the edit", 3, "medium", 15),
         Exercise("04", "inverted sign", 2, "easy", 10),
         Exercise("04", "reach of an edit", 3, "medium", 15),
@@ -104,6 +139,45 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("10", "advantages", 3, "medium", 15),
         Exercise("10", "alignment", 2, "medium", 15),
         Exercise("10", "dealt depths", 2, "medium", 10),
+        Exercise(
+            "10", "depth as an address", 6, "medium", 20,
+            rubric=(
+                "There is no interval, nor a number of test items: at 1,000 items a paired difference of 1.8 points "
+                "may be noise.",
+                "The control of dealt depths is missing: a mixture of depths can beat the middle layer without any "
+                "choice.",
+                "No rival that costs nothing (confidence, patience) at the same mean depth; a policy with parameters "
+                "of its own must beat those.",
+                "Were the losses behind reward and memorised layer taken out of fold? Otherwise they describe how well "
+                "the exits memorised their training items.",
+                "The correlation is no wonder when the reward contains the memorised layer, and it says what the "
+                "policy does, not where the model stores: readable at is not stored in.",
+                "'Hold nothing that easy items need' speaks about a cause. It needs an intervention (skip or edit the "
+                "layers), and for language models the copied states.",
+            ),
+        ),
+        Exercise("11", "above the controls", 2, "easy", 8),
+        Exercise("11", "other directions in the same rows", 4, "hard", 25),
+        Exercise("11", "an interval with width", 3, "medium", 15),
+        Exercise("11", "a share of a gap", 3, "medium", 10),
+        Exercise("11", "pairs of equal surface", 3, "medium", 15),
+        Exercise("11", "choose and run the control", 3, "medium", 15),
+        Exercise(
+            "11", "the experiment that would decide", 6, "hard", 30,
+            rubric=(
+                "Says in one sentence what the claim needs to be true, and names an easier explanation that gives the "
+                "same numbers.",
+                "The control has that other thing and not the claimed one (for example dictionary directions of other "
+                "subjects in the same rows, at equal norm), and it is not only \"random\".",
+                "Compares at equal strength, or whole curves, and chooses the strength on questions that the final "
+                "test does not use.",
+                "Says over what the interval is (questions, concepts, seeds of the dictionary), and asks enough of "
+                "them for it to be narrower than the effect.",
+                "Measures what should not change with a number that can still move (log-probability, not an accuracy "
+                "at 100 %), and what a model that never knew would do.",
+                "Writes down before the run which result would count against the claim.",
+            ),
+        ),
     )
 }  # fmt: skip
 

@@ -13,15 +13,15 @@ from .exercises import EXERCISES, exercises_of
 SCHEDULES: Mapping[str, tuple[str, ...]] = {
     "3 x 90 minutes": (
         "00 up to the logit lens, exercises 1 and 2; 01 sections 1 and 4 as a demonstration",
-        "02 sections 1 to 3 with exercises 3 and 4; the race is shown, not run; 03 exercises 1 and 3",
+        "02 sections 1 to 4 with exercises 1 and 2; the races are shown, not run; 03 exercises 1, 3 and 5",
         "04 as a demonstration with exercise 1; 05 with one attack per group; the decision table together",
     ),
     "6 x 90 minutes": (
         "00 whole; exercises 1, 2 and 4 to 6; the written one (3) at home",
         "01 sections 1 to 4, exercises 1 to 3",
-        "01 sections 5 to 7, exercises 4 and 5; 02 section 1",
-        "02 sections 2 to 5, exercises 1 to 5 in pairs; the shipped dictionary at the end",
-        "03 whole; exercises 1 to 4",
+        "01 sections 5 to 7, exercises 4 and 5; 02 sections 1 and 2, exercises 1 and 2",
+        "02 sections 3 to 8, exercises 3 to 5 in pairs; the written one (6) at home",
+        "03 whole; exercises 1 to 6; the written one (7) at home",
         "04 and 05: every group erases one concept and attacks the edit of another group; the decision table together",
     ),
 }

@@ -26,7 +26,7 @@ class Profile:
     sae_k: int = 32  # active features per token
     sae_class_texts: int = 16  # leads per topic and per concept in the comparison of features with neurons
     sae_toy_steps: int = 600  # steps (of 256 tokens) of every dictionary of planted features
-    sae_grid_tokens: int = 65_000  # tokens harvested for the comparison of architectures
+    sae_grid_tokens: int = 45_000  # tokens harvested for the comparison of architectures
     sae_grid_width: int = 768  # features of each dictionary in it
     sae_grid_steps: int = 100  # steps (of 512 tokens) of each
     sae_loss_rows: int = 12  # rows of 128 tokens on which the model's loss is measured

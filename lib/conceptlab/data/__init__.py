@@ -30,6 +30,7 @@ from .selections import (
     mixture,
     other_texts,
     unrelated_texts,
+    unseen_leads,
 )
 from .subjects import Subject, attack_data, subject_of, translatable, translated
 
@@ -95,6 +96,7 @@ __all__ = [
     "translated",
     "trivia_contrast",
     "unrelated_texts",
+    "unseen_leads",
     "vital_articles",
     "web_passages",
 ]

@@ -53,6 +53,15 @@ def course_texts(n_general: int = 600, seed: int = 0) -> list[str]:
     return [chosen[title] for title in sorted(chosen)]
 
 
+def unseen_leads(n: int, seed: int = 0) -> list[tuple[str, str]]:
+    """(topic, text): at most `n` leads of every topic that no shipped and no live dictionary was trained on."""
+    free, rng, chosen = set(held_out_leads()) - set(course_texts()), random.Random(seed), list[tuple[str, str]]()
+    for topic in sorted({a.topic for a in vital_articles()} - {"Uncategorized"}):
+        texts = [a.text for a in vital_articles() if a.topic == topic and a.text in free]
+        chosen += [(topic, text) for text in rng.sample(texts, min(n, len(texts)))]
+    return chosen
+
+
 def other_texts(concept: Concept, n: int, seed: int = 0) -> list[str]:
     """`n` encyclopedia leads, drawn at random, that are neither about the concept nor about its neighbour."""
     titles = {a.title for c in (concept, concept.neighbour) if c for a in c.articles()}

@@ -29,12 +29,14 @@ from .rules import (
     gains,
     inside,
     mixed,
+    over_groups,
     patient_at,
     rivals,
     stops,
 )
 from .states import States, task_states, text_states
 from .tasks import SIZES, TASKS, Task, describe, load_task
+from .templates import TEMPLATES
 from .tokens import Lens, TokenExits, fit_lens, passage_ids, run_with_exits
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "States",
     "Stops",
     "TASKS",
+    "TEMPLATES",
     "Task",
     "TokenExits",
     "against",
@@ -72,6 +75,7 @@ __all__ = [
     "make_rewards",
     "memorised_layer",
     "mixed",
+    "over_groups",
     "passage_ids",
     "patient_at",
     "policy_exits",

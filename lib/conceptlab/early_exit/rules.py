@@ -142,10 +142,28 @@ def gains(exits: Exits, tried: Sequence[Stops], settings: dict[str, list[Stops]]
 
 
 def gain_intervals(
-    exits: Exits, tried: Sequence[Stops], settings: dict[str, list[Stops]], n_resamples: int = 2_000, seed: int = 0
+    exits: Exits,
+    tried: Sequence[Stops],
+    settings: dict[str, list[Stops]],
+    n_resamples: int = 2_000,
+    seed: int = 0,
+    groups: Sequence[int] = (),
 ) -> dict[str, Interval]:
-    """`gains` with 95 % intervals over resamples of the items."""
-    return {r: bootstrap(x, n_resamples, seed) for r, x in gains(exits, tried, settings).items()}
+    """`gains` with 95 % intervals over resamples of the items, or of the groups that items belong to."""
+    return {r: over_groups(x, groups, n_resamples, seed) for r, x in gains(exits, tried, settings).items()}
+
+
+def over_groups(
+    values: Float[Tensor, " n"], groups: Sequence[int] = (), n_resamples: int = 2_000, seed: int = 0
+) -> Interval:
+    """Mean with its interval; where items belong to groups, the mean of the groups' means, over resamples of groups."""
+    if not groups:
+        return bootstrap(values, n_resamples, seed)
+    if len(groups) != len(values):
+        raise ConceptLabError(f"There are {len(values)} items and {len(groups)} groups named; name one for each item.")
+    index = torch.tensor(groups)
+    sums = torch.zeros(int(index.max()) + 1, dtype=torch.float64).index_add_(0, index, values.double())
+    return bootstrap(sums / index.bincount(), n_resamples, seed, over="words")
 
 
 def dealt_settings(exits: Exits, settings: dict[str, list[Stops]], name: str) -> list[Stops]:

@@ -1,6 +1,7 @@
 """Classification tasks from real text, chosen to differ in the depth at which a model can solve them.
 
-All come from what the course already reads: encyclopedia leads with topic labels, and the concepts' questions.
+Six come from what the course already reads: encyclopedia leads with topic labels, and the concepts' questions. Five are
+made from templates (`templates.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from ..data import list_concepts, load_concept, vital_articles
+from .templates import TEMPLATES, split_groups
 
 TEST_SHARE = 0.4  # of the items of every task
 
@@ -29,6 +31,7 @@ class Task:
     labels: tuple[int, ...]
     classes: tuple[str, ...]
     n_train: int
+    groups: tuple[int, ...] = ()  # of the test items: what an interval is over, where several items share a word
 
     @property
     def targets(self) -> Int[Tensor, " n"]:
@@ -107,17 +110,22 @@ TASKS: dict[str, Callable[[random.Random], list[tuple[str, str]]]] = {
 }  # fmt: skip
 
 
-# How many items the course uses of each; one pass over all six reads 0.14 million tokens.
-SIZES = {"topic": 2_000, "title": 2_500, "verb": 2_500, "order": 1_500, "truth": 1_500, "follows": 1_000}
+# How many items the course uses of each; one pass over all reads 0.18 million tokens. Templates: all that there are.
+SIZES = {
+    "topic": 2_000, "title": 2_500, "verb": 2_500, "order": 1_500, "truth": 1_500, "follows": 1_000,
+    "agreement": 0, "sense": 0, "two_hops": 0, "sentiment": 0, "entailment": 0,
+}  # fmt: skip
 
 
 def load_task(name: str, n: int | None = None, seed: int = 0) -> Task:
-    """A task of `TASKS` with `n` items (None: its size in `SIZES`), shuffled by `seed`.
+    """A task of `SIZES` with `n` items (None: its size there), shuffled by `seed`.
 
+    Tasks from templates are whole: `n` is left alone, and their test items have words (`groups`) of their own.
     Raises ConceptLabError for an unknown task, for fewer than 30 items, and for more than there are.
     """
-    if name not in TASKS:
-        raise ConceptLabError(f"Unknown task {name!r}; known are {', '.join(TASKS)}.")
+    _known(name)
+    if name in TEMPLATES:
+        return _from_templates(name, seed)
     rng = random.Random(f"{name} {seed}")
     items = sorted(dict(TASKS[name](rng)).items())  # a text once
     n = SIZES[name] if n is None else n
@@ -130,11 +138,25 @@ def load_task(name: str, n: int | None = None, seed: int = 0) -> Task:
     return Task(name, tuple(text for text, _ in chosen), labels, classes, n - round(n * TEST_SHARE))
 
 
+def _from_templates(name: str, seed: int) -> Task:
+    rng = random.Random(f"{name} {seed}")
+    train, test = split_groups(TEMPLATES[name](rng), TEST_SHARE, rng)
+    items, words = train + test, sorted({item.group for item in test})
+    classes = tuple(sorted({item.label for item in items}))
+    labels = tuple(classes.index(item.label) for item in items)
+    groups = tuple(words.index(item.group) for item in test)
+    return Task(name, tuple(item.text for item in items), labels, classes, len(train), groups)
+
+
 def describe(name: str) -> str:
-    """The task in one sentence."""
-    if name not in TASKS:
-        raise ConceptLabError(f"Unknown task {name!r}; known are {', '.join(TASKS)}.")
-    return TASKS[name].__doc__ or ""
+    """The task in one or two sentences."""
+    _known(name)
+    return (TASKS.get(name) or TEMPLATES[name]).__doc__ or ""
+
+
+def _known(name: str) -> None:
+    if name not in SIZES:
+        raise ConceptLabError(f"Unknown task {name!r}; known are {', '.join(SIZES)}.")
 
 
 def _labelled() -> list:

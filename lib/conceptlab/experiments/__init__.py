@@ -9,8 +9,11 @@ from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, cur
 from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
+from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
+from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
 from .gpu_check import check_gpu, failed_checks
+from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .layers import layers
 from .pooled import DIRECT, Record, pooled
@@ -49,12 +52,14 @@ __all__ = [
     "LabConfig",
     "Point",
     "Record",
+    "Relearnt",
     "SUMMARIES",
     "Scoring",
     "at_loss",
     "SpecialisationConfig",
     "autointerp",
     "budget_for",
+    "by_concept",
     "check_gpu",
     "curve_point",
     "curves_of",
@@ -63,15 +68,21 @@ __all__ = [
     "early_exit",
     "edit_size",
     "failed_checks",
+    "kept_losses",
     "lab",
     "layers",
     "live_recipe",
+    "loss_correlations",
     "matched",
     "matched_loss",
     "on_fiction",
+    "paired_values",
     "pooled",
+    "relearnt",
+    "shifts_under_prompts",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
+    "table_number",
     "teaching_sets",
 ]

@@ -31,9 +31,9 @@ TARGET, UNSEEN = "target", "unseen"
 class CurveConfig:
     """At which strengths, on how many questions."""
 
-    scales: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0, 1.5)  # of the edit that was chosen on dev
+    scales: tuple[float, ...] = (0.5, 1.0, 2.0)  # of the edit that was chosen on dev
     n_questions: int = 16  # known test questions of each set
-    attacks: tuple[str, ...] = ("relearning",)  # met at every strength
+    attacks: tuple[str, ...] = ()  # met at every strength (relearning triples the cost of a method)
 
 
 @dataclass(frozen=True)

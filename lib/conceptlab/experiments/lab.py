@@ -40,10 +40,11 @@ STAGES = ("fit", "score", "curve", "attack")
 FIT = "fit"  # the attack of the cells that say what was chosen
 ORIGINAL = "original"  # the method of the cells that say what the model knows, and does under attack, before any edit
 LARGEST = 400_000  # numbers in an edit that is kept beside the table
-# What is attacked: twenty minutes a concept and six methods on one core of a laptop
+# What is attacked and gets a strength curve: of each family the methods that its papers compare, and two controls
 ATTACKED = (
-    ORIGINAL, "pisces", "pisces+words_both", "words_both", "zeroed_vectors_matched", "gradient_difference", "npo",
-    "random_norm",
+    ORIGINAL, "pisces", "pisces+words_both", "words_both", "other_features", "permuted_neurons", "random_norm",
+    "zeroed_vectors_matched", "gradient_ascent", "gradient_difference", "npo", "simnpo", "dpo", "flat", "ihl",
+    "task_vector", "rmu", "ssd", "elm", "alphaedit", "rocr", "read_side+pisces", "eco", "in_context_refusal",
 )  # fmt: skip
 ATTACKED_CONCEPTS = ("japan", "chemical_elements", "ancient_rome", "astronomy", "world_war_ii", "greek_culture")
 

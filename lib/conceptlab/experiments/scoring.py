@@ -50,10 +50,7 @@ class FinalConfig:
     n_texts: int = 6  # held-out passages
     n_vectors: int = 20  # concept vectors whose residue is measured
     forms: tuple[str, ...] = ("cloze", "clue")  # further forms in which known target facts are asked
-    forms_of: tuple[str, ...] = (  # after these methods only
-        "pisces", "pisces+embedding", "words", "pisces+words", "words_both", "pisces+words_both", "other_features",
-        "gradient_difference", "npo",
-    )  # fmt: skip
+    forms_of: tuple[str, ...] | None = None  # after these methods only; None: after every method
     n_forms: int = 24  # known facts at most
     # What the model writes, and MMLU, which a model of this size hardly beats chance on, stand beside the axes
     writing_of: tuple[str, ...] = ("pisces", "pisces+words")  # after these methods only
@@ -177,6 +174,9 @@ class Scoring:
         facts = self.asked["target"].known(self.cfg.n_forms).questions
         return score_forms(self.lm, facts, self.cfg.forms)
 
+    def _with_forms(self, method: str) -> bool:
+        return self.cfg.forms_of is None or method in self.cfg.forms_of
+
     @cached_property
     def forms(self) -> dict[str, QuestionScores]:
         """The known facts in other forms, as the original answers them."""
@@ -230,7 +230,7 @@ class Scoring:
     # ---- one method -----------------------------------------------------------------------------------------
     def measure(self, method: str, intervention: Intervention) -> dict[str, Interval]:
         """All metrics of one method."""
-        base, before, with_forms = self.base, self.base_card, method in self.cfg.forms_of
+        base, before, with_forms = self.base, self.base_card, self._with_forms(method)
         forms, beside, seed = (self.forms if with_forms else {}), {}, self.shared.seed
         if method in self.cfg.writing_of:
             _ = self.general.writing, self.general.mmlu  # of the original, so before the edit is applied

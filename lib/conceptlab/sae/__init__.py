@@ -10,7 +10,8 @@ from .files.convert import convert
 from .files.io import load_sae, save_sae
 from .gated import GatedSAE
 from .jumprelu import JumpReLUSAE, jump_relu, step
-from .metrics import Quality, fve, fve_by_group, loss_recovered, quality, spliced_loss
+from .metrics import Quality, agreement, fve, fve_by_group, length_ratio, loss_recovered, quality, spliced_loss
+from .probing import probe_draws
 from .relu import ReLUSAE
 from .shipped import N_CTX, build_shipped, load_card, load_shipped, saes_folder, shipped_layers
 from .sites import (
@@ -46,6 +47,7 @@ __all__ = [
     "Transcoder",
     "TranscoderConfig",
     "World",
+    "agreement",
     "build_shipped",
     "cached_dictionaries",
     "check_config",
@@ -60,12 +62,14 @@ __all__ = [
     "join",
     "jump_relu",
     "leave",
+    "length_ratio",
     "load_card",
     "load_sae",
     "load_shipped",
     "loss_recovered",
     "make_sae",
     "model_family",
+    "probe_draws",
     "quality",
     "sae_site",
     "saes_folder",

@@ -148,3 +148,21 @@ def loss_recovered(clean: Tensor, spliced: Tensor, zero: Tensor, n_resamples: in
     low, high = torch.quantile((z - s) / (z - c), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     value = float((zero.double().mean() - spliced.double().mean()) / (zero.double().mean() - clean.double().mean()))
     return Interval(value, low, high, len(clean))
+
+
+@torch.no_grad()
+def length_ratio(sae: SAE, x: Float[Tensor, "n d_in"]) -> float:
+    """How long reconstructions are: `sum |y|^2 / sum x y` with x and y around their means, 1 where nothing shrinks.
+
+    Below 1, multiplying the reconstructions by a number above 1 would make them better: they are too short. (Gated
+    paper, arXiv 2404.16014, section on shrinkage; there x and y are not centred.)
+    """
+    y = sae(x)
+    x, y = x - x.mean(0), y - y.mean(0)
+    return float(y.square().sum() / (x * y).sum())
+
+
+def agreement(values: Float[Tensor, "n units"], labels: Int[Tensor, " n"], top: int = 10) -> Float[Tensor, " units"]:
+    """For each unit: share of pairs among its `top` strongest tokens that carry the same label (token, topic)."""
+    strongest = labels[values.topk(top, dim=0).indices.cpu()]  # [top, units]
+    return ((strongest[:, None] == strongest[None]).sum((0, 1)) - top) / (top * (top - 1))

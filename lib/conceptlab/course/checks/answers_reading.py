@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import log
 from typing import Any
 
 import torch
@@ -78,6 +79,25 @@ def validate(weight: Tensor, columns: Sequence[int], c: float, evaluate: Callabl
 
 
 # ---- 03 ------------------------------------------------------------------------------------------------------------
+def my_log_odds(k: int, n: int, K: int, N: int) -> tuple[float, float]:
+    """Smoothed difference of log-odds, `k` of `n` against `K` of `N`, and its z-score."""
+    a, b, c, d = (count + 0.5 for count in (k, n - k, K, N - K))
+    delta = log(a / b) - log(c / d)
+    return delta, delta / (1 / a + 1 / c) ** 0.5
+
+
+def push(direction: Tensor, mask: Tensor, size: float) -> Callable[[Tensor], Tensor]:
+    """A hook that adds `size` typical lengths along `direction` at every position but the first and the padding."""
+    inner = mask.bool().clone()
+    inner[:, 0] = False
+
+    def hook(states: Tensor) -> Tensor:
+        length = states[inner].norm(dim=1).mean()
+        return states + size * length * direction / direction.norm() * inner[..., None]
+
+    return hook
+
+
 def my_auroc(firing: Tensor, silent: Tensor) -> Tensor:
     """AUROC from the ranks of the firing side."""
     both = torch.cat([firing, silent]).sort().values
@@ -111,6 +131,8 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "effects in standard deviations": effects,
     "clamping a neuron": my_clamp,
     "causal validation without the bug": validate,
+    "log-odds of an item": my_log_odds,
+    "a push along a direction": push,
     "AUROC": my_auroc,
     "wrong places": wrong_place,
     "hard negatives": my_hard_negatives,

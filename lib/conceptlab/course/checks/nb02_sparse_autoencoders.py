@@ -11,6 +11,18 @@ from torch import Tensor
 
 from ..record import Points
 from .feedback import check_equal, check_true, passed
+from .nb02_training import check_forward, check_revive, check_training_loop
+
+__all__ = [
+    "check_forward",
+    "check_inference_threshold",
+    "check_mean_max_cosine",
+    "check_pseudo_gradients",
+    "check_revive",
+    "check_shrunk",
+    "check_training_loop",
+    "check_unit_norm",
+]
 
 T = TypeVar("T")
 

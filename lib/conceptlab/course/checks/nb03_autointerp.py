@@ -14,6 +14,16 @@ from torch import Tensor
 from ...autointerp import EvidenceJudge, Label, UnitExamples, detection, text_label
 from ..record import Points
 from .feedback import check_equal, check_true, passed
+from .nb03_measuring import check_log_odds, check_push
+
+__all__ = [
+    "check_auroc",
+    "check_hard_negatives",
+    "check_label",
+    "check_log_odds",
+    "check_push",
+    "check_wrong_place",
+]
 
 
 def check_label(text: object, examples: UnitExamples, foreign: Sequence[Label]) -> Points:

@@ -6,10 +6,23 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor, cat
 
+from ...concept_vectors import NoiseStudy
+from ...core import bootstrap
+from .shared import interval_panels
 from .style import COLORS, figure_of, finish, new_figure, plain, printable
 
 Triple = Sequence[float]  # value, lower end, upper end
+
+# (kind of vectors, questions asked) -> name of the series, its colour
+NOISE_SERIES = {
+    ("concept", "concept"): ("concept vectors, concept questions", "target"),
+    ("concept", "unrelated"): ("concept vectors, unrelated questions", "general"),
+    ("matched", "concept"): ("equally active, concept questions", "second"),
+    ("matched", "unrelated"): ("equally active, unrelated questions", "neighbour"),
+    ("random", "concept"): ("random vectors, concept questions", "control"),
+}
 
 
 _LINES = (COLORS["target"], COLORS["control"], COLORS["neighbour"], COLORS["second"])
@@ -66,9 +79,17 @@ def word_bars(names: Sequence[str], scores: Sequence[float], words: Sequence[Seq
 
 
 def clamp_curves(
-    values: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[Triple]]], y: str, title: str = ""
+    values: Sequence[float],
+    panels: Mapping[str, Mapping[str, Sequence[Triple]]],
+    y: str,
+    title: str = "",
+    x: str = "clamped activation",
+    natural: float | None = None,
 ) -> Figure:
-    """One panel per concept: probability of its words against the clamped activation, with controls (log scale)."""
+    """One panel per concept: probability of its words against the clamped activation, with controls (log scale).
+
+    `natural`: the largest activation that text reaches; what lies beyond it is shaded.
+    """
     fig, axes = new_figure(1, len(panels), width=4.2 * len(panels), height=3.4, sharey=True, squeeze=False)
     for ax, (name, series) in zip(axes[0], panels.items(), strict=True):
         for (label, rows), color in zip(series.items(), _LINES, strict=False):
@@ -76,8 +97,54 @@ def clamp_curves(
             ax.fill_between(values, found[:, 1], found[:, 2], color=color, alpha=0.2, lw=0)
             ax.plot(values, found[:, 0], color=color, marker="o", ms=3, label=plain(label))
         ax.set_yscale("log")
-        finish(ax, name, "clamped activation")
+        if natural is not None:
+            ax.axvspan(natural, max(values), color=COLORS["ink"], alpha=0.06, lw=0, label="beyond what text reaches")
+        finish(ax, name, x)
     axes[0, 0].set_ylabel(plain(y))
     axes[0, 0].legend(frameon=False, fontsize=9)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
+
+
+def piling(drift: Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Shift of unrelated answers (%) while concept after concept gets its noise; one line per way of restoring."""
+    fig, ax = new_figure(width=8, height=3.2)
+    for (label, values), color in zip(drift.items(), (COLORS["general"], COLORS["accent"]), strict=False):
+        ax.plot(range(1, len(values) + 1), [float(x) for x in values], color=color, marker="o", ms=4, label=label)
+    finish(ax, title, "vectors disturbed so far, one after the other", "answer shift, unrelated (%)", legend=True)
+    return fig
+
+
+def noise_panels(studies: Mapping[str, NoiseStudy], n_resamples: int, title: str = "") -> Figure:
+    """One panel per study: answer shift under noise on 1, 5, 20 vectors, with the two kinds of control vectors."""
+    panels = {
+        name: {
+            label: [study.mean(kind, asked, n, n_resamples) for n in study.sizes]
+            for (kind, asked), (label, _) in NOISE_SERIES.items()
+        }
+        for name, study in studies.items()
+    }
+    sizes = max((study.sizes for study in studies.values()), key=len)
+    colors = {label: COLORS[color] for label, color in NOISE_SERIES.values()}
+    return interval_panels(panels, [str(n) for n in sizes], colors, "answer shift (%)", title, "vectors per concept")
+
+
+def margin_panels(
+    panels: Mapping[str, Mapping[str, Mapping[int, Mapping[str, Tensor]]]], n_resamples: int, title: str = ""
+) -> Figure:
+    """One panel per change of the vectors: what it does to the margin, concept vectors against equally active ones.
+
+    `panels`: name -> kind of vectors -> vectors per concept -> concept -> change of each question's margin.
+    """
+    names = {"concept": ("concept vectors", "target"), "matched": ("equally active vectors", "second")}
+    rows = {
+        name: {
+            names[kind][0]: [bootstrap(cat(list(each.values())), n_resamples) for each in sizes.values()]
+            for kind, sizes in kinds.items()
+        }
+        for name, kinds in panels.items()
+    }
+    sizes = max((next(iter(kinds.values())) for kinds in panels.values()), key=len)
+    colors = {label: COLORS[color] for label, color in names.values()}
+    y = "change of the margin (nats)"
+    return interval_panels(rows, [str(n) for n in sizes], colors, y, title, "vectors per concept")

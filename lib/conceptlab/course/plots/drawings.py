@@ -1,4 +1,4 @@
-"""The drawn diagrams of notebooks 00 to 03. Each says in its alternative text what it shows."""
+"""The drawn diagrams of notebooks 00 to 03 and of 11. Each says in its alternative text what it shows."""
 
 from __future__ import annotations
 
@@ -62,25 +62,27 @@ def mlp_memory() -> Diagram:
 
 
 def two_lists() -> Diagram:
-    """Notebook 01: the two ends of one value vector."""
+    """Notebook 01: one value vector as two lists of tokens."""
     alt = (
-        "One value vector, projected on the vocabulary, orders all tokens in one line. Its plus end lists the tokens "
-        "that a positive activation promotes, here Roman, Rome and Caesar. Its minus end lists those that a negative "
-        "activation promotes. So one vector is two lists."
+        "A vector as two lists. The value vector is multiplied by the gain of the final norm and by the unembedding, "
+        "which gives every token of the vocabulary one number. The tokens with the largest numbers form the plus list: "
+        "Roman, Rome, Caesar. A positive activation pushes them up and a negative one down. Those with the smallest "
+        "numbers form the minus list: flu, lens, velt. A negative activation pushes them up and a positive one down. "
+        "The tokens in between are hardly moved."
     )
-    d = Diagram(900, 230, alt)
-    d.box(10, 88, 150, 54, "value vector v\nd_model numbers", "target").arrow((160, 115), (220, 115))
-    d.box(220, 88, 150, 54, "gain, then\nunembedding").arrow((370, 115), (420, 115))
-    d.label(655, 24, "all tokens in the order of their logits", anchor="middle")
-    d.line([(430, 115), (880, 115)])
-    for i in range(19):
-        d.dot(438 + 24 * i, 115, "neighbour" if i < 4 else ("target" if i > 14 else "ink"), 5)
-    d.label(430, 80, "minus end", "neighbour").label(430, 62, "flu, lens, velt", "neighbour")
-    d.label(880, 80, "plus end", "target", anchor="end").label(880, 62, "Roman, Rome, Caesar", "target", anchor="end")
-    d.label(655, 150, "in between: nothing to read", anchor="middle")
-    d.label(430, 196, "promoted where a < 0", "neighbour").label(
-        880, 196, "promoted where a > 0", "target", anchor="end"
+    d = Diagram(900, 292, alt)
+    d.box(8, 118, 148, 56, "value vector v\nd_model numbers", "accent").arrow((156, 146), (196, 146))
+    d.box(196, 118, 168, 56, "gain, unembedding:\na number per token").arrow((364, 146), (412, 146))
+    lists = (
+        (34, "plus list", "Roman\nRome\nCaesar ...", "target", "a > 0", "a < 0"),
+        (198, "minus list", "flu\nlens\nvelt ...", "neighbour", "a < 0", "a > 0"),
     )
+    for y, name, tokens, color, up, down in lists:
+        d.label(426, y - 10, name, color).box(420, y, 190, 70, tokens, color)
+        d.label(632, y + 30, f"pushed up where {up},", color).label(632, y + 50, f"down where {down}", color)
+    for y in (118, 132, 146, 160):
+        d.dot(515, y, radius=3)
+    d.label(540, 144, "thousands of tokens in between: hardly moved", size=12)
     return d
 
 
@@ -95,7 +97,7 @@ def superposition() -> Diagram:
     for x, n, title in ((220, 2, "two features, two numbers"), (660, 5, "five features, two numbers")):
         d.label(x, 24, title, anchor="middle").line([(x - 110, 165), (x + 110, 165)]).line([(x, 55), (x, 275)])
         for i in range(n):
-            angle = pi / 2 * i if n == 2 else 2 * pi * i / n + 0.3
+            angle = pi / 2 * i if n == 2 else 2 * pi * i / n + 0.47
             tip = (x + 100 * cos(angle), 165 - 100 * sin(angle))
             d.arrow((x, 165), tip, "target" if n == 2 else "neighbour")
             d.label(
@@ -192,6 +194,33 @@ def detection_and_fuzzing() -> Diagram:
     return d
 
 
+def claim_and_control() -> Diagram:
+    """Notebook 11: from a claim to what is left of it."""
+    alt = (
+        "A claim comes with a figure that convinces. We ask what else would give the same figure: chance, size, a "
+        "common word, an easier explanation. A control has just this other thing and not the claimed one. The same "
+        "measurement is made on both. What the claim has beyond its control is what is left: all of it, less, or "
+        "nothing."
+    )
+    d = Diagram(900, 280, alt)
+    d.box(10, 30, 212, 56, "the claim:\nwhat is it said to show?", "target", 12)
+    d.box(10, 190, 212, 56, "the control: has the\nother thing, not the claimed", "general", 12)
+    d.arrow((105, 86), (105, 190)).label(118, 128, "what else would", size=12).label(
+        118, 146, "give this figure?", size=12
+    )
+    d.arrow((222, 58), (330, 110), "target").arrow((222, 218), (330, 166), "general")
+    d.box(330, 100, 180, 76, "the same measurement,\nthe same items,\nintervals with width", size=12)
+    d.arrow((510, 138), (570, 138)).label(540, 126, "minus", size=12, anchor="middle")
+    d.box(570, 100, 120, 76, "what is left\nof the claim", "accent", 13)
+    for y, text in (
+        (28, "all: real, so far"),
+        (116, "a part: how much?"),
+        (204, "nothing: it was\nthe other thing"),
+    ):
+        d.arrow((690, 138), (740, y + 22)).box(740, y, 152, 44, text, size=12)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Diagram]] = {
     "residual stream": residual_stream,
     "MLP memory": mlp_memory,
@@ -200,4 +229,5 @@ DRAWINGS: dict[str, Callable[[], Diagram]] = {
     "autoencoder": autoencoder,
     "activation functions": activation_functions,
     "detection and fuzzing": detection_and_fuzzing,
+    "claim and control": claim_and_control,
 }

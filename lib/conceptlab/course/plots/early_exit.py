@@ -159,13 +159,18 @@ def plot_tokens(found: dict[tuple[str, str], np.ndarray], title: str) -> Figure:
     return fig
 
 
-def plot_facts(memorised: np.ndarray, erasable: np.ndarray, n_layers: int, title: str) -> Figure:
-    """One dot per fact: from which layer on it leads, against where an edit costs it most."""
-    fig, ax = new_figure(width=6.4, height=3.6)
+def plot_facts(memorised: np.ndarray, lost: np.ndarray, n_layers: int, title: str) -> Figure:
+    """One dot per fact `[n]`: from which layer on it leads, against what an edit costs it; medians of six groups."""
+    fig, ax = new_figure(width=7.2, height=3.4)
     jitter = np.random.default_rng(0).uniform(-0.3, 0.3, len(memorised))  # whole layers would hide each other
-    ax.plot(memorised + jitter, erasable, "o", ms=5, alpha=0.6, color=COLORS["target"])
-    ax.plot([1, n_layers], [1, n_layers], color=COLORS["control"], lw=0.8, ls="--")
-    finish(ax, title, "memorised layer of the fact (logit lens)", "centre of the layers where an edit costs it")
+    ax.plot(memorised + jitter, lost, "o", ms=4, alpha=0.35, color=COLORS["neighbour"], label="a fact")
+    groups = [g for g in np.array_split(np.argsort(memorised, kind="stable"), 6) if len(g)]
+    middle = np.array([[memorised[g].mean(), np.median(lost[g])] for g in groups])
+    ax.plot(middle[:, 0], middle[:, 1], "s-", ms=7, color=COLORS["target"], label="median of a sixth of the facts")
+    ax.axhline(0, color=COLORS["ink"], lw=0.8)
+    ax.set_xlim(0, n_layers + 1)
+    finish(ax, title, "memorised layer of the fact (logit lens)", "lost under the edit (nats)")
+    ax.legend(frameon=False, fontsize=9, loc="upper left")
     return fig
 
 

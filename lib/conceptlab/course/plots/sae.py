@@ -147,3 +147,40 @@ def class_areas(
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
     return fig
+
+
+def training_curves(curves: Mapping[str, Sequence[float]], title: str, y: str = "loss") -> Figure:
+    """One line per run over its steps, each a running mean over nine steps; the steps themselves pale behind it.
+
+    The axis ends at twice the first value: a run that explodes leaves the picture, the others stay readable.
+    """
+    fig, ax = new_figure(width=7.6, height=3.2)
+    for (name, values), colour in zip(curves.items(), _LINES, strict=False):
+        raw = np.asarray(values, dtype=float)
+        ax.plot(raw, color=COLORS[colour], lw=0.6, alpha=0.35)
+        if len(raw) >= 9:
+            ax.plot(np.arange(4, len(raw) - 4), np.convolve(raw, np.ones(9) / 9, "valid"), color=COLORS[colour])
+        ax.plot([], [], color=COLORS[colour], label=plain(name))
+    low = min(min(values) for values in curves.values())
+    ax.set_ylim(0.9 * low, 2 * max(values[0] for values in curves.values()))
+    finish(ax, title, "step", y)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
+    return fig
+
+
+def width_scaling(errors: Mapping[int, float], title: str) -> tuple[Figure, float]:
+    """Unexplained share of the variance against width, both logarithmic, with the straight line that fits best.
+
+    Returns the figure and the line's slope: the exponent of a power law, if it is one.
+    """
+    widths, left = np.array(list(errors)), np.array(list(errors.values()))
+    slope, offset = np.polyfit(np.log(widths), np.log(left), 1)
+    fig, ax = new_figure(width=6.4, height=3.2)
+    ax.plot(widths, np.exp(offset) * widths**slope, "--", lw=1, color=COLORS["ink"], label=f"power {slope:.2f}")
+    ax.plot(widths, left, "o", color=COLORS["target"], label="TopK dictionaries")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(widths, [str(w) for w in widths])
+    ax.set_yticks(left, [f"{v:.2f}" for v in left])
+    ax.minorticks_off()
+    finish(ax, title, "features in the dictionary", "variance left unexplained", legend=True)
+    return fig, float(slope)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from ..method import Method
 from .fit import GRID, FinetunedConfig, fitted_on
 from .gradient_ascent import GradientAscent
+from .loop import TuningConfig
 from .materials import texts
 
-CONFIG = FinetunedConfig(forget=GradientAscent())
+CONFIG = FinetunedConfig(forget=GradientAscent(), tuning=TuningConfig(weights="down_proj"))
 GRADIENT_DIFFERENCE = Method(
         "gradient_difference", "fine-tuning", "gradient difference (Liu et al. 2022, arXiv 2203.12817)", CONFIG,
         fitted_on(texts), GRID, ("forget", "keep"), "12 steps, 30 s",

@@ -44,7 +44,8 @@ class NegativePreference(Term):
 
 SOURCE = "NPO (Zhang et al. 2024, arXiv 2404.05868)"
 NPO = Method(
-        "npo", "fine-tuning", f"{SOURCE} with a retain loss", FinetunedConfig(forget=NegativePreference()),
+        "npo", "fine-tuning", f"{SOURCE} with a retain loss",
+        FinetunedConfig(forget=NegativePreference(), tuning=TuningConfig(weights="down_proj")),
         fitted_on(texts), GRID, ("forget", "keep"), "12 steps, 40 s",
     )  # fmt: skip
 NPO_ALONE = Method(
