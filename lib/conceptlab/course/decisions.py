@@ -83,13 +83,13 @@ DECISIONS = (
         "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
         "a pass per part and window", "a random edit of equal damage, on the same questions",
         "late activations replace the output, so they repair any damage",
-        "not measured yet",
+        "late coefficients: as much after noise, by right answers; middle weights differ",
     ),
     Decision(
         "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
         "a pass per part and window", "the same parts of a randomly damaged model",
         "parts that only work together carry nothing alone",
-        "not measured yet",
+        "value vectors: 1 for an edit of them, nearly 0 for training; late coefficients bring all damage",
     ),
     Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
