@@ -83,7 +83,7 @@ DECISIONS = (
         "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
         "a pass per part and window", "a random edit of equal damage, on the same questions",
         "late activations replace the output, so they repair any damage",
-        "late coefficients: as much after noise, by right answers; middle weights differ",
+        "raw distance: late coefficients take back more after noise; in KL it depends on the subject",
     ),
     Decision(
         "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
