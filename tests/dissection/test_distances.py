@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conceptlab.core import ConceptLabError
-from conceptlab.dissection import Distances, distances, share_back
+from conceptlab.dissection import Distances, distances, share_taken_back
 
 LENGTHS = (2, 1)
 
@@ -47,15 +47,15 @@ def at(level, n=8):
 def test_shares_of_known_value():
     whole, lost = at(0.0), at(4.0)
     for measure in ("mse", "centred", "kl", "gold"):
-        assert share_back(whole, lost, at(1.0), measure).value == pytest.approx(0.75)
-        assert share_back(whole, lost, at(6.0), measure).value == pytest.approx(-0.5)
-        assert share_back(whole, lost, lost, measure).value == 0.0
-        assert share_back(whole, lost, whole, measure).value == 1.0
+        assert share_taken_back(whole, lost, at(1.0), measure).value == pytest.approx(0.75)
+        assert share_taken_back(whole, lost, at(6.0), measure).value == pytest.approx(-0.5)
+        assert share_taken_back(whole, lost, lost, measure).value == 0.0
+        assert share_taken_back(whole, lost, whole, measure).value == 1.0
     other = (whole, lost, at(3.0))
-    assert share_back(whole, lost, at(1.0), "kl", minus=other).value == pytest.approx(0.5)
+    assert share_taken_back(whole, lost, at(1.0), "kl", minus=other).value == pytest.approx(0.5)
 
 
 def test_nothing_lost_has_no_share():
-    assert not share_back(at(1.0), at(1.0), at(1.0), "gold").measurable
+    assert not share_taken_back(at(1.0), at(1.0), at(1.0), "gold").measurable
     with pytest.raises(ConceptLabError, match="Unknown measure"):
-        share_back(at(0.0), at(1.0), at(1.0), "logit")
+        share_taken_back(at(0.0), at(1.0), at(1.0), "logit")

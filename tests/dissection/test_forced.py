@@ -5,7 +5,7 @@ import torch
 
 from conceptlab.core import NotPossible
 from conceptlab.data import FEW_SHOT, Question, question_stem
-from conceptlab.dissection import forced_gold, forced_own, trace
+from conceptlab.dissection import forced_gold, forced_own, traced
 from conceptlab.evaluation import gold_logprobs
 from conceptlab.models import greedy
 
@@ -17,7 +17,7 @@ QUESTIONS = [
 
 
 def logp(lm, forced):
-    found = trace(lm, forced).logits.log_softmax(-1).gather(1, forced.targets[:, None])[:, 0]
+    found = traced(lm, forced).logits.log_softmax(-1).gather(1, forced.targets[:, None])[:, 0]
     return torch.stack([part.mean() for part in found.split(forced.lengths)])
 
 
@@ -31,7 +31,7 @@ def test_gold_answers_score_as_questions_do(tiny_llama):
 def test_own_answers_are_what_the_model_says_and_likeliest_token_by_token(tiny_llama):
     lm = tiny_llama()
     forced = forced_own(lm, QUESTIONS, 5)
-    assert torch.equal(trace(lm, forced).logits.argmax(-1), forced.targets)
+    assert torch.equal(traced(lm, forced).logits.argmax(-1), forced.targets)
     said = greedy(lm, [question_stem(q, "") for q in QUESTIONS], 5)
     assert forced.targets.tolist() == [token for row in said for token in row]
 

@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from conceptlab.core import ConceptLabError, NotPossible
-from conceptlab.dissection import at_damage, concept_span, in_span, moved_by_layer, outside_span, random_span, within
+from conceptlab.dissection import (
+    at_damage,
+    concept_span,
+    in_span,
+    inside_span,
+    moved_by_layer,
+    outside_span,
+    random_span,
+)
 from conceptlab.edits import Dense, WeightEdit
 
 
@@ -28,7 +36,7 @@ def test_an_edit_splits_into_inside_and_outside(lm, tiny_gemma2, kind):
     edit = WeightEdit.of(lm, {n: Dense(torch.randn(p.shape, generator=generator)) for n, p in lm.parameters().items()
                               if "layers.1" in n and p.ndim == 2})  # fmt: skip
     span = random_span(lm.d_model, 4)
-    inside, rest = within(lm, edit, span), outside_span(lm, edit, span)
+    inside, rest = inside_span(lm, edit, span), outside_span(lm, edit, span)
     assert in_span(lm, inside, span) == pytest.approx(1.0, abs=1e-4)
     assert in_span(lm, rest, span) == pytest.approx(0.0, abs=1e-4)
     assert list(inside.changes) == [lm.down_proj_name(1)]

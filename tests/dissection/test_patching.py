@@ -5,7 +5,7 @@ import torch
 
 from conceptlab.core import ConceptLabError
 from conceptlab.data import Question
-from conceptlab.dissection import MEASURES, TISSUES, Dissection, forced_gold, layer_windows, share_back, trace
+from conceptlab.dissection import DISTANCES, TISSUES, Dissection, forced_gold, layer_windows, share_taken_back, traced
 from conceptlab.edits import Dense, WeightEdit
 
 QUESTIONS = [
@@ -32,11 +32,11 @@ def dissected(lm):
 
 
 def share(d, found, measure="mse"):
-    return share_back(d.whole, d.lost, found, measure).value
+    return share_taken_back(d.whole, d.lost, found, measure).value
 
 
 def same(a, b):
-    return all(torch.equal(getattr(a, m), getattr(b, m)) for m in MEASURES)
+    return all(torch.equal(getattr(a, m), getattr(b, m)) for m in DISTANCES)
 
 
 def test_everything_is_exactly_one_and_nothing_exactly_zero(lm, dissected):
@@ -68,9 +68,9 @@ def test_coefficients_by_hand(lm):
     """The edited model with the original's neurons in layer 2, by plain hooks."""
     edit, forced = edit_of(lm), forced_gold(lm, QUESTIONS)
     d = Dissection(lm, edit, forced)
-    kept = trace(lm, forced).states["neurons", 2]
+    kept = traced(lm, forced).states["neurons", 2]
     with edit.applied(lm), lm.intervene({("neurons", 2): lambda _x: kept}):
-        by_hand = trace(lm, forced).logits
+        by_hand = traced(lm, forced).logits
     assert torch.allclose(((by_hand - d.original.logits) ** 2).mean(-1).split(forced.lengths)[0].mean(),
                           d.back("coefficients", 2, 2).mse[0], rtol=1e-4)  # fmt: skip
 

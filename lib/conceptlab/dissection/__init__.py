@@ -5,17 +5,17 @@ weights moved.
 """
 
 from .damage import at_damage
-from .distances import MEASURES, Distances, distances, share_back
+from .distances import DISTANCES, Distances, distances, share_taken_back
 from .forced import Forced, forced_gold, forced_own
-from .moves import concept_span, in_span, moved_by_layer, outside_span, random_span, within
-from .patching import ACTIVATIONS, TISSUES, WEIGHTS, Dissection, Traced, layer_windows, trace
+from .moves import concept_span, in_span, inside_span, moved_by_layer, outside_span, random_span
+from .patching import ACTIVATIONS, TISSUES, WEIGHTS, Dissection, Traced, layer_windows, traced
 
 __all__ = [
     "ACTIVATIONS",
     "Dissection",
     "Distances",
     "Forced",
-    "MEASURES",
+    "DISTANCES",
     "TISSUES",
     "Traced",
     "WEIGHTS",
@@ -29,7 +29,7 @@ __all__ = [
     "moved_by_layer",
     "outside_span",
     "random_span",
-    "share_back",
-    "trace",
-    "within",
+    "share_taken_back",
+    "traced",
+    "inside_span",
 ]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..core import ConceptLabError, Interval, recovered_share, share_difference
 
-MEASURES = ("mse", "centred", "kl", "gold")
+DISTANCES = ("mse", "centred", "kl", "gold")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Distances:
 
     def rounded(self) -> dict[str, list[float]]:
         """For records: five significant digits."""
-        return {m: [float(f"{x:.5g}") for x in getattr(self, m).tolist()] for m in MEASURES}
+        return {m: [float(f"{x:.5g}") for x in getattr(self, m).tolist()] for m in DISTANCES}
 
 
 def distances(
@@ -71,14 +71,14 @@ Columns = tuple[Tensor, Tensor, Tensor]
 
 def _columns(original: Distances, unlearned: Distances, treated: Distances, measure: str) -> Columns:
     """What is whole, what was lost and what is there now, the higher the better."""
-    if measure not in MEASURES:
-        raise ConceptLabError(f"Unknown measure {measure!r}; there are {', '.join(MEASURES)}.")
+    if measure not in DISTANCES:
+        raise ConceptLabError(f"Unknown measure {measure!r}; there are {', '.join(DISTANCES)}.")
     sign = 1.0 if measure == "gold" else -1.0
     whole, lost, now = (sign * getattr(x, measure) for x in (original, unlearned, treated))
     return whole, lost, now
 
 
-def share_back(
+def share_taken_back(
     original: Distances,
     unlearned: Distances,
     treated: Distances,

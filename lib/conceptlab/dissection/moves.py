@@ -52,7 +52,7 @@ def in_span(lm: LanguageModel, edit: WeightEdit, span: Float[Tensor, "d_model k"
     return inside / total if total else 0.0
 
 
-def within(lm: LanguageModel, edit: WeightEdit, span: Float[Tensor, "d_model k"]) -> WeightEdit:
+def inside_span(lm: LanguageModel, edit: WeightEdit, span: Float[Tensor, "d_model k"]) -> WeightEdit:
     """The part of an edit that moves value vectors inside `span`, and nothing else."""
     changes = {}
     for layer in range(lm.n_layers):
@@ -65,8 +65,8 @@ def within(lm: LanguageModel, edit: WeightEdit, span: Float[Tensor, "d_model k"]
 
 
 def outside_span(lm: LanguageModel, edit: WeightEdit, span: Float[Tensor, "d_model k"]) -> WeightEdit:
-    """The edit without the part that `within` keeps."""
-    inside = within(lm, edit, span).changes
+    """The edit without the part that `inside_span` keeps."""
+    inside = inside_span(lm, edit, span).changes
     rest = {n: Dense(c.dense() - inside[n].dense()) if n in inside else c for n, c in edit.changes.items()}
     return replace(edit, changes=rest, info=edit.info | {"part": "outside the span"})
 

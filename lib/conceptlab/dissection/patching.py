@@ -22,7 +22,7 @@ from torch import Tensor
 from ..core import ConceptLabError, Interval
 from ..edits import WeightEdit
 from ..models import LanguageModel, Site, packed_hidden
-from .distances import Distances, distances, share_back
+from .distances import Distances, distances, share_taken_back
 from .forced import Forced
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def layer_windows(n_layers: int, width: int, step: int = 1) -> list[tuple[int, i
 
 
 @torch.no_grad()
-def trace(lm: LanguageModel, forced: Forced) -> Traced:
+def traced(lm: LanguageModel, forced: Forced) -> Traced:
     """Run the model as it is now and keep what patching needs (0.4 MB per token for SmolLM2)."""
     kinds = ("resid_pre", "neurons", "attn_contribution")
     states: dict[Site, Tensor] = {}
@@ -80,9 +80,9 @@ class Dissection:
 
     def __init__(self, lm: LanguageModel, edit: WeightEdit, forced: Forced, original: Traced | None = None):
         self.lm, self.edit, self.forced = lm, edit, forced
-        self.original = trace(lm, forced) if original is None else original
+        self.original = traced(lm, forced) if original is None else original
         with edit.applied(lm):
-            self.edited = trace(lm, forced)
+            self.edited = traced(lm, forced)
         self.whole, self.lost = self._measured(self.original.logits), self._measured(self.edited.logits)
         self._found: dict[tuple[str, int, int], Distances] = {}  # of `back`
 
@@ -108,7 +108,7 @@ class Dissection:
         """Window ("25-29") -> share of the distance that the original's part takes back there."""
         found = self.all_back(part, windows)
         return {
-            f"{first}-{last}": share_back(self.whole, self.lost, x, measure)
+            f"{first}-{last}": share_taken_back(self.whole, self.lost, x, measure)
             for (first, last), x in zip(windows, found, strict=True)
         }
 

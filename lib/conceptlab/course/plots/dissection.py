@@ -19,7 +19,7 @@ PARTS = {  # part -> label, colour, marker
     "both": ("coefficients and attention", COLORS["accent"], "D"),
     "weights": ("all weights of the layers", COLORS["ink"], "v"),
 }
-Rows = Mapping[str, Interval]  # "25-29" -> share
+WindowRows = Mapping[str, Interval]  # "25-29" -> share
 
 
 def diagram() -> Diagram:
@@ -50,7 +50,10 @@ def diagram() -> Diagram:
 
 
 def plot_windows(
-    curves: Mapping[str, Rows], title: str, y: str = "share of the distance taken back", controls: Sequence[str] = ()
+    curves: Mapping[str, WindowRows],
+    title: str,
+    y: str = "share of the distance taken back",
+    controls: Sequence[str] = (),
 ) -> Figure:
     """One line per part over windows of layers. `curves`: "part" or "part, anything"; those in `controls` are dashed.
 
@@ -66,7 +69,7 @@ def plot_windows(
     return fig
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, Rows]], title: str, y: str) -> Figure:
+def plot_panels(panels: Mapping[str, Mapping[str, WindowRows]], title: str, y: str) -> Figure:
     """The same in one panel per name, side by side, with one legend."""
     fig, axes = new_figure(1, len(panels), width=4.7 * len(panels), height=3.9, squeeze=False, sharey=True)
     for ax, (panel, curves) in zip(axes[0], panels.items(), strict=True):
@@ -82,7 +85,7 @@ def plot_panels(panels: Mapping[str, Mapping[str, Rows]], title: str, y: str) ->
     return fig
 
 
-def _line(ax: Axes, name: str, rows: Rows, names: Sequence[str], shift: float, control: bool) -> None:
+def _line(ax: Axes, name: str, rows: WindowRows, names: Sequence[str], shift: float, control: bool) -> None:
     label, color, marker = PARTS[name.split(",")[0]]
     label += name[len(name.split(",")[0]) :]
     shown = [n for n in names if n in rows and rows[n].measurable]

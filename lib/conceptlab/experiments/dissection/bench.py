@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ...core import Interval, NotPossible, Store
 from ...data import Question, list_concepts, load_concept
-from ...dissection import Forced, Traced, forced_gold, forced_own, layer_windows, trace
+from ...dissection import Forced, Traced, forced_gold, forced_own, layer_windows, traced
 from ...erasure import Shared
 from ...evaluation import Asked, ask
 from ...models import LanguageModel
@@ -57,7 +57,7 @@ class Bench:
 
     @cached_property
     def traces(self) -> dict[str, Traced]:
-        return {protocol: trace(self.lm, self.forced[protocol]) for protocol in PROTOCOLS}
+        return {protocol: traced(self.lm, self.forced[protocol]) for protocol in PROTOCOLS}
 
     @property
     def other_names(self) -> list[str]:

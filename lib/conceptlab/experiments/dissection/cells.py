@@ -10,17 +10,17 @@ from torch import Tensor
 
 from ...core import Cell, Interval, NotPossible, bootstrap, say
 from ...dissection import (
-    MEASURES,
+    DISTANCES,
     TISSUES,
     Dissection,
     Distances,
     concept_span,
     in_span,
+    inside_span,
     moved_by_layer,
     outside_span,
     random_span,
-    share_back,
-    within,
+    share_taken_back,
 )
 from ...edits import WeightEdit
 from ...evaluation import gold_logprobs
@@ -99,7 +99,7 @@ def _protocol(bench: Bench, method: str, protocol: str, edit: WeightEdit, grid: 
 
 def _shares(d: Dissection, found: Distances, direction: str) -> Metrics:
     """Shares taken back; for the reverse direction shares of the damage that are brought in."""
-    taken = {m: share_back(d.whole, d.lost, found, m) for m in MEASURES}
+    taken = {m: share_taken_back(d.whole, d.lost, found, m) for m in DISTANCES}
     if direction == "into":
         taken = {m: Interval(1 - x.value, 1 - x.high, 1 - x.low, x.n, x.over) for m, x in taken.items() if x.measurable}
     return {m: x for m, x in taken.items() if x.measurable}
@@ -129,7 +129,7 @@ def _span(bench: Bench, cell: Cell, edit: WeightEdit) -> None:
     spans = {"concept": concept_span(torch.stack(vectors), k), "random": random_span(lm.d_model, k, bench.store.seed)}
     found = {}
     for name, span in spans.items():
-        inside, rest = within(lm, edit, span), outside_span(lm, edit, span)
+        inside, rest = inside_span(lm, edit, span), outside_span(lm, edit, span)
         metrics = {"share": point(in_span(lm, edit, span)), "chance": point(k / lm.d_model)}
         metrics |= {"inside_lost": bootstrap(_lost(bench, inside)), "outside_lost": bootstrap(_lost(bench, rest))}
         found[cell._replace(budget=name)] = metrics

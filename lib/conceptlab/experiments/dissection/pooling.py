@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...core import POOLED, Cell, Interval, Store
-from ...dissection import MEASURES, Distances, share_back
+from ...dissection import DISTANCES, Distances, share_taken_back
 from .edits import CONTROLS
 
 TESTED = ("kl", "gold")  # measures of the differences
@@ -45,7 +45,7 @@ def _three(store: Store, cell: Cell) -> Three | None:
 
 
 def _read(record: dict[str, Any]) -> Distances:
-    return Distances(**{m: torch.tensor(record[m], dtype=torch.float64) for m in MEASURES})
+    return Distances(**{m: torch.tensor(record[m], dtype=torch.float64) for m in DISTANCES})
 
 
 def _shares(mine: dict[str, Three], other: dict[str, Three] | None, turned: bool) -> dict[str, Interval]:
@@ -56,7 +56,7 @@ def _shares(mine: dict[str, Three], other: dict[str, Three] | None, turned: bool
         groups = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     a = _joined(mine)
     b = None if other is None else _joined(other)
-    found = {m: share_back(*a, m, groups, b) for m in (MEASURES if other is None else TESTED)}
+    found = {m: share_taken_back(*a, m, groups, b) for m in (DISTANCES if other is None else TESTED)}
     top = 0.0 if other is not None else 1.0
     if turned:
         found = {m: Interval(top - x.value, top - x.high, top - x.low, x.n, x.over) for m, x in found.items()
@@ -66,6 +66,6 @@ def _shares(mine: dict[str, Three], other: dict[str, Three] | None, turned: bool
 
 def _joined(parts: dict[str, Three]) -> Three:
     return tuple(  # type: ignore[return-value]
-        Distances(**{m: torch.cat([getattr(three[i], m) for three in parts.values()]) for m in MEASURES})
+        Distances(**{m: torch.cat([getattr(three[i], m) for three in parts.values()]) for m in DISTANCES})
         for i in range(3)
     )
