@@ -187,19 +187,13 @@ def _solutions_04():
         change = (target - sae.encode(rows)[:, f]) * (e.abs() > tau * e.abs().max())
         return rows + change[:, None] * sae.W_dec[f]
 
-    def reach(own, others, through):
-        rms = [(x @ through).square().mean(0).sqrt() for x in (own, *others)]
-        return rms[0] / torch.stack(rms[1:]).amax(0)
-
     def norm_side(change, gain):
         return torch.where(gain == 0, 0.0, change / gain)
 
-    return [closed_form, reach, norm_side]
+    return [closed_form, norm_side]
 
 
 def test_checks_of_notebook_04_name_the_mistake(capsys):
-    nb04_pisces.check_reach(lambda own, others, u: (own @ u).std(0) / (torch.cat(others) @ u).std(0))
-    nb04_pisces.check_reach(lambda own, others, u: _solutions_04()[1](own, [torch.cat(others)], u))
     nb04_pisces.check_norm_side(lambda change, gain: change)
     nb04_pisces.check_norm_side(lambda change, gain: change / gain)
     nb04_pisces.check_scores(lambda b, a, c: a / b, lambda parts: sum(parts) / len(parts))
@@ -207,7 +201,6 @@ def test_checks_of_notebook_04_name_the_mistake(capsys):
     out = capsys.readouterr().out
     assert "PASSED" not in out
     for said in (
-        "pooled",
         "the gain is ignored",
         "not finite",
         "chance is not taken off",

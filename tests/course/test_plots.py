@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from conceptlab.core import ConceptLabError, Interval
-from conceptlab.course.plots import attacks, interval_panels, strength_curves
+from conceptlab.course.plots import attacks, interval_panels, pisces, strength_curves
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +66,30 @@ def test_the_matrix_of_attacks_says_where_a_number_has_no_interval():
     found = {"a": Interval(0.5, 0.2, 0.8, 6), "b": Interval(0.4, nan, nan, 2), "c": Interval(0.1, -np.inf, 2.0, 6)}
     told = [t.get_text() for t in attacks.attack_matrix({"pisces": found}, "t").axes[0].texts]
     assert told == ["0.50\n[0.2, 0.8]", "0.40", "0.10\n[-\u221e, 2.0]"]
+
+
+def test_bars_before_and_after_leave_out_what_is_missing_and_hold_six():
+    x = Interval(1.0, 0.5, 1.5, 9)
+    fig = attacks.before_after({"a": {"erased": x, "attacked": None}, "b": {"erased": x, "attacked": x}}, "t", "y")
+    assert len(fig.axes[0].patches) == 3
+    with pytest.raises(ConceptLabError, match="6 bars at most; got 7"):
+        attacks.before_after({"a": {str(i): x for i in range(7)}}, "t", "y")
+
+
+def test_paired_differences_have_a_row_per_concept_and_a_mean():
+    gaps = {"m": {"other_features": {"golf": 0.1, "japan": 0.3}, "permuted_neurons": {"rome": 0.2}}}
+    nan = float("nan")
+    means = {"m": {"other_features": Interval(0.2, 0.1, 0.3, 2), "permuted_neurons": Interval(0.2, nan, nan, 1)}}
+    ax = pisces.plot_paired(gaps, means, "t", "x").axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["mean", "golf", "japan", "rome"]
+    assert list(ax.lines[0].get_xdata()) == [0.1, 0.3] and list(ax.lines[0].get_ydata()) == [1, 2]
+
+
+def test_figures_of_edits_hold_what_they_are_given():
+    x = Interval(-1.0, -2.0, -0.5, 9)
+    assert len(pisces.plot_kinds({"a": x, "b": x}, "t", "x").axes[0].containers) == 2
+    assert len(pisces.plot_parts(["a", "b"], np.ones(2), np.ones(2), "t").axes[0].patches) == 4
+    drawn = pisces.plot_collateral({"japan": {"golf": -0.2, "rome": -3.0}, "golf": {"rome": -0.1}}, "t").axes[0]
+    assert [t.get_text() for t in drawn.texts] == ["-0.2", "-3.0", "-0.1"]
+    with pytest.raises(ConceptLabError, match="6 methods at most; got 7"):
+        pisces.plot_plane({m: np.zeros((1, 2)) for m in list(pisces.METHOD_STYLE)[:7]}, "t")

@@ -52,7 +52,7 @@ def test_file(path):
     nbformat.validate(raw)
     assert raw["metadata"]["kernelspec"]["name"] == "python3"
     assert "widgets" not in raw["metadata"], "strip widget state: make commit"
-    assert path.stat().st_size < 300_000, f"{path.stat().st_size} bytes; at most 300 kB"
+    assert path.stat().st_size < 500_000, f"{path.stat().st_size} bytes; at most 500 kB"
 
 
 def test_name_title_and_tags(path, nb):

@@ -41,6 +41,15 @@ def names(node, context):
     return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
 
 
+def from_stubs(node):
+    """Names that a value is made of. `use(points, mine)` is the reader's function only where its check passed, else the
+    library's, so that what it gives stops no copy."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "use":
+        return set()
+    below = set().union(*map(from_stubs, ast.iter_child_nodes(node)))
+    return below | ({node.id} if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) else set())
+
+
 def made(tree):
     """What a cell defines at its top: functions, classes, assigned names."""
     return {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)} | {
@@ -81,7 +90,7 @@ def follow(node, stubs):
         if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign) and n.value is not None:
             targets = n.targets if isinstance(n, ast.Assign) else [n.target]
             for target in targets:
-                if names(n.value, ast.Load) & stubs:
+                if from_stubs(n.value) & stubs:
                     stubs |= base(target)
                 elif isinstance(n, ast.Assign):  # `x[0] = 1` leaves the rest of x
                     stubs -= names(target, ast.Store)
@@ -126,6 +135,7 @@ def test_no_cell_asserts_on_an_exercise(path):
         "import torch\ntorch.testing.assert_close(f(1), 2)",
         "z = {}\nz[0] = f(1)\nfor k, v in z.items():\n    assert v",
         "def g(x):\n    return f(x)\nassert g(1)",
+        "p = check(f)\nassert use(p, f)(1) == f(1)",
         "with open('x') as h:\n    assert torch.equal(f(W), other)",
     ],
 )
@@ -134,7 +144,15 @@ def test_the_rule_finds_what_stops_a_copy(source):
 
 
 @pytest.mark.parametrize(
-    "source", ["print(f(1) == 2)", "assert g(1)", "f = h\nassert f(1)", "y = f(1)\ny = 2\nassert y", "x = f(1)"]
+    "source",
+    [
+        "print(f(1) == 2)",
+        "assert g(1)",
+        "f = h\nassert f(1)",
+        "y = f(1)\ny = 2\nassert y",
+        "x = f(1)",
+        "p = check(f)\nbest = use(p, f)\nassert best(1) == 2",
+    ],
 )
 def test_the_rule_leaves_the_rest(source):
     assert not stops([cell("def f(x):\n    return 0", "exercise"), cell(source)])

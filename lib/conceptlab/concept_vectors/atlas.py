@@ -65,9 +65,10 @@ class Atlas:
     def only(self, layers: Sequence[int]) -> Atlas:
         """The atlas of some of its layers, in their order."""
         rows = torch.cat([torch.arange(self.d_mlp) + self.index(layer, 0) for layer in layers])
-        tables = {"coherence": self.coherence, "mean": self.mean, "spread": self.spread}
-        parts = {name: table[rows] for name, table in tables.items()}
-        return replace(self, layers=tuple(layers), tokens=self.tokens[rows], **parts)
+        return replace(
+            self, layers=tuple(layers), tokens=self.tokens[rows], coherence=self.coherence[rows],
+            mean=self.mean[rows], spread=self.spread[rows],
+        )  # fmt: skip
 
     def describe(self, lm: LanguageModel, layer: int, neuron: int, sign: int, n: int = 10) -> ConceptVector:
         """One end of one vector, with its coherence as score and its `n` strongest tokens."""

@@ -43,8 +43,8 @@ class NoiseStudy:
 
     def gap(self, n: int, n_resamples: int = 2000) -> Interval:
         """Concept vectors minus equally active ones, on the same concept questions."""
-        pair = (self.pooled(kind, "concept", n) for kind in ("concept", "matched"))
-        return paired_bootstrap(*pair, n_resamples, over="questions")
+        own, control = (self.pooled(kind, "concept", n) for kind in ("concept", "matched"))
+        return paired_bootstrap(own, control, n_resamples, over="questions")
 
 
 def concept_candidates(

@@ -94,16 +94,59 @@ EXERCISES: Mapping[str, Exercise] = {
                 "Asks for an interval over features and for how they were chosen; examples in a figure are no sample.",
             ),
         ),
+        Exercise("04", "selective features", 2, "easy", 8),
         Exercise("04", "closed form of the edit", 3, "medium", 15),
-        Exercise("04", "inverted sign", 2, "easy", 10),
-        Exercise("04", "reach of an edit", 3, "medium", 15),
-        Exercise("04", "the right side of the norm", 3, "hard", 15),
+        Exercise("04", "inverted sign", 2, "easy", 5),
+        Exercise("04", "the right side of the norm", 3, "medium", 10),
         Exercise("04", "scores of an erasure", 3, "medium", 15),
-        Exercise("05", "text without answers", 2, "easy", 10),
+        Exercise("04", "paired difference over concepts", 4, "hard", 20),
+        Exercise(
+            "04", "was it the features", 4, "medium", 20,
+            rubric=(
+                "Names the control that the claim needs (the same rows with other features' directions, or the same "
+                "changes at other neurons) and says that an untouched model is none.",
+                "Notices that single concepts differ more than the methods do, so that the difference must be paired "
+                "by concept and needs an interval over concepts.",
+                "Names one thing besides the features that could make the effect: the neurons that the edit goes "
+                "through, its size, or a choice of concepts or strengths after seeing test results.",
+                "Asks for collateral that the gates cannot see: unseen near domains, other concepts, or an attack.",
+            ),
+        ),
         Exercise("05", "recovered share", 2, "easy", 10),
-        Exercise("05", "LoRA", 3, "medium", 15),
-        Exercise("05", "candidate sets", 3, "medium", 15),
+        Exercise("05", "text without answers", 2, "easy", 10),
+        Exercise("05", "gain above a control", 3, "medium", 15),
+        Exercise("05", "LoRA", 4, "hard", 25),
         Exercise("05", "rounding", 2, "easy", 10),
+        Exercise("05", "candidate sets", 3, "medium", 15),
+        Exercise(
+            "05", "a claim of robustness", 4, "medium", 20,
+            rubric=(
+                "Says what the attacker holds in each sentence of the claim (questions, weights, or the edit itself).",
+                "Asks for the same budget on the original, on a random edit or on a twin that was never taught.",
+                "Says that a share of a small or unsure gap means nothing, or that the interval holds 0.",
+                "Names an attack that was not run and would be the next to try, with the reason.",
+            ),
+        ),
+        Exercise("06", "NPO's loss", 3, "medium", 10),
+        Exercise("06", "inverted hinge", 2, "easy", 8),
+        Exercise("06", "protected keys", 4, "hard", 25),
+        Exercise("06", "the form that leaks", 3, "medium", 15),
+        Exercise("06", "dampening", 2, "easy", 8),
+        Exercise("06", "the assistant's loss", 3, "medium", 12),
+        Exercise(
+            "06", "a claim of deletion", 5, "medium", 20,
+            rubric=(
+                "Says that refusals were measured, not knowledge: asks for multiple choice or log-probabilities, where "
+                "the right answer must lose its lead.",
+                "Says that the facts were asked in the form that was trained, and asks for other forms of the same "
+                "facts and for facts that were never shown.",
+                "Says that general knowledge is the mildest test of collateral damage, and asks for a near domain.",
+                "Asks what an attacker gets back (training on text without the answers, rounding), against a model "
+                "that was never taught under the same attack.",
+                "Says that rivals must be compared at equal direct loss and equal tuning, with intervals and a "
+                "statement over what these generalise.",
+            ),
+        ),
         Exercise("07", "length of an answer", 2, "easy", 10),
         Exercise("07", "positions that predict", 2, "easy", 5),
         Exercise("07", "patching a window", 3, "medium", 15),

@@ -64,10 +64,14 @@ from .inference import (
     Refusal,
     RestrictedDecoding,
     RunTime,
+    assistant,
     false_alarms,
     fit_detector,
     latency,
+    prompt_of,
 )
+from .localised.keys import early_layers, gather_keys
+from .localised.ssd import importances
 from .method import KINDS, SETTINGS, Fitted, Method, choose, get_method, grid, methods, needs_dictionaries, register
 from .pisces.attribution import FeatureEffect, attribute
 from .pisces.candidates import candidates
@@ -172,6 +176,7 @@ __all__ = [
     "ablation_edit",
     "activation_filter",
     "activation_means",
+    "assistant",
     "attribute",
     "candidates",
     "causal_filter",
@@ -181,6 +186,7 @@ __all__ = [
     "diagonal_fisher",
     "directional_edit",
     "dpo_loss",
+    "early_layers",
     "edit_reach",
     "embedding_edit",
     "false_alarms",
@@ -192,9 +198,11 @@ __all__ = [
     "forget_in_turn",
     "flat_loss",
     "gather_evidence",
+    "gather_keys",
     "get_method",
     "grid",
     "hand_picked",
+    "importances",
     "latency",
     "layer_groups",
     "inverted_hinge",
@@ -206,6 +214,7 @@ __all__ = [
     "pisces_edit",
     "pisces_rows",
     "promoting_vectors",
+    "prompt_of",
     "public_dictionaries",
     "published_edit",
     "random_features",

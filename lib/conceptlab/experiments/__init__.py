@@ -12,10 +12,30 @@ from .early_exit import early_exit
 from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
 from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
+from .fiction_table import FictionConfig, fiction
+from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
 from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
+from .lab_claims import closing_rows
+from .lab_page import (
+    RESIDUE,
+    curve_reading,
+    differences,
+    matched_rows,
+    pool_for,
+    relearning_tally,
+    residue_points,
+    residue_reading,
+    robustness_rows,
+    rounding_reading,
+    tallies,
+)
+from .lab_table import LabTable, lab_table
+from .lab_view import LabView, of_kind, tally, verdict
 from .layers import layers
+from .matching import scale_to
+from .oracle_page import FictionTable, FormTable
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 from .specialisation import SpecialisationConfig, specialisation, teaching_sets
@@ -26,6 +46,8 @@ EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "directions": directions,
     "dissection": dissection,
     "early_exit": early_exit,
+    "fiction": fiction,
+    "forms": forms,
     "lab": lab,
     "layers": layers,
     "specialisation": specialisation,
@@ -46,35 +68,51 @@ __all__ = [
     "DissectionTable",
     "EDITS",
     "EXPERIMENTS",
+    "FictionConfig",
     "FictionScores",
+    "FictionTable",
     "FinalConfig",
+    "FormTable",
+    "FormsConfig",
     "General",
     "LabConfig",
+    "LabTable",
+    "LabView",
     "Point",
+    "RESIDUE",
     "Record",
     "Relearnt",
     "SUMMARIES",
     "Scoring",
-    "at_loss",
     "SpecialisationConfig",
+    "at_loss",
     "autointerp",
     "budget_for",
     "by_concept",
     "check_gpu",
+    "closing_rows",
     "curve_point",
+    "curve_reading",
     "curves_of",
+    "differences",
     "directions",
     "dissection",
     "early_exit",
     "edit_size",
     "failed_checks",
     "kept_losses",
+    "fiction",
+    "form_gap",
+    "forms",
     "lab",
+    "lab_table",
     "layers",
     "live_recipe",
     "loss_correlations",
     "matched",
     "matched_loss",
+    "matched_rows",
+    "of_kind",
     "on_fiction",
     "paired_values",
     "pooled",
@@ -84,5 +122,15 @@ __all__ = [
     "specialisation",
     "summarise_lab",
     "table_number",
+    "pool_for",
+    "relearning_tally",
+    "residue_points",
+    "residue_reading",
+    "robustness_rows",
+    "rounding_reading",
+    "scale_to",
+    "tallies",
+    "tally",
     "teaching_sets",
+    "verdict",
 ]

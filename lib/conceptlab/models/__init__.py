@@ -24,9 +24,11 @@ from .packed import Packed, pack, packed_hidden
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
 from .registry import PACKAGED, cached_models, encoder_from_folder, packaged_checkpoint, quiet_transformers
+from .replaced import layers_replaced
 from .sites import SITES, Site
 
 __all__ = [
+    "layers_replaced",
     "Change",
     "Changes",
     "LanguageModel",

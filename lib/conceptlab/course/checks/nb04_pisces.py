@@ -1,6 +1,7 @@
 """Checks of the exercises of notebook 04.
 
-Oracles: encode-edit-decode row by row, what a sign must do, a forward pass through the norm, counting by hand.
+Oracles: encode-edit-decode row by row, what a sign must do, a forward pass through the norm, counting and a t-interval
+by hand.
 """
 
 from __future__ import annotations
@@ -61,61 +62,64 @@ def check_closed_form(answer: Callable) -> Points:
     )
 
 
+def check_selective(answer: Callable) -> Points:
+    """`answer(means, own, share) -> indices`: features whose weakest own group has `share` times every other group."""
+    name = "selective features"
+    means = torch.tensor(
+        [  # four groups, the first two the concept's; features: yes, one group only, near, dead, yes, no, yes
+            [4.0, 9.0, 3.0, 0.0, 2.0, 1.0, 0.6],
+            [2.0, 0.1, 5.0, 0.0, 3.0, 1.5, 0.9],
+            [0.5, 0.2, 2.0, 0.0, 1.0, 4.0, 0.0],
+            [1.0, 0.3, 0.1, 0.0, 0.2, 0.1, 0.0],
+        ]
+    )
+    pooled, loose = means[:2].mean(0) >= 2 * means[2:].amax(0), means[:2].amin(0) >= 2 * means[2:].mean(0)
+    alive = means[:2].amin(0) > 0
+    strict = means[:2].amin(0) > 2 * means[2:].amax(0)
+    mistakes = {
+        "take the weaker of the concept's groups: a feature may fire on one of them by chance.": pooled & alive,
+        "take the strongest of the other groups, not their mean: the neighbour is what the edit would harm.": loose
+        & alive,
+        "a feature that never fires is not selective: ask for more than 0.": means[:2].amin(0) >= 2 * means[2:].amax(0),
+        "exactly `share` times as strongly counts, too.": strict,
+    }
+    got = [call(name, answer, means.clone(), own, share) for own, share in ((2, 2.0), (1, 8.0))]
+    want = [torch.tensor([float(i in chosen) for i in range(7)]) for chosen in ((0, 4, 6), (1,))]
+    right = check_equal("four groups, seven features", _mask(got[0], 7), want[0], mistakes)
+    return passed(name, right, check_equal("one group of the concept's, eight times", _mask(got[1], 7), want[1]))
+
+
+def _mask(indices: object, n: int) -> object:
+    """Indices as a row of zeros and ones, so that two choices can be compared whatever their sizes."""
+    if not isinstance(indices, Tensor) or indices.dtype != torch.long or not bool((indices < n).all()):
+        return indices
+    return torch.zeros(n).index_fill_(0, indices.flatten(), 1.0)
+
+
 def check_turned(
-    answer: Sequence[Feature], features: Sequence[Feature], lm: LanguageModel, saes: Dictionaries, signs: dict
+    answer: Callable, features: Sequence[Feature], lm: LanguageModel, saes: Dictionaries, signs: dict
 ) -> Points:
-    """`answer`: the same features with their signs turned; then the edit writes the opposite into every row."""
+    """`answer(features)`: the same features with their signs turned; then the edit writes the opposite."""
     name = "inverted sign"
-    if answer is None or not all(isinstance(f, Feature) for f in answer):
-        check_true("features", False, "give a list of Feature, for example made with dataclasses.replace.")
+    got = call(name, answer, list(features))
+    if not isinstance(got, list | tuple) or not all(isinstance(f, Feature) for f in got):
+        check_true("features", False, "return a list of Feature, for example made with dataclasses.replace.")
         return passed(name, False)
-    places = [[(f.layer, f.index) for f in found] for found in (answer, features)]
+    places = [[(f.layer, f.index) for f in found] for found in (got, features)]
     same = check_true("same features", places[0] == places[1], "layer and index of each must stay, and their order.")
-    all_turned = same and all(a.sign == -f.sign for a, f in zip(answer, features, strict=True))
+    all_turned = same and all(a.sign == -f.sign for a, f in zip(got, features, strict=True))
     turned = check_true("signs turned", all_turned, "every sign must be minus the old one.")
     opposite = False
     if same:  # what is written is odd in the sign: right + turned = twice the edit that only removes (mu = 0)
-        right, other, removed = (
-            pisces_edit(lm, saes, f, 0.2, mu, signs) for f, mu in ((features, 1.0), (answer, 1.0), (features, 0.0))
+        zero = pisces_edit(lm, saes, features, 0.5, 0.0, signs)
+        pair = [pisces_edit(lm, saes, found, 0.5, 10.0, signs) for found in (features, got)]
+        sums = [pair[0].changes[n].dense() + pair[1].changes[n].dense() for n in zero.changes]
+        opposite = all(
+            torch.allclose(total, 2 * change.dense(), atol=1e-3)
+            for total, change in zip(sums, zero.changes.values(), strict=True)
         )
-        gaps = [
-            (right.changes[n].dense() + other.changes[n].dense() - 2 * removed.changes[n].dense()).abs().max()
-            for n in right.changes
-        ]
-        opposite = all(float(gap) < 1e-5 for gap in gaps)
     hint = "the two edits must differ by the sign of what they write, in every row."
     return passed(name, same, turned, check_true("edits are opposite", opposite, hint))
-
-
-def check_reach(answer: Callable) -> Points:
-    """`answer(own, others, through) -> [k]`: RMS of what passes `through [d_mlp, k]` on own over the largest on others.
-
-    `own [tokens, d_mlp]`; `others`: a list of such tensors. Oracle: one token at a time.
-    """
-    name = "reach of an edit"
-    own, others = random_tensor(7, 5), [random_tensor(4, 5, seed=1), 2 * random_tensor(9, 5, seed=2)]
-    through = random_tensor(5, 3, seed=3).sign()
-    got = call(name, answer, own, others, through)
-
-    def rms(tokens: Tensor) -> Tensor:
-        total = torch.zeros(3)
-        for token in tokens:  # one after the other
-            total += torch.tensor([float(sum(token * through[:, k])) ** 2 for k in range(3)])
-        return (total / len(tokens)).sqrt()
-
-    sizes = torch.stack([rms(group) for group in others])
-    mistakes = {
-        "the other groups are pooled: take the root mean square of each and then the largest.": rms(own)
-        / rms(torch.cat(others)),
-        "the mean lets positive and negative writing cancel: square first.": (own @ through).mean(0)
-        / torch.stack([(g @ through).mean(0) for g in others]).amax(0),
-        "the root is missing.": (rms(own) / sizes.amax(0)) ** 2,
-        "that is the ratio to the smallest of the others, the edit harms the largest.": rms(own) / sizes.amin(0),
-    }
-    right = check_equal("against one token at a time", got, rms(own) / sizes.amax(0), mistakes)
-    scaled = call(name, answer, 3 * own, others, 5 * through)
-    same = check_equal("own three times as active", scaled, 3 * rms(own) / sizes.amax(0))
-    return passed(name, right, same)
 
 
 def check_norm_side(answer: Callable) -> Points:
@@ -172,3 +176,39 @@ def check_scores(relative: Callable, overall: Callable) -> Points:
         "zeros are dropped (as in the authors' code); one 0 must give 0.": torch.tensor([0.75, 1.0, 0.375]),
     }
     return passed(name, kept, measured, check_equal("overall", numbers, torch.tensor([0.75, 0.0, 0.375]), mistakes))
+
+
+def check_paired(answer: Callable) -> Points:
+    """`answer(a, b) -> (mean, low, high)` of the differences over the concepts that both have, Student's t."""
+    name = "paired difference over concepts"
+    a = {"golf": 0.9, "japan": 0.5, "cancer": 0.1, "rome": 0.3, "only_a": 0.0}
+    b = {"rome": 0.1, "golf": 0.6, "cancer": 0.05, "japan": 0.5, "only_b": 1.0}
+    gaps = [0.3, 0.0, 0.05, 0.2]
+    mean = sum(gaps) / 4
+    spread = math.sqrt(sum((x - mean) ** 2 for x in gaps) / 3)
+    half, t = spread / 2, 3.182446  # t: 97.5 % quantile at 3 degrees of freedom
+    other = math.sqrt(sum((x - mean) ** 2 for x in gaps) / 4) / 2
+    crossed = [x - y for x, y in zip(a.values(), b.values(), strict=True)]
+    middle = sum(crossed) / 5
+    wide = math.sqrt(sum((x - middle) ** 2 for x in crossed) / 4 / 5) * 2.776445
+
+    def three(center: float, half: float) -> Tensor:
+        return torch.tensor([center, center - half, center + half])
+
+    mistakes = {
+        "concepts are paired by name, not by their place in the two lists.": three(middle, wide),
+        "with four concepts the quantile is Student's t, not 1.96.": three(mean, 1.959964 * half),
+        "divide the squares by n - 1: the spread is estimated from the same four numbers.": three(mean, t * other),
+        "that is the spread of single concepts; the mean of n is surer by the root of n.": three(mean, t * spread),
+        "degrees of freedom are n - 1.": three(mean, 2.776445 * half),
+    }
+    got = call(name, answer, dict(a), dict(b))
+    numbers = None if got is None or not isinstance(got, tuple | list | Tensor) else got
+    right = check_equal("four concepts in both", numbers, three(mean, t * half), mistakes)
+    few = call(name, answer, {"golf": 0.5, "japan": 0.7}, {"golf": 0.1, "japan": 0.2})
+    good = isinstance(few, tuple | list) and len(few) == 3 and all(isinstance(x, float | int) for x in few)
+    if good and isinstance(few, tuple | list):
+        good = abs(few[0] - 0.45) < 1e-6 and math.isnan(few[1]) and math.isnan(few[2])
+    told = check_true("two concepts: a mean and no interval", good, "below three return (mean, nan, nan).")
+    turned = call(name, answer, dict(b), dict(a))
+    return passed(name, right, told, check_equal("b minus a is the negative", turned, three(-mean, t * half)))

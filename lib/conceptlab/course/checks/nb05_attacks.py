@@ -1,4 +1,4 @@
-"""Checks of notebook 05: share, text without answers, LoRA, rounding, candidate sets.
+"""Checks of notebook 05: share, text without answers, LoRA, rounding, candidate sets, gain above a control.
 
 Oracles: hand arithmetic, invariances, autograd, planted words, a search over every grid point, a loop over ranks.
 """
@@ -40,6 +40,9 @@ def check_share(share: Callable) -> Points:
     )
     shifted = call("recovered share", share, *([x + 5 for x in column] for column in (o, e, a)))
     results.append(check_equal("adding a constant to all scores changes nothing", shifted, truth))
+    near = [x + 0.2 for x in e]  # the edit took .2: little, and still a share
+    small = call("recovered share", share, near, e, [x + 0.05 for x in e])
+    results.append(check_equal("a small gap has a share, too", small, 0.25))
     for name, before in (("nothing was erased", e), ("the edit helped", [-3.0, -2.5, -3.0])):
         value = call("recovered share", share, before, e, a)
         number = isinstance(value, float | int) or (isinstance(value, torch.Tensor) and value.numel() == 1)
@@ -188,3 +191,31 @@ def check_candidates(candidates: Callable) -> Points:
             hint = "the right set in another order; the later layer comes first among equal ranks."
         results.append(check_true(f"B = {B}", ids == truth[:B], hint))
     return passed("candidate sets", *results)
+
+
+def check_above_control(above: Callable) -> Points:
+    """`above(erased, attacked, control, control_attacked)` of `[n]` each: mean, low, high. Oracle: by hand."""
+    name = "gain above a control"
+    erased, attacked = torch.tensor([-2.0, -1.0, 0.0, -3.0]), torch.tensor([0.0, 0.5, 1.0, -1.0])
+    twin, after = torch.tensor([-3.0, -2.0, -2.0, -1.0]), torch.tensor([-2.0, -2.5, -1.0, -0.5])
+    extra = [1.0, 2.0, 0.0, 1.5]  # (2, 1.5, 1, 2) gained, of which the twin gains (1, -.5, 1, .5)
+    mean = 1.125
+    half = 3.182446 * math.sqrt(sum((x - mean) ** 2 for x in extra) / 3) / 2
+
+    def three(center: float, half: float) -> torch.Tensor:
+        return torch.tensor([center, center - half, center + half])
+
+    own = math.sqrt(sum((x - 1.625) ** 2 for x in (2.0, 1.5, 1.0, 2.0)) / 3) / 2
+    mistakes = {
+        "that is the gain of the erased model; take off what the same attack gains in the control.": three(
+            1.625, 3.182446 * own
+        ),
+        "with four questions the quantile is Student's t, not 1.96.": three(mean, half / 3.182446 * 1.959964),
+        "the mean of n questions is surer by the root of n.": three(mean, 2 * half),
+    }
+    got = call(name, above, erased.clone(), attacked.clone(), twin.clone(), after.clone())
+    numbers = got if isinstance(got, tuple | list | torch.Tensor) else None
+    right = check_equal("four questions by hand", numbers, three(mean, half), mistakes)
+    same = call(name, above, erased.clone(), attacked.clone(), erased + 1, attacked + 1)
+    zero = check_equal("a control that gains as much: nothing is left", same, torch.zeros(3))
+    return passed(name, right, zero)

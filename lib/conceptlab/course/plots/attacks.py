@@ -76,6 +76,40 @@ def attack_matrix(
     return figure_of(ax)
 
 
+BARS = ("ink", "target", "second", "control", "neighbour", "accent")
+
+
+def before_after(groups: Mapping[str, Mapping[str, Interval | None]], title: str, y: str) -> Figure:
+    """A group of bars per attack, one bar per state of the model, with intervals; six states at most.
+
+    `groups`: attack -> state -> number; a state that an attack does not have stays empty.
+    """
+    states = list(dict.fromkeys(s for row in groups.values() for s in row))
+    if len(states) > len(BARS):
+        raise ConceptLabError(f"A group holds {len(BARS)} bars at most; got {len(states)}.")
+    ax = new_figure(width=min(3.5 + 0.95 * max(len(groups), 1), 11.5), height=4.0)[1]
+    width = 0.84 / max(len(states), 1)
+    for k, (state, color) in enumerate(zip(states, BARS, strict=False)):
+        found = [(i, x) for i, row in enumerate(groups.values()) if (x := row.get(state)) is not None]
+        at = [i + (k - (len(states) - 1) / 2) * width for i, _ in found]
+        values = [x.value for _, x in found]
+        error = np.nan_to_num([[x.value - x.low for _, x in found], [x.high - x.value for _, x in found]])
+        ax.bar(at, values, 0.9 * width, color=COLORS[color], label=plain(state))
+        ax.errorbar(at, values, error, fmt="none", ecolor=COLORS["ink"], elinewidth=0.8, capsize=2)
+    ax.axhline(0, color=COLORS["ink"], lw=0.8)
+    ax.set_xticks(range(len(groups)), [plain(a.replace("_", "\n")) for a in groups], fontsize=9)
+    ax.grid(False, axis="x")
+    finish(ax, title, "", y)
+    figure_of(ax).legend(
+        *ax.get_legend_handles_labels(),
+        frameon=False,
+        fontsize=9,
+        loc="outside lower center",
+        ncols=min(len(states), 3),
+    )
+    return figure_of(ax)
+
+
 def _short(x: float) -> str:
     return f"{x:.1f}" if np.isfinite(x) else ("-\u221e" if x < 0 else "\u221e")
 

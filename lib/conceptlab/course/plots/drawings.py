@@ -1,4 +1,4 @@
-"""The drawn diagrams of notebooks 00 to 03 and of 11. Each says in its alternative text what it shows."""
+"""The drawn diagrams of notebooks 00 to 03 and of 11, and the list of all; the alternative text says what is shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import cos, pi, sin
 
 from .diagrams import Diagram
+from .drawings_erasing import mirrored_neuron, row_edit, split_in_two, threat_models
 
 
 def residual_stream() -> Diagram:
@@ -230,4 +231,8 @@ DRAWINGS: dict[str, Callable[[], Diagram]] = {
     "activation functions": activation_functions,
     "detection and fuzzing": detection_and_fuzzing,
     "claim and control": claim_and_control,
+    "row edit": row_edit,
+    "mirrored neuron": mirrored_neuron,
+    "threat models": threat_models,
+    "split in two": split_in_two,
 }

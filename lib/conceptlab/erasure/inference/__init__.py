@@ -1,8 +1,8 @@
 """Methods that work at run time: the weights stay, and with them everything that is in them."""
 
 from .corruption import ECO, CorruptedPrompts
-from .detector import Detector, DetectorConfig, fit_detector, fit_logistic
-from .difference import ULD, LogitDifference
+from .detector import Detector, DetectorConfig, fit_detector, fit_logistic, prompt_of
+from .difference import ULD, LogitDifference, assistant
 from .notes import NOTES, Notes
 from .refusal import IN_CONTEXT_REFUSAL, Refusal
 from .restriction import GUARD, RestrictedDecoding
@@ -22,8 +22,10 @@ __all__ = [
     "RestrictedDecoding",
     "RunTime",
     "ULD",
+    "assistant",
     "false_alarms",
     "fit_detector",
     "fit_logistic",
     "latency",
+    "prompt_of",
 ]
