@@ -30,6 +30,8 @@ PLAIN = {
     "as large a share of its damage, so that is not surely knowledge that was hidden.",
     "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
     "the concept's vectors where they were; guards at run time spare everything, and leave everything in the weights.",
+    "07_dissecting_unlearning": "Parts of the original are put back into an unlearned model, and into one that random "
+    "noise has damaged as much. The last layers repair both, so what repairs a model is not what was changed in it.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "

@@ -134,6 +134,18 @@ DECISIONS = (
         "slices behind the deleted one go, too", "the only row with a proof",
     ),
     Decision(
+        "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
+        "a pass per part and window", "a random edit of equal damage, on the same questions",
+        "late activations replace the output, so they repair any damage",
+        "raw distance: late coefficients take back more after noise; in KL it depends on the subject",
+    ),
+    Decision(
+        "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
+        "a pass per part and window", "the same parts of a randomly damaged model",
+        "parts that only work together carry nothing alone",
+        "value vectors: 1 for an edit of them, nearly 0 for training; late coefficients bring all damage",
+    ),
+    Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",

@@ -147,6 +147,23 @@ EXERCISES: Mapping[str, Exercise] = {
                 "statement over what these generalise.",
             ),
         ),
+        Exercise("07", "length of an answer", 2, "easy", 10),
+        Exercise("07", "positions that predict", 2, "easy", 5),
+        Exercise("07", "patching a window", 3, "medium", 15),
+        Exercise("07", "share taken back", 2, "easy", 5),
+        Exercise("07", "distance without a shift", 3, "medium", 10),
+        Exercise("07", "difference to a control", 4, "hard", 20),
+        Exercise(
+            "07", "stored or only hidden", 3, "medium", 15,
+            rubric=(
+                "Says which result would speak for removal and which for suppression *before* it is measured, in terms "
+                "of something that late patching cannot do by itself (early windows, another question form, a probe).",
+                "Names a control of equal damage that is not unlearning (a random edit, a random edit of the same "
+                "columns, another concept's edit), measured in the same way.",
+                "Says what would still be open afterwards: other models, one recipe, facts of one kind, or the answer "
+                "being built from other knowledge.",
+            ),
+        ),
         Exercise("08", "differential activity", 2, "easy", 10),
         Exercise("08", "equally active neurons", 4, "hard", 25),
         Exercise("08", "noise floor", 3, "medium", 15),

@@ -7,6 +7,7 @@ from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
+from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
 from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
 from .fact_depths import kept_losses, loss_correlations
@@ -43,6 +44,7 @@ from .specialisation import SpecialisationConfig, specialisation, teaching_sets
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "autointerp": autointerp,
     "directions": directions,
+    "dissection": dissection,
     "early_exit": early_exit,
     "fiction": fiction,
     "forms": forms,
@@ -58,9 +60,13 @@ __all__ = [
     "ATTACKED",
     "AtLoss",
     "BUDGET",
+    "CONTROLS",
     "CURVE",
     "CurveConfig",
     "DIRECT",
+    "DissectionConfig",
+    "DissectionTable",
+    "EDITS",
     "EXPERIMENTS",
     "FictionConfig",
     "FictionScores",
@@ -90,6 +96,7 @@ __all__ = [
     "curves_of",
     "differences",
     "directions",
+    "dissection",
     "early_exit",
     "edit_size",
     "failed_checks",
@@ -100,6 +107,7 @@ __all__ = [
     "lab",
     "lab_table",
     "layers",
+    "live_recipe",
     "loss_correlations",
     "matched",
     "matched_loss",

@@ -20,6 +20,7 @@ from .language_model import LanguageModel
 from .load import load_model
 from .losses import next_token_loss, scored_logits, sequence_logprobs
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
+from .packed import Packed, pack, packed_hidden
 from .projection import TopTokens, logit_effect, project
 from .random_model import RANDOM_KINDS, random_model
 from .registry import PACKAGED, cached_models, encoder_from_folder, packaged_checkpoint, quiet_transformers
@@ -32,6 +33,7 @@ __all__ = [
     "Changes",
     "LanguageModel",
     "PACKAGED",
+    "Packed",
     "Prefix",
     "Prompt",
     "RANDOM_KINDS",
@@ -58,7 +60,9 @@ __all__ = [
     "memory_needed",
     "next_token_loss",
     "optimiser_memory",
+    "pack",
     "packaged_checkpoint",
+    "packed_hidden",
     "prefix_cache",
     "prefix_ids",
     "project",

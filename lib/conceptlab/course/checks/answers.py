@@ -1,4 +1,4 @@
-"""The course's own answers to the exercises of notebooks 00 to 06, 10 and 11.
+"""The course's own answers to the exercises of notebooks 00 to 07, 10 and 11.
 
 A notebook goes on with the reader's function where its check passed, and with the one from here otherwise.
 """
@@ -12,6 +12,7 @@ from ...core import ConceptLabError
 from ..record import Points
 from . import (
     answers_controls,
+    answers_dissection,
     answers_erasing,
     answers_exits,
     answers_reading,
@@ -21,7 +22,7 @@ from . import (
 
 ANSWERS: dict[str, Callable[..., Any]] = {
     **answers_reading.ANSWERS, **answers_sae.ANSWERS, **answers_erasing.ANSWERS, **answers_exits.ANSWERS,
-    **answers_controls.ANSWERS, **answers_unlearning.ANSWERS,
+    **answers_controls.ANSWERS, **answers_unlearning.ANSWERS, **answers_dissection.ANSWERS,
 }  # fmt: skip
 
 
