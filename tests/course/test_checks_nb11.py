@@ -12,11 +12,12 @@ from conceptlab.course.checks import nb11_is_it_fake as nb
 from exercises_of_checks import assert_passes_and_nonsense_does_not
 
 NAMES = ("share_above", "imposter", "wilson", "share_back", "within")
+ANSWER = {"share_above": "above_controls"}  # a room has a function of the exercise's name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_solution_passes_and_nonsense_does_not(name, capsys):
-    assert_passes_and_nonsense_does_not(getattr(nb, f"check_{name}"), getattr(own, name), capsys)
+    assert_passes_and_nonsense_does_not(getattr(nb, f"check_{name}"), getattr(own, ANSWER.get(name, name)), capsys)
 
 
 def rescaled(left, right, others, generator):

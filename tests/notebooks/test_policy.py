@@ -101,6 +101,10 @@ def test_committed_as_run_from_top_to_bottom(path, nb):
     assert outputs and not [out for out in outputs if out.output_type == "error"]
 
 
+def test_the_checklist_is_linked(path, nb):
+    assert any("docs/checklist.md" in cell.source for cell in nb.cells if cell.cell_type == "markdown")
+
+
 def test_names_no_machine(path, nb):
     assert notebook.machine_paths(nb) == []
 

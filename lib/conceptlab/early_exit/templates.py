@@ -30,7 +30,7 @@ _NOUNS = (
 _LINKS = ("near", "behind", "beside", "with")
 
 
-def agreement(rng: random.Random) -> list[Item]:
+def agreeing(rng: random.Random) -> list[Item]:
     """ "The keys near the cabinet": does a singular or a plural verb follow? The last noun has either number."""
     items = []
     for noun, plural, other_plural, link in itertools.product(_NOUNS, (False, True), (False, True), _LINKS):
@@ -196,7 +196,7 @@ def _comparative(word: str) -> str:
 
 
 TEMPLATES: dict[str, Callable[[random.Random], list[Item]]] = {
-    "agreement": agreement, "sense": sense, "two_hops": two_hops, "sentiment": sentiment, "entailment": entailment,
+    "agreement": agreeing, "sense": sense, "two_hops": two_hops, "sentiment": sentiment, "entailment": entailment,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 Z = 1.959964
 
 
-def share_above(scores: Tensor, controls: Tensor, level: float = 0.99) -> Tensor:
+def above_controls(scores: Tensor, controls: Tensor, level: float = 0.99) -> Tensor:
     """Share of `scores` above the `level` quantile of `controls`."""
     return (scores > controls.quantile(level)).float().mean()
 
@@ -51,7 +51,7 @@ def within(scores: Tensor, positive: Tensor, surface: Tensor) -> float:
 
 
 ANSWERS: dict[str, Callable[..., Any]] = {
-    "above the controls": share_above,
+    "above the controls": above_controls,
     "other directions in the same rows": imposter,
     "an interval with width": wilson,
     "a share of a gap": share_back,
