@@ -42,6 +42,20 @@ def small_notebook():
 
 
 # ---- staging ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "there"),
+    [
+        ("a text:\n$$x = 1\n + 2$$\nwith $x$ and $y$.", "a text:\n\n$$x = 1\n + 2$$\n\nwith $x$ and $y$."),
+        ("is $$x$$ here", "is \n\n$$x$$\n\nhere"),
+        ("apart\n\n$$x$$\n\nalready", "apart\n\n$$x$$\n\nalready"),
+        ("> a quote with $$x$$ in it", "> a quote with $$x$$ in it"),
+        ("between $a$ and $b$\nnothing", "between $a$ and $b$\nnothing"),
+    ],
+)
+def test_words_behind_a_formula_are_no_mathematics(text, there):
+    assert stage.formulas_apart(text) == there
+
+
 def test_staged_cells_are_folded_dropped_and_described():
     nb = small_notebook()
     found = stage.staged(nb, "00_a.html").cells

@@ -20,6 +20,7 @@ EXTERNAL = re.compile(
     r"""|(?:@import\s+|import\s*\(\s*)["'](https?://[^"']+)|url\(\s*["']?(https?://[^"')]+)""",
     re.I,
 )
+FORMULA = re.compile(r"(?m)^(?![>|\s*-])([^\n$]*)(\$\$[^$]+\$\$)[ \t]*([^\n]*)$")
 LINK = re.compile(r"(?<!!)\[([^\]\n]+)\]\(([^)\s]+)\)")
 
 
@@ -42,11 +43,22 @@ def staged(nb: NotebookNode, name: str) -> NotebookNode:
     heading = ""
     for cell in nb.cells:
         if cell.cell_type == "markdown":
+            cell.source = formulas_apart(cell.source)
             heads = re.findall(r"^#{1,4}\s+(.+)$", cell.source, re.M)
             heading = heads[-1] if heads else heading
             continue
         _mark(cell, re.sub(r"[`$*]", "", heading))
     return nb
+
+
+def formulas_apart(text: str) -> str:
+    """Markdown in which displayed formulas are paragraphs of their own.
+
+    JupyterLab shows `$$...$$` between two lines of text as well; MyST would take the words behind it for mathematics.
+    Formulas inside quotes, lists and tables are left.
+    """
+    apart = FORMULA.sub(lambda m: "\n\n".join(part for part in ("", *m.groups(), "") if part or not m[1]), text)
+    return re.sub(r"\n{3,}", "\n\n", apart)
 
 
 def _mark(cell: NotebookNode, heading: str) -> None:
