@@ -116,10 +116,13 @@ def residue_reading(view: LabView, least: float = 0.2, cosine: float = 0.9) -> s
 
 
 def robustness_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
-    """What comes back under two attacks, and what is left of known facts asked as usual and as a cloze."""
-    rounding, rows = view.attacked("quantisation"), []
+    """What comes back under two attacks, and what is left of known facts asked as usual and as a cloze.
+
+    Relearning at equal loss, in nats, where strength curves met it; else the share of what was lost, at own strength.
+    """
+    relearning, rounding, rows = view.attacked("relearning"), view.attacked("quantisation"), []
     for method, kind in view.kinds.items():
-        back = at.get(method, {}).get("recovered_relearning")
+        back = at.get(method, {}).get("recovered_relearning") or relearning.get(method)
         asked = (mean_of(list(view.value(method, key).values())) for key in ("left_target_known", "left_cloze"))
         found = (back, rounding.get(method), *asked)
         if any(x is not None and x.measurable for x in found):
@@ -130,6 +133,8 @@ def robustness_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
 def relearning_tally(view: LabView, at: At) -> str:
     """How much more comes back after fine-tuning than after PISCES, at equal direct loss."""
     found = differences(view, at, "recovered_relearning", "fine-tuning")
+    if not found:
+        return "relearning: at equal loss it is not computed yet; the column has shares at the methods' own strengths."
     return "relearning: " + tally(found, "fine-tuning methods", "surely more comes back than to PISCES", "surely less")
 
 
