@@ -166,7 +166,7 @@ def test_a_teacher_gets_key_rubric_and_schedule(tmp_path, capsys):
         new_code_cell("check(answer)"), solution,
     )  # fmt: skip
     assert course.main(["instructor", "--root", str(tmp_path)]) == 0
-    pages = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / "build" / "instructor").iterdir()}
+    pages = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / "build" / "instructor").glob("*.md")}
     assert set(pages) == {"key.md", "rubric.md", "schedule.md"}
     assert "### Exercise 1: the answer\n\n```python\nanswer = 42\n```" in pages["key.md"]
     assert pages["rubric.md"] == rubric() and pages["schedule.md"] == schedule()
@@ -180,6 +180,7 @@ def test_every_exercise_of_a_check_is_in_the_list():
     folder = Path(course_checks.__file__).parent
     source = "".join(p.read_text(encoding="utf-8") for p in folder.glob("nb*.py"))
     names = set(re.findall(r'passed\("([^"]+)"', source)) | set(re.findall(r'name(?:, \w+)* = "([^"]+)"', source))
-    assert names == {e.name for e in EXERCISES.values() if not e.written}
+    beyond = {"shrinkage", "mean max cosine", "norms into the encoder"}  # 02 offers them at its end, without points
+    assert names - beyond == {e.name for e in EXERCISES.values() if not e.written}
     assert len({e.name for e in EXERCISES.values()}) == len(EXERCISES)
     assert json.dumps([e.points for e in EXERCISES.values()])

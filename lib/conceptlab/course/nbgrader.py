@@ -56,13 +56,13 @@ def assignment(nb: NotebookNode, notebook: str) -> NotebookNode:
         if "solution" in kinds:
             continue  # it goes into the cell of the stub
         if "check" in kinds:
-            exercise = exercise_of(cell.source, notebook)
-            if exercise is None:
+            found = exercises_in(cell.source, notebook)
+            if not found:
                 raise ConceptLabError(
                     f"Cell {i} of notebook {notebook} checks nothing that the list of exercises names."
                 )
             stub = next((c for c in reversed(cells) if "exercise" in nbfile.tags(c)), None)
-            _mark(stub, cell, exercise, _solution(nb.cells[i:]))
+            _mark(stub, cell, found, _solution(nb.cells[i:]))
         cells.append(cell)
     nb.cells = cells
     return nb
@@ -79,8 +79,9 @@ def _solution(following: list[NotebookNode]) -> str:
     return ""
 
 
-def _mark(stub: NotebookNode | None, check: NotebookNode, exercise: Exercise, solution: str) -> None:
-    """Give stub and check what nbgrader reads."""
+def _mark(stub: NotebookNode | None, check: NotebookNode, found: list[Exercise], solution: str) -> None:
+    """Give stub and check what nbgrader reads; one cell may check several exercises."""
+    exercise, points = found[0], sum(e.points for e in found)
     name = re.sub(r"\W+", "-", exercise.name).strip("-")
     common = {"schema_version": 3, "cell_type": "code", "task": False}
     if stub is not None:
@@ -89,30 +90,35 @@ def _mark(stub: NotebookNode | None, check: NotebookNode, exercise: Exercise, so
         stub.metadata["nbgrader"] = common | {"grade_id": name, "locked": False, "solution": True} | by_hand
     if not exercise.written:
         check.source = _with_points(check.source)
-        graded = {"grade": True, "locked": True, "solution": False, "points": exercise.points}
+        graded = {"grade": True, "locked": True, "solution": False, "points": points}
         check.metadata["nbgrader"] = common | {"grade_id": f"{name}-check"} | graded
 
 
 def _with_points(source: str) -> str:
-    """The check's cell, ending with the number of points."""
-    last = ast.parse(source).body[-1]
+    """The check's cell, ending with the number of points of all its checks."""
     lines = source.splitlines()
-    if isinstance(last, ast.Expr):
-        lines[last.lineno - 1] = f"points = {lines[last.lineno - 1]}"
-    elif isinstance(last, ast.Assign) and isinstance(last.targets[0], ast.Name) and last.targets[0].id != "points":
-        lines.append(f"points = {last.targets[0].id}")
-    return "\n".join([*lines, "float(points.earned)"])
+    earned: list[str] = []
+    for statement in ast.parse(source).body:
+        if not re.search(r"\bcheck_\w+\(", ast.unparse(statement)):
+            continue
+        if isinstance(statement, ast.Expr):
+            earned.append(f"points_{len(earned)}")
+            lines[statement.lineno - 1] = f"{earned[-1]} = {lines[statement.lineno - 1]}"
+        elif isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            earned.append(statement.targets[0].id)
+    return "\n".join([*lines, f"float({' + '.join(f'{name}.earned' for name in earned)})"])
 
 
-def exercise_of(source: str, notebook: str) -> Exercise | None:
-    """The exercise that a check's cell is about, found by the name that the check's function (or the cell) holds."""
+def exercises_in(source: str, notebook: str) -> list[Exercise]:
+    """The exercises that a check's cell is about, found by the names that the checks' functions (or the cell) hold."""
     own = {e.name: e for e in exercises_of(notebook)}
-    called = set(re.findall(r"\b(check_\w+)\(", source))
-    for text in (source, *(_function_sources(notebook, called))):
+    called = re.findall(r"\b(check_\w+)\(", source)
+    found: dict[str, Exercise] = {}
+    for text in (source, *(t for name in called for t in _function_sources(notebook, {name}))):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Constant) and node.value in own:
-                return own[str(node.value)]
-    return None
+                found[str(node.value)] = own[str(node.value)]
+    return list(found.values())
 
 
 def _function_sources(notebook: str, names: set[str]) -> list[str]:
