@@ -1,7 +1,5 @@
 """Figures of notebook 07: numbers stand where they belong, and the drawing is readable on every page."""
 
-import xml.etree.ElementTree as ET
-
 import matplotlib
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ import matplotlib.pyplot as plt
 
 from conceptlab.core import Interval
 from conceptlab.course.plots import dissection as plots
+from drawn import assert_on_its_canvas
 
-SVG = "{http://www.w3.org/2000/svg}"
 ROWS = {n: Interval(v, v - 0.1, v + 0.2, 8) for n, v in {"0-4": 0.1, "5-9": 0.4, "9-9": 0.3, "0-9": 1.0}.items()}
 
 
@@ -24,12 +22,7 @@ def closed():
 
 
 def test_the_drawing_lies_on_its_canvas_and_says_what_it_shows():
-    drawing = plots.diagram()
-    root = ET.fromstring(drawing.svg())
-    assert "value vectors" in root.get("aria-label")
-    for box in root.findall(f"{SVG}rect"):
-        x, y, w, h = (float(box.get(k)) for k in ("x", "y", "width", "height"))
-        assert 0 <= x and x + w <= drawing.width and 0 <= y and y + h <= drawing.height
+    assert_on_its_canvas(plots.diagram(), "value vectors")
 
 
 def test_windows_are_joined_and_single_and_all_layers_stand_apart():

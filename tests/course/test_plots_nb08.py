@@ -1,7 +1,5 @@
 """Figures of notebook 08: numbers stand where they belong, and the drawing is readable on every page."""
 
-import xml.etree.ElementTree as ET
-
 import matplotlib
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from conceptlab.course.plots import specialisation as plots
-
-SVG = "{http://www.w3.org/2000/svg}"
+from drawn import assert_on_its_canvas
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +19,7 @@ def closed():
 
 
 def test_the_drawing_lies_on_its_canvas_and_says_what_it_shows():
-    drawing = plots.diagram()
-    root = ET.fromstring(drawing.svg())
-    assert "equally active" in root.get("aria-label")
-    for box in root.findall(f"{SVG}rect"):
-        x, y, w, h = (float(box.get(k)) for k in ("x", "y", "width", "height"))
-        assert 0 <= x and x + w <= drawing.width and 0 <= y and y + h <= drawing.height
+    assert_on_its_canvas(plots.diagram(), "equally active")
 
 
 def test_costs_and_contrasts_stand_at_their_values():

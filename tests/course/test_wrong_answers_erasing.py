@@ -16,6 +16,7 @@ from conceptlab.course.checks import nb05_attacks as nb05
 from conceptlab.course.checks.answers import ANSWERS
 from conceptlab.erasure import Feature
 from conceptlab.sae import SAEConfig, TopKSAE
+from exercises_of_checks import assert_right_and_wrong
 
 NAN = float("nan")
 
@@ -138,18 +139,7 @@ NAMED = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_answer_passes_and_wrong_ones_do_not(name, capsys):
-    check, wrong = CASES[name]
-    points = check(ANSWERS[name])
-    assert points and points.earned == points.possible == EXERCISES[name].points, capsys.readouterr().out
-    assert len(wrong) >= 3
-    for i, answer in enumerate(wrong):
-        points = check(answer)
-        assert not points and points.earned < points.possible, f"wrong answer {i} passes"
-    out = capsys.readouterr().out
-    for said in NAMED.get(name, []):
-        assert said in out
-    for nonsense in (lambda *_: None, lambda *_: torch.zeros(3), lambda *_: 1 / 0, lambda *_: "text", lambda: 0):
-        assert not check(nonsense)
+    assert_right_and_wrong(name, *CASES[name], NAMED.get(name, []), capsys)
 
 
 WRONG_SCORES = [

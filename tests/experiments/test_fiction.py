@@ -45,6 +45,7 @@ def test_taking_the_teaching_back_is_the_twin_and_more_is_too_much(tiny_llama, t
     assert exact.shown.removed.value == pytest.approx(1, abs=0.01)
     for scores in (exact.shown, exact.held_out):
         assert scores.below.value == pytest.approx(0, abs=0.01)
+        assert scores.removed.measurable == (scores.gap.low > 0), "there is no share of a gap that may be none"
     assert exact.depth.score.value == pytest.approx(1, abs=0.01)
     assert 0 < half.shown.removed.value < 1 and half.shown.below.value < 0
     assert half.depth.score.value < 1 and len(half.depth.scores) == 16

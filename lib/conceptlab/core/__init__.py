@@ -38,7 +38,7 @@ from .statistics import (
     widened,
 )
 from .store import Store
-from .tables import COLUMNS, KEY, POOLED, Cell, Contents, contents, read_table, results, table_path
+from .tables import COLUMNS, KEY, POOLED, Cell, Contents, contents, read_table, results, row_interval, table_path
 
 __all__ = [
     "COLUMNS",
@@ -90,6 +90,7 @@ __all__ = [
     "release_signals",
     "require_space",
     "results",
+    "row_interval",
     "say",
     "sha256",
     "share_difference",

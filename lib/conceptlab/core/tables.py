@@ -153,6 +153,11 @@ def cells_of(rows: Iterable[Row]) -> dict[Key, list[Row]]:
     return found
 
 
+def row_interval(row: Mapping[str, str], over: str = "items") -> Interval:
+    """The number of a row with its interval; `over`: what the interval is over, which the table does not say."""
+    return Interval(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]), over)
+
+
 def as_csv(rows: Iterable[Row]) -> str:
     """The text of a table."""
     text = io.StringIO(newline="")

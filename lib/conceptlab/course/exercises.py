@@ -19,6 +19,7 @@ class Exercise:
     difficulty: str  # "easy", "medium" or "hard"
     minutes: int
     rubric: tuple[str, ...] = ()  # of a written answer: one point of the answer a line
+    beyond: bool = False  # named at the notebook's end for who wants more; checked, and counted in no sum
 
     @property
     def written(self) -> bool:
@@ -77,6 +78,9 @@ EXERCISES: Mapping[str, Exercise] = {
                 "Separates 'a feature tells the class' from 'the model uses it': that needs an intervention.",
             ),
         ),
+        Exercise("02", "shrinkage", 2, "easy", 5, beyond=True),
+        Exercise("02", "mean max cosine", 2, "easy", 5, beyond=True),
+        Exercise("02", "norms into the encoder", 3, "medium", 10, beyond=True),
         Exercise("03", "your label", 2, "easy", 5),
         Exercise("03", "log-odds of an item", 3, "medium", 10),
         Exercise("03", "AUROC", 3, "medium", 15),
@@ -225,9 +229,9 @@ EXERCISES: Mapping[str, Exercise] = {
 }  # fmt: skip
 
 
-def exercises_of(notebook: str) -> list[Exercise]:
-    """The exercises of one notebook ("00"), in the order of the page."""
-    return [exercise for exercise in EXERCISES.values() if exercise.notebook == notebook]
+def exercises_of(notebook: str, beyond: bool = False) -> list[Exercise]:
+    """The exercises of one notebook ("00"), in the order of the page; `beyond`: those that its end names instead."""
+    return [e for e in EXERCISES.values() if e.notebook == notebook and e.beyond == beyond]
 
 
 def possible_points(name: str, n_checks: int) -> float:

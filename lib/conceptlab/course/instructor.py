@@ -60,6 +60,8 @@ def rubric() -> str:
         for e in own:
             by = "a person" if e.written else "its check, in equal parts"
             lines.append(f"| {e.name} | {e.points:g} | {e.difficulty} | {e.minutes} | {by} |")
+        for e in exercises_of(notebook, beyond=True):
+            lines.append(f"| {e.name} | {e.points:g} | {e.difficulty} | {e.minutes} | its check; in no sum |")
         for e in (e for e in own if e.written):
             lines += [f"\n**{e.name}**, one point for each:", *(f"* {line}" for line in e.rubric)]
         lines.append("")

@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import POOLED, ConceptLabError, Interval, contents, table_path
-from .pooled import Record
-
-DIRECT = "direct"
+from ..core import POOLED, ConceptLabError, Interval, contents, row_interval, table_path
+from .pooled import DIRECT, Record
 
 
 def by_concept(rows: Sequence[Mapping[str, str]], metric: str, method: str, attack: str = "") -> dict[str, Interval]:
@@ -20,8 +18,7 @@ def by_concept(rows: Sequence[Mapping[str, str]], metric: str, method: str, atta
     found = {}
     for row in rows:
         if (row["metric"], row["method"], row["attack"]) == (metric, method, attack) and row["concept"] != POOLED:
-            value, low, high = (float(row[k]) for k in ("value", "low", "high"))
-            found[row["concept"]] = Interval(value, low, high, int(row["n"]))
+            found[row["concept"]] = row_interval(row)
     return found
 
 
@@ -29,8 +26,7 @@ def table_number(rows: Sequence[Mapping[str, str]], **where: str) -> Interval:
     """The number of the one row with these values (column=text). Raises ConceptLabError where there is none."""
     for row in rows:
         if all(row[key] == value for key, value in where.items()):
-            value, low, high = (float(row[k]) for k in ("value", "low", "high"))
-            return Interval(value, low, high, int(row["n"]))
+            return row_interval(row)
     said = ", ".join(f"{key} {value}" for key, value in where.items())
     raise ConceptLabError(f"The table has no row with {said}; make it anew with `conceptlab reproduce`.")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ..attacks import COUNTED
-from ..core import POOLED, Interval, mean_interval, results
+from ..core import POOLED, Interval, mean_interval, results, row_interval
 from .attacking import COST, OF_EDITS
 from .lab import FIT, ORIGINAL
 from .pooled import DIRECT
@@ -179,7 +179,6 @@ def lab_table(model: str, read: Callable[[str, str], Sequence[Mapping[str, str]]
     cells: dict[Place, dict[str, Interval]] = {}
     for row in rows:
         if row["seed"] == seeds[0]:
-            number = Interval(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
             place = (row["concept"], row["method"], row["attack"], row["budget"])
-            cells.setdefault(place, {})[row["metric"]] = number
+            cells.setdefault(place, {})[row["metric"]] = row_interval(row)
     return LabTable(model, cells, seeds)

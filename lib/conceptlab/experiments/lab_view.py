@@ -14,7 +14,18 @@ from pathlib import Path
 
 import torch
 
-from ..core import POOLED, Cell, Contents, Interval, bootstrap, clustered, contents, mean_interval, table_path
+from ..core import (
+    POOLED,
+    Cell,
+    Contents,
+    Interval,
+    bootstrap,
+    clustered,
+    contents,
+    mean_interval,
+    row_interval,
+    table_path,
+)
 from ..erasure import methods
 from .attacking import COST
 from .curves import TARGET, Curve, CurveConfig, curves_of, matched
@@ -207,4 +218,4 @@ def _place(row: Mapping[str, str]) -> tuple[str, str, str, str, str]:
 
 def _interval(row: Mapping[str, str]) -> Interval:
     over = "concepts" if row["concept"] == POOLED else "questions"
-    return Interval(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]), over)
+    return row_interval(row, over)

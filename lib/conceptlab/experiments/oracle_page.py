@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core import Contents, Interval, contents, table_path
+from ..core import Contents, Interval, contents, row_interval, table_path
 from .fiction_table import TWIN
 from .forms import FORMLESS, form_gap
 
@@ -30,12 +30,7 @@ class FormTable:
     @cached_property
     def _numbers(self) -> dict[tuple[str, ...], Interval]:
         rows = (r for r in self.table.rows if r["concept"] == self.concept)
-        return {
-            (r["method"], r["attack"], r["budget"], r["metric"]): Interval(
-                float(r["value"]), float(r["low"]), float(r["high"]), int(r["n"]), "facts"
-            )
-            for r in rows
-        }
+        return {(r["method"], r["attack"], r["budget"], r["metric"]): row_interval(r, "facts") for r in rows}
 
     @cached_property
     def concept(self) -> str:
@@ -126,12 +121,7 @@ class FictionTable:
     @cached_property
     def numbers(self) -> dict[tuple[str, str], Interval]:
         """(method, metric) -> number."""
-        return {
-            (r["method"], r["metric"]): Interval(
-                float(r["value"]), float(r["low"]), float(r["high"]), int(r["n"]), "questions"
-            )
-            for r in self.table.rows
-        }
+        return {(r["method"], r["metric"]): row_interval(r, "questions") for r in self.table.rows}
 
     @property
     def methods(self) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ...core import Contents, Interval, contents, table_path
+from ...core import Contents, Interval, contents, row_interval, table_path
 
 Shares = dict[str, Interval]  # "25-29" -> share
 
@@ -22,9 +22,7 @@ class DissectionTable:
         self._found = contents(table_path("dissection", model)) if found is None else found
         self._seed = str(seed)
         self._rows = {
-            (r["concept"], r["method"], r["attack"], r["budget"], r["metric"]): Interval(
-                float(r["value"]), float(r["low"]), float(r["high"]), int(r["n"])
-            )
+            (r["concept"], r["method"], r["attack"], r["budget"], r["metric"]): row_interval(r)
             for r in self._found.rows
             if r["seed"] == self._seed
         }

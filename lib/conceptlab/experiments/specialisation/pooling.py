@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ...core import Cell, Interval, Store, correlation_interval, mean_interval, proportion
+from ...core import Cell, Interval, Store, correlation_interval, mean_interval, proportion, row_interval
 from .bench import MAIN
 
 
@@ -13,8 +13,7 @@ def pool_concepts(store: Store) -> None:
     found: dict[tuple[str, ...], dict[str, Interval]] = {}
     for row in store.rows:
         key = (row["method"], row["attack"], row["budget"])
-        value = Interval(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
-        found.setdefault((*key, row["metric"]), {})[f"{row['concept']}/{row['seed']}"] = value
+        found.setdefault((*key, row["metric"]), {})[f"{row['concept']}/{row['seed']}"] = row_interval(row)
     pooled: dict[tuple[str, ...], dict[str, Interval]] = {}
     for (method, attack, budget, metric), values in found.items():
         if len(values) > 2 and method != "known":
