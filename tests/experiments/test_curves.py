@@ -23,7 +23,7 @@ def curve(slope, other, back=0.5):
         target = [slope * scale + x for x in (-0.1, 0.1)]
         near = [other * x for x in target]
         points.append(Point(scale, {"target": target, "neighbour": near}, {"relearning": [target, [x * (1 - back) for x
-                      in target]]}))  # fmt: skip
+                      in target]]}, {"target": [x / 2 for x in target], "neighbour": near}))  # fmt: skip
     return points
 
 
@@ -39,6 +39,7 @@ def test_a_method_at_a_loss_by_hand():
     assert at.scale == pytest.approx(0.75) and float(at.lost["target"].mean()) == pytest.approx(1.5)
     assert float(at.lost["neighbour"].mean()) == pytest.approx(0.375)
     assert float(at.recovered["relearning"].mean()) == pytest.approx(0.75)
+    assert float(at.margins["target"].mean()) == pytest.approx(0.75), "of the same edit"
     small = at_loss(curve(2.0, 0.25), 0.5)  # below the weakest strength: towards the original, which loses nothing
     assert small.scale == pytest.approx(0.25) and float(small.lost["neighbour"].mean()) == pytest.approx(0.125)
     with pytest.raises(NotPossible, match=r"take 4.00 nats; asked: 5"):
@@ -62,6 +63,7 @@ def test_equal_slopes_at_different_strengths_do_not_differ_and_a_dearer_method_d
     dear = found["dear"]["lost_neighbour_minus_pisces"]
     assert dear.value == pytest.approx(1.125, abs=0.01) and dear.low > 0.9 and dear.over == "concepts" and dear.n == 3
     assert found["dear"]["recovered_relearning"].value == pytest.approx(0.75)
+    assert found["scaled"]["margin_lost_target"].value == pytest.approx(0.75, abs=0.02)
     assert found["weak"]["n_concepts"].value == 0 and "lost_neighbour" not in found["weak"]
     assert "lost_neighbour_minus_pisces" not in found["pisces"]
 
@@ -78,7 +80,8 @@ def test_a_point_of_a_model_and_the_way_through_a_table(tiny_llama):
     none, half, full = (curve_point(lm, edit, scale, asked) for scale in (0.0, 0.5, 1.0))
     assert max(map(abs, none.lost["target"])) < 1e-4 and full.lost["target"] != half.lost["target"]
     assert full.lost["unseen"] == pytest.approx(full.lost["target"] * 2, abs=1e-3)
-    assert set(point_metrics(full)) <= {"lost_target", "lost_unseen"}
+    assert max(map(abs, none.margins["target"])) < 1e-4 and full.margins["target"] != full.lost["target"]
+    assert set(point_metrics(full)) <= {f"{kind}_{name}" for kind in ("lost", "margin_lost") for name in asked}
     assert_untouched(lm, before)
     record = {Cell("a", "x", "curve", "0.5"): vars(half)}.get
     assert curves_of(record, ["a", "b"], ["x", "y"]) == {"x": {"a": [half]}}

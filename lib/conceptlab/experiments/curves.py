@@ -31,7 +31,7 @@ TARGET, UNSEEN = "target", "unseen"
 class CurveConfig:
     """At which strengths, on how many questions."""
 
-    scales: tuple[float, ...] = (0.5, 1.0, 2.0)  # of the edit that was chosen on dev
+    scales: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0, 2.0)  # of the edit that was chosen on dev
     n_questions: int = 16  # known test questions of each set
     attacks: tuple[str, ...] = ()  # met at every strength (relearning triples the cost of a method)
 
@@ -44,6 +44,9 @@ class Point:
     lost: dict[str, list[float]]  # set -> gold log-probability per token lost, against the original
     # attack -> margins lost by the attacked questions before it and under its greatest strength (the same questions)
     attacked: dict[str, list[list[float]]] = field(default_factory=dict)
+    # set -> margin of the right answer over the best wrong one lost; log-probability falls with every damage to the
+    # text, a margin only where the right answer loses to another
+    margins: dict[str, list[float]] = field(default_factory=dict)
 
 
 Curve = Sequence[Point]
@@ -86,7 +89,7 @@ def curve_point(
     """What `scale * intervention` takes from each set of known questions, and what each attack leaves of it."""
     edit, attacked = scaled(intervention, scale), {}
     with edit.applied(lm):
-        lost = {name: one.scores.gold - score_questions(lm, one.questions).gold for name, one in asked.items()}
+        now = {name: score_questions(lm, one.questions) for name, one in asked.items()}
         erased = setting.score(lm) if setting is not None and attacks else None
     if setting is not None and erased is not None:
         original = setting.score(lm)
@@ -96,13 +99,16 @@ def curve_point(
             except NotPossible:
                 continue
             pair = erased.margin, per_question(under)
-            attacked[name] = [_rounded(original.margin - now) for now in pair]
-    return Point(scale, {name: _rounded(x) for name, x in lost.items()}, attacked)
+            attacked[name] = [_rounded(original.margin - margin) for margin in pair]
+    lost = {name: _rounded(one.scores.gold - now[name].gold) for name, one in asked.items()}
+    margins = {name: _rounded(one.scores.margin - now[name].margin) for name, one in asked.items()}
+    return Point(scale, lost, attacked, margins)
 
 
 def point_metrics(point: Point) -> dict[str, Interval]:
     """The rows of the table: nats lost per set, and per attack before and under it; intervals over questions."""
     found = {f"lost_{name}": bootstrap(x, over="questions") for name, x in point.lost.items()}
+    found |= {f"margin_lost_{name}": bootstrap(x, over="questions") for name, x in point.margins.items()}
     for name, pair in point.attacked.items():
         for when, x in zip(("before", "under"), pair, strict=True):
             found[f"margin_lost_{when}_{name}"] = bootstrap(x, over="questions")
@@ -122,11 +128,12 @@ class AtLoss:
     scale: float
     lost: dict[str, Float[Tensor, " n"]]  # nats per question of each set
     recovered: dict[str, Float[Tensor, " m"]]  # attack -> margin that came back, in nats per question
+    margins: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)  # margin lost by each set, where it was kept
 
 
-def _columns(curve: Curve, name: str) -> Float[Tensor, "scales n"]:
-    """Losses of a set at scale 0 and at every scale."""
-    rows = torch.tensor([point.lost[name] for point in sorted(curve, key=lambda p: p.scale)])
+def _columns(curve: Curve, name: str, kept: str = "lost") -> Float[Tensor, "scales n"]:
+    """Losses (or, of `kept`, "margins") of a set at scale 0 and at every scale."""
+    rows = torch.tensor([getattr(point, kept)[name] for point in sorted(curve, key=lambda p: p.scale)])
     return torch.cat([torch.zeros(1, rows.shape[1]), rows])
 
 
@@ -160,7 +167,9 @@ def at_loss(curve: Curve, loss: float) -> AtLoss:
         pairs = torch.tensor([p.attacked[name] for p in points])  # [scales, 2, n]
         gains = torch.cat([torch.zeros(1, pairs.shape[2]), pairs[:, 0] - pairs[:, 1]])
         recovered[name] = weights @ gains
-    return AtLoss(loss, scale, lost, recovered)
+    held = set.intersection(*(set(p.margins) for p in points))
+    margins = {name: weights @ _columns(curve, name, "margins") for name in points[0].lost if name in held}
+    return AtLoss(loss, scale, lost, recovered, margins)
 
 
 def matched_loss(curve: Curve, name: str, loss: float, n_resamples: int = 2_000, seed: int = 0) -> Interval:
@@ -183,8 +192,9 @@ def matched(
 ) -> dict[str, dict[str, Interval]]:
     """method -> metric -> number at equal direct loss; `curves[method][concept]`.
 
-    `lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>` behind: the difference from
-    another method on the same questions, paired. Intervals over concepts (three or more), else over questions.
+    `lost_<set>`, `margin_lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>` behind:
+    the difference from another method on the same questions, paired. Intervals over concepts (three or more), else
+    over questions.
     `n_concepts`: those in which the method reaches the loss.
     """
     reached = {method: _reached(per_concept, loss) for method, per_concept in curves.items()}
@@ -211,7 +221,8 @@ def _reached(per_concept: Mapping[str, Curve], loss: float) -> dict[str, AtLoss]
 
 
 def _flat(at: AtLoss) -> dict[str, Tensor]:
-    return {f"lost_{k}": x for k, x in at.lost.items()} | {f"recovered_{k}": x for k, x in at.recovered.items()}
+    kinds = {"lost": at.lost, "margin_lost": at.margins, "recovered": at.recovered}
+    return {f"{kind}_{name}": x for kind, found in kinds.items() for name, x in found.items()}
 
 
 def _numbers(rows: Sequence[Mapping[str, Tensor]], ending: str) -> dict[str, Interval]:
