@@ -192,8 +192,8 @@ def matched(
 ) -> dict[str, dict[str, Interval]]:
     """method -> metric -> number at equal direct loss; `curves[method][concept]`.
 
-    `lost_<set>`, `margin_lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>` behind:
-    the difference from another method on the same questions, paired. Intervals over concepts (three or more), else
+    `lost_<set>`, `margin_lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>`
+    behind: the difference from another method on the same questions, paired. Intervals over concepts (three or more), else
     over questions.
     `n_concepts`: those in which the method reaches the loss.
     """
