@@ -193,8 +193,8 @@ def matched(
     """method -> metric -> number at equal direct loss; `curves[method][concept]`.
 
     `lost_<set>`, `margin_lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>`
-    behind: the difference from another method on the same questions, paired. Intervals over concepts (three or more), else
-    over questions.
+    behind: the difference from another method on the same questions, paired. Intervals over concepts (three or
+    more), else over questions.
     `n_concepts`: those in which the method reaches the loss.
     """
     reached = {method: _reached(per_concept, loss) for method, per_concept in curves.items()}
