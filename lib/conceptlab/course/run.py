@@ -6,7 +6,7 @@ python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
-python -m conceptlab.course picture              the README's picture, from the lab's table (for authors)
+python -m conceptlab.course picture              the README's picture, thumbnails and badges (for authors)
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
 

@@ -19,6 +19,7 @@ from ...core import ConceptLabError, atomic_path
 from ...data import list_concepts
 from .. import notebook as nbfile
 from ..headline import find_headline
+from ..plots.thumbnails import THUMBNAILS
 from ..results import Result
 from ..selection import reading_order
 from .api import api_page, rooms
@@ -80,7 +81,9 @@ class CourseSite:
             shown = self._with_links(staged(nb, f"{name}.html"), name)
             _write_changed(target, nbformat.writes(shown) + "\n")
             figure = write_figures(nb, self.root / "build" / "figures" / name)
-            if figure:
+            if name in THUMBNAILS:
+                _write_changed(picture.with_suffix(".svg"), THUMBNAILS[name]().svg())
+            elif figure:
                 thumbnail(figure, picture)
             else:
                 picture.unlink(missing_ok=True)
@@ -160,13 +163,14 @@ class CourseSite:
         cards: list[Mapping[str, Any]] = []
         for name, one in sorted(self.shown.items(), key=lambda item: reading_order(item[0])):
             outputs = [o for c in nbfile.code_cells(one.nb) for o in c.outputs]
-            picture = self.source / "thumbnails" / f"{name}.png"
+            pictures = [self.source / "thumbnails" / f"{name}.{kind}" for kind in ("svg", "png")]
+            picture = next((path for path in pictures if path.exists()), None)
             cards.append(
                 {
                     "name": name,
                     "question": nbfile.title(one.nb) or name,
                     "page": None if name in self.refused else f"{name}.html",
-                    "picture": f"thumbnails/{name}.png" if picture.exists() else None,
+                    "picture": f"thumbnails/{picture.name}" if picture else None,
                     "headline": find_headline(outputs),
                     "time": reading_time(one.nb),
                     "minutes": one.result.minutes if one.result else None,
@@ -179,7 +183,7 @@ class CourseSite:
         """In a process of its own: a second build in one process takes every page for changed."""
         pictures = self.out / "thumbnails"
         pictures.mkdir(parents=True, exist_ok=True)
-        for path in sorted((self.source / "thumbnails").glob("*.png")):
+        for path in sorted((self.source / "thumbnails").glob("*.*g")):
             shutil.copyfile(path, pictures / path.name)
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(CONFIGURATION)]
         command += ["-d", str(self.root / "build" / "site-doctrees"), str(self.source), str(self.out)]
