@@ -18,7 +18,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from conceptlab import sae as S
 from conceptlab.course import widgets
-from conceptlab.course.widgets import desks
+from conceptlab.course.widgets import attacking
 from conceptlab.data import load_concept
 from conceptlab.erasure import Feature, pisces_edit
 from conceptlab.models import LanguageModel, packaged_checkpoint
@@ -29,7 +29,7 @@ cfg = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num
 lm = LanguageModel("tiny-llama", LlamaForCausalLM(cfg), tokenizer, "")
 sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, lm.mlp_output(1))).requires_grad_(False)
 golf, saes, places = load_concept("golf"), {1: sae}, [Feature(1, 3)]
-desks.known_questions = lambda *_: golf.dev[:4]  # a random model knows none
+attacking.known_questions = lambda *_: golf.dev[:4]  # a random model knows none
 """
 CELLS = {
     "explorer": "widgets.vector_explorer(lm)",

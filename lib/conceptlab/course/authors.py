@@ -16,6 +16,7 @@ from .plots.thumbnails import THUMBNAILS, badge
 from .selection import find_notebooks
 from .site import context_articles, write_contexts
 from .widgets import png
+from .widgets.recorded import write_states
 
 
 def student(root: Path, only: list[str]) -> int:
@@ -72,4 +73,10 @@ def write_feature_contexts(root: Path) -> int:
     for model in ("smollm2-135m", "gemma3-270m"):
         for path in write_contexts(load_model(model), articles, root / "data" / "contexts"):
             say(f"{path.relative_to(root)}")
+    return 0
+
+
+def write_widget_states(root: Path) -> int:
+    """Run the states of the widgets that the site shows and write data/widgets; about ten minutes."""
+    say(f"{write_states(load_model('smollm2-135m'), say).relative_to(root)}")
     return 0

@@ -17,7 +17,7 @@ def _card(alt: str) -> Diagram:
     return Diagram(WIDTH, HEIGHT, alt).box(1, 1, WIDTH - 2, HEIGHT - 2)
 
 
-def tour() -> Diagram:
+def draw_tour() -> Diagram:
     """Found, erased, attacked."""
     d = _card("Three bars: tall before, short after the erasure, half as tall after an attack.")
     for x, height, color, text in (
@@ -29,7 +29,7 @@ def tour() -> Diagram:
     return d.line([(40, 144), (284, 144)]).arrow((118, 58), (136, 92)).arrow((196, 98), (214, 72))
 
 
-def start_here() -> Diagram:
+def draw_start_here() -> Diagram:
     """A stream through layers, read at every depth."""
     d = _card("A line through five layers; the reading gets darker towards the end.")
     d.arrow((20, 120), (304, 120))
@@ -41,7 +41,7 @@ def start_here() -> Diagram:
     return d
 
 
-def concept_vectors() -> Diagram:
+def draw_concept_vectors() -> Diagram:
     """One column of a weight matrix and its list of words."""
     d = _card("A matrix of weights with one row marked; from it an arrow to a short list of words.")
     for row in range(7):
@@ -53,7 +53,7 @@ def concept_vectors() -> Diagram:
     return d
 
 
-def sparse_autoencoders() -> Diagram:
+def draw_sparse_autoencoders() -> Diagram:
     """A mixture pulled apart."""
     d = _card("One bundle of mixed dots on the left; on the right the same dots in four rows, one colour each.")
     colors = ("target", "neighbour", "general", "second")
@@ -67,7 +67,7 @@ def sparse_autoencoders() -> Diagram:
     return d
 
 
-def autointerp() -> Diagram:
+def draw_autointerp() -> Diagram:
     """Texts with marked words, and a label with a question mark."""
     d = _card("Lines of text in which one word each is marked; beside them a label with a question mark.")
     for i, (start, width) in enumerate(((70, 40), (40, 34), (104, 46), (58, 38))):
@@ -76,7 +76,7 @@ def autointerp() -> Diagram:
     return d.arrow((172, 88), (204, 88)).box(208, 60, 92, 56, "rivers?", "target", 19)
 
 
-def pisces() -> Diagram:
+def draw_pisces() -> Diagram:
     """Rows of a matrix rewritten."""
     d = _card("A matrix of weights in which two rows were rewritten; all others are as they were.")
     for row in range(7):
@@ -89,7 +89,7 @@ def pisces() -> Diagram:
     return d
 
 
-def attacks() -> Diagram:
+def draw_attacks() -> Diagram:
     """A curve that climbs back, beside its control."""
     d = _card("After the erasure a curve climbs back with the attacker's steps; the dashed line is the original.")
     d.line([(36, 24), (36, 150), (300, 150)]).line([(36, 46), (296, 46)], dashed=True)
@@ -100,7 +100,7 @@ def attacks() -> Diagram:
     return d.label(168, 170, "steps of the attacker", size=15, anchor="middle")
 
 
-def unlearning_lab() -> Diagram:
+def draw_unlearning_lab() -> Diagram:
     """What is forgotten against what is spared, by method."""
     d = _card("Points of five methods in a plane: how much is forgotten against how much is spared.")
     d.line([(40, 20), (40, 148), (300, 148)])
@@ -116,7 +116,7 @@ def unlearning_lab() -> Diagram:
     return d.label(170, 168, "forgotten", size=14, anchor="middle").label(48, 28, "spared", size=14)
 
 
-def dissecting() -> Diagram:
+def draw_dissecting() -> Diagram:
     """Parts of the original put back into the changed model, layer by layer."""
     d = _card("Two stacks of layers; one layer of the first is put into the second.")
     for i in range(5):
@@ -125,7 +125,7 @@ def dissecting() -> Diagram:
     return d.arrow((134, 63), (188, 63), "neighbour")
 
 
-def specialisation() -> Diagram:
+def draw_specialisation() -> Diagram:
     """Two sets of parameters that overlap."""
     d = _card("A field of dots: some serve one subject, some another, some both.")
     for row in range(6):
@@ -136,7 +136,7 @@ def specialisation() -> Diagram:
     return d
 
 
-def reasoning_or_memory() -> Diagram:
+def draw_reasoning_or_memory() -> Diagram:
     """Two clouds and the direction between them."""
     d = _card("Two clouds of points with an arrow from one to the other, and a question mark above it.")
     for i in range(20):
@@ -146,7 +146,7 @@ def reasoning_or_memory() -> Diagram:
     return d.arrow((96, 102), (226, 86)).label(160, 66, "?", size=34, anchor="middle")
 
 
-def early_exit() -> Diagram:
+def draw_early_exit() -> Diagram:
     """Exits after every layer."""
     d = _card("A stack of layers; one question leaves after the second of them, another one goes to the end.")
     for i in range(6):
@@ -156,7 +156,7 @@ def early_exit() -> Diagram:
     return d.arrow((14, 116), (306, 116), "target").label(270, 158, "hard", "target", 16)
 
 
-def is_it_fake() -> Diagram:
+def draw_is_it_fake() -> Diagram:
     """A result beside its control."""
     d = _card("A result with its interval beside its control; the two intervals overlap.")
     d.line([(30, 140), (294, 140)])
@@ -168,19 +168,19 @@ def is_it_fake() -> Diagram:
 
 
 THUMBNAILS: dict[str, Callable[[], Diagram]] = {
-    "tour": tour,
-    "00_start_here": start_here,
-    "01_concept_vectors": concept_vectors,
-    "02_sparse_autoencoders": sparse_autoencoders,
-    "03_autointerp": autointerp,
-    "04_pisces": pisces,
-    "05_attacks": attacks,
-    "06_unlearning_lab": unlearning_lab,
-    "07_dissecting_unlearning": dissecting,
-    "08_specialisation": specialisation,
-    "09_reasoning_or_memory": reasoning_or_memory,
-    "10_early_exit": early_exit,
-    "11_is_it_fake": is_it_fake,
+    "tour": draw_tour,
+    "00_start_here": draw_start_here,
+    "01_concept_vectors": draw_concept_vectors,
+    "02_sparse_autoencoders": draw_sparse_autoencoders,
+    "03_autointerp": draw_autointerp,
+    "04_pisces": draw_pisces,
+    "05_attacks": draw_attacks,
+    "06_unlearning_lab": draw_unlearning_lab,
+    "07_dissecting_unlearning": draw_dissecting,
+    "08_specialisation": draw_specialisation,
+    "09_reasoning_or_memory": draw_reasoning_or_memory,
+    "10_early_exit": draw_early_exit,
+    "11_is_it_fake": draw_is_it_fake,
 }
 
 
