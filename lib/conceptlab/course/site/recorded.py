@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from html import escape
 from itertools import product
 from pathlib import Path
@@ -115,7 +116,7 @@ def vector_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
     for i, found in enumerate(states["vectors"]):
         place = f"{found['found_for']}: layer {found['layer']}, neuron {found['neuron']}"
         effects = found["effects"]
-        picture = draw(f"vector{i}", lambda e=effects: two_sided_bars(e, title), vector_alt(effects, title))
+        picture = draw(f"vector{i}", partial(two_sided_bars, effects, title), vector_alt(effects, title))
         yield State((place, f"{found['hold']:g}"), picture)
 
 
@@ -149,7 +150,7 @@ def erasure_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
         if found["method"] == "pisces":
             setting = f"PISCES, {'one feature' if n == 1 else 'all its features'}, mu {mu:g}"
         used = f"<p>features {', '.join(found['features'])}, tau {found['tau']:g}</p>" if n else ""
-        picture = draw(f"erasure{i}", lambda s=shown, t=title: erasure_figure(s, t), erasure_alt(shown, title))
+        picture = draw(f"erasure{i}", partial(erasure_figure, shown, title), erasure_alt(shown, title))
         table = f'<div class="scroll" tabindex="0" role="region" aria-label="Answers">{answers_html(shown)}</div>'
         yield State((found["concept"], setting), picture + used + table)
 
@@ -162,7 +163,7 @@ def attack_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
     for i, found in enumerate(states["attacks"]):
         shown = Attacked(found["attack"], tuple(found["strengths"]), found["values"], found["transcript"])
         title = attack_title(found["concept"], shown.attack)
-        picture = draw(f"attack{i}", lambda s=shown, t=title: attack_figure(s, t), attack_alt(shown, title))
+        picture = draw(f"attack{i}", partial(attack_figure, shown, title), attack_alt(shown, title))
         yield State((shown.attack.replace("_", " "),), picture + transcript_html(shown))
 
 
