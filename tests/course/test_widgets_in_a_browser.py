@@ -59,7 +59,7 @@ def page(tmp_path_factory):
         page.evaluate(f"{opened}.content.node.focus(); jupyterapp.shell.activateById({opened}.id)")
         page.wait_for("!!jupyterapp.shell.currentWidget")
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
-        page.wait_for("document.querySelectorAll('.widget-box button, .widget-vbox button').length >= 4", 300)
+        page.wait_for("document.querySelectorAll('.widget-box button, .widget-vbox button').length >= 4", 900)
         yield page
 
 
