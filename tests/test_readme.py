@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from conceptlab.course import colab, notebook
+from conceptlab.course import authors, colab, notebook
 from conceptlab.course.plots.picture import GROUPS, SERIES, erased_estimates
+from conceptlab.course.plots.thumbnails import THUMBNAILS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]
@@ -41,6 +42,21 @@ def test_every_notebook_is_on_the_map():
         assert f"](notebooks/{path.name})" in text, f"{path.stem} has no row, or its row no link"
 
 
+def test_thumbnails_and_badges_are_what_the_code_draws():
+    text, images = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "docs" / "images"
+    assert set(THUMBNAILS) == {path.stem for path in NOTEBOOKS}
+    drawn = {images / "thumbnails" / f"{name}.svg": f"{draw().svg()}\n" for name, draw in THUMBNAILS.items()}
+    drawn |= {images / "badges" / f"{name}.svg": made for name, made in authors.badges(ROOT).items()}
+    for path, made in drawn.items():
+        assert path.read_text(encoding="utf-8") == made, f"{path.name}: run `python -m conceptlab.course picture`"
+        assert str(path.relative_to(ROOT)) in text and path.stat().st_size < 12_000
+    assert sum(path.stat().st_size for path in drawn) < 300_000
+    shown = re.findall(r'src="([^"]+)"|!\[[^\]]+\]\(([^)]+)\)', text)
+    assert all((ROOT / (a or b)).exists() for a, b in shown) and len(shown) == len(drawn) + 1
+    outer = re.findall(r"\)\]\(([^)#]+)\)", text)
+    assert outer and all((ROOT / target).exists() for target in outer), "where the badges lead"
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_colab_cell_is_the_course_s(path):
     nb = notebook.read(path)
@@ -59,7 +75,8 @@ def test_the_colab_cell_takes_its_address_from_the_project(tmp_path):
 
 def test_binder_and_the_container_install_what_the_project_lists():
     lines = (ROOT / ".binder" / "requirements.txt").read_text(encoding="utf-8").split("\n")
-    assert lines[0].split() == ["-c", ".ci/constraints.txt"] and (ROOT / ".ci" / "constraints.txt").exists()
+    option, path = lines[0].split()  # pip reads it from the folder of the file that names it
+    assert option == "-c" and (ROOT / ".binder" / path).resolve() == ROOT / ".ci" / "constraints.txt"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = Requirement(f"conceptlab{lines[1].removeprefix('.')}").extras
     assert extras <= set(project["optional-dependencies"])

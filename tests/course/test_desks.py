@@ -44,6 +44,8 @@ def test_features_are_read_as_written_and_refused_where_they_are_not_there(desk)
         ({"mu": 0.0}, "mu"),
         ({"mu": 1e4}, "mu"),
         ({"n_questions": 2}, "4 to 60"),
+        ({"method": "npo"}, "Live methods are"),
+        ({"method": "words", "mu": 16.0}, "at most 3 for words"),
     ],
 )
 def test_settings_out_of_range_are_refused(desk, settings, said):
@@ -69,7 +71,7 @@ def test_the_erasure_desk_shows_what_the_functions_give(desk):
     panel.controls["n_questions"].value = 4
     panel.button.click()
     again = erase(lm, saes, concept, [Feature(1, 3)], 0.5, 16.0, 4)
-    assert panel.image.value == png(erasure_figure(again, "Golf: 1 features, mu 16"))
+    assert panel.image.value == png(erasure_figure(again, "Golf: 1 feature, mu 16"))
     assert panel.text.value == answers_html(again)
     panel.controls["mu"].value = -1.0
     panel.button.click()
@@ -77,12 +79,58 @@ def test_the_erasure_desk_shows_what_the_functions_give(desk):
     assert panel.controls["mu"].value == -1.0, "refused, not clipped"
 
 
-def test_the_attack_desk_shows_what_the_functions_give(desk, monkeypatch):
+def test_features_are_switched_on_and_off_and_handed_on(desk):
+    from conceptlab.autointerp import FeatureLabel
+    from conceptlab.course.widgets import FeatureBrowser
+
+    lm, saes, concept = desk
+    panel = erasure_desk(lm, saes, {"Golf": (concept, [Feature(1, 3), Feature(1, 7, -1)])})
+    places = panel.controls["features"]
+    assert places.value == "1:3, 1:-7" and [t.value for t in places.ticks.values()] == [True, True]
+    places.ticks["1:3"].value = False
+    assert places.value == "1:-7"
+    browser = FeatureBrowser(
+        [FeatureLabel(1, 5, "tea", "ensemble", True, 0.1, {}, None, (" tea",))], words="tea", desk=panel
+    )
+    button = browser.children[0].children[-1]
+    assert button.description == "edit with this feature"
+    for _ in range(2):
+        button.click()
+    places.add("1:3")
+    assert places.value == "1:3, 1:-7, 1:5" and "is on" in browser.panel.message.value
+    panel.controls["method"].value = "words"
+    assert panel.controls["mu"].value == 1.0 and places.layout.display == "none"
+    browser.box.value = "desert"
+    button.click()
+    assert "No feature is shown" in browser.panel.message.value
+
+
+def test_words_are_edited_live_beside_as_many_other_words(desk, monkeypatch):
     from conceptlab.course.widgets import desks
+    from conceptlab.erasure.embedding import ConceptAtoms
+
+    lm, saes, concept = desk
+
+    def atoms(ids):
+        index = torch.tensor(ids)
+        parts = lm.embedding()[index].float() - lm.embedding().float().mean(0)
+        return ConceptAtoms(index, parts, len(ids), 1.0, tuple((w,) for w in lm.words(index)), {})
+
+    monkeypatch.setattr(desks, "word_atoms", lambda *_: atoms([400, 500]))
+    monkeypatch.setattr(desks, "random_word_atoms", lambda *_: atoms([600, 700]))
+    found = erase(lm, saes, concept, [], 0.5, 1.0, 4, method="words")
+    assert list(found.scores) == ["original", "edited", "as many other words"]
+    shown = found.shown()
+    assert len(shown.rows) == len(shown.right["edited"]["target"]) == 4 and len(shown.rows[0]) == 5
+    assert answers_html(shown) == answers_html(found)
+
+
+def test_the_attack_desk_shows_what_the_functions_give(desk, monkeypatch):
+    from conceptlab.course.widgets import attacking
 
     lm, saes, concept = desk
     questions = concept.dev[:4]
-    monkeypatch.setattr(desks, "known_questions", lambda *_: questions)  # a random model knows none
+    monkeypatch.setattr(attacking, "known_questions", lambda *_: questions)  # a random model knows none
     edit = erase(lm, saes, concept, [Feature(1, 3)], 0.5, 16.0, 4).edit
     edits = {"original": None, "erased": edit}
     found = attack_edits(lm, edits, concept, "relearning", 1, 4)
@@ -92,6 +140,7 @@ def test_the_attack_desk_shows_what_the_functions_give(desk, monkeypatch):
     panel.controls["steps"].value, panel.controls["n_questions"].value = 1, 4
     panel.button.click()
     assert panel.image.value == png(attack_figure(found, "Golf under relearning")), panel.message.value
+    assert panel.controls["edit"].options == ("all of them", "erased")
     panel.controls["steps"].value = 0
     panel.button.click()
     assert "1 to 60 steps" in panel.message.value

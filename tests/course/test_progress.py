@@ -106,7 +106,10 @@ def test_the_last_table_fits_a_hundred_columns():
 
 
 def test_copies_to_work_in_stay_as_they_were_left(root):
+    (root / "docs").mkdir(exist_ok=True)
+    (root / "docs" / "glossary.md").write_text("# Glossary\n", encoding="utf-8")
     folder = lab.prepare_lab(root)
+    assert (folder / "student" / ".." / "docs" / "glossary.md").exists(), "where the notebooks' links lead"
     mine = folder / "student" / "04_pisces.ipynb"
     assert "x = 1" not in mine.read_text(encoding="utf-8")
     assert "x = 1" in (folder / "with_solutions" / "04_pisces.ipynb").read_text(encoding="utf-8")

@@ -7,12 +7,24 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import axe
 from chromium import FOUND, WHY_SKIPPED, Chromium
 from conceptlab.autointerp import FeatureLabel
 from conceptlab.core import ConceptLabError
 from conceptlab.course import course_map
 from conceptlab.course.headline import MIME
-from conceptlab.course.site import CourseSite, api, browser, builder, external_resources, pages, stage, write_figures
+from conceptlab.course.site import (
+    CourseSite,
+    api,
+    browser,
+    builder,
+    external_resources,
+    pages,
+    recorded,
+    stage,
+    write_figures,
+)
+from conceptlab.course.widgets import recorded as records
 from conceptlab.data import list_concepts, load_concept
 
 PNG = base64.b64encode(
@@ -158,6 +170,44 @@ def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
     assert "No texts were run" in unknown and "fires on none" not in unknown
 
 
+# ---- recorded states of the widgets ------------------------------------------------------------------------
+BARS = {"logit effect": [("tea", 1.5), ("cup", -2.0)], "change": [("hot", 0.1), ("cold", -0.2)]}
+VECTOR = {"found_for": "Golf", "layer": 1, "neuron": 2, "effects": BARS}
+RIGHT = {state: {"target": [1, 0, 1], "general": [1, 1, 1]} for state in ("original", "edited", "control <x>")}
+ERASURE = {"concept": "Golf", "method": "pisces", "shown": "PISCES", "features": ["6:8"], "tau": 0.5, "mu": 16.0}
+LINES = {"original": [[1.0, 2.0], [2.0, 2.5]], "PISCES": [[-1.0, 0.0], [0.0, 0.5]]}
+ATTACK = {"concept": "Golf", "attack": "relearning", "strengths": ["0", "1"]}
+STATES = {
+    "model": "m", "prompt": "The weather is", "n_questions": 3, "steps": 1,
+    "vectors": [{**VECTOR, "hold": hold} for hold in (-8.0, 8.0)],
+    "erasures": [{**ERASURE, "right": RIGHT, "rows": [["What?", "a", "a", "b", "a"]]}],
+    "attacks": [{**ATTACK, "values": LINES, "transcript": []}],
+}  # fmt: skip
+
+
+def test_every_choice_of_radio_buttons_shows_one_state():
+    made = recorded.desk_html("d", ("a", "b"), [recorded.State((x, y), x + y) for x in "pq" for y in "rs"])
+    assert made.count("<section") == made.count(":checked):has(") == 4 and made.count(" checked>") == 2
+    assert "#d:has(#d-0-1:checked):has(#d-1-0:checked) .s1-0 { display: block }" in made
+    assert "<script" not in made
+
+
+def test_a_cell_with_a_widget_leads_to_its_recorded_states():
+    nb = new_notebook(cells=[new_code_cell("erasure_desk(lm, saes, {})"), new_code_cell("1 + 1")])
+    found = stage.noted(nb, {"recorded_erasure"}).cells
+    assert [c.cell_type for c in found] == ["code", "markdown", "code"]
+    assert "[Erasure desk](/recorded_erasure.md)" in found[1].source
+    assert len(stage.noted(new_notebook(cells=[new_code_cell("attack_desk(lm, {}, c)")]), set()).cells) == 1
+
+
+def test_without_a_record_only_the_features_have_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorded, "feature_states", lambda: iter([recorded.State(("river", "first hit"), "x")]))
+    assert set(recorded.recorded_pages(None, tmp_path / "f")) == {"recorded_features"}
+    (tmp_path / "f" / "old.png").write_bytes(b"")
+    assert set(recorded.recorded_pages(STATES, tmp_path / "f")) == set(recorded.TITLES)
+    assert len(list((tmp_path / "f").glob("*.png"))) == 4, "one per figure, and none of another record"
+
+
 # ---- a small site ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
@@ -175,7 +225,10 @@ def site(tmp_path_factory):
             patch.setattr(module, "list_concepts", lambda: ["golf"])
         patch.setattr(builder, "rooms", lambda: ["core"])
         patch.setattr(browser, "models", lambda: ["smollm2-135m"])
-        patch.setattr(browser, "labelled_layers", lambda model: (6,))
+        for module in (browser, recorded):
+            patch.setattr(module, "labelled_layers", lambda model: (6,))
+        patch.setattr(recorded, "SEARCHES", ("river",))
+        patch.setattr(records, "read_states", lambda model: STATES)
         browser.records_of.cache_clear()
         made = CourseSite(root)
         for name in ("00_sound", "01_next"):
@@ -187,12 +240,15 @@ def site(tmp_path_factory):
 
 def test_pages_are_whole_offline_and_without_warnings(site):
     assert site.warnings == ""
-    for name in ("index", "00_sound", "browser", "results", "decision_table", "glossary", "api/core", "concepts/golf"):
+    names = ("index", "00_sound", "browser", "results", "decision_table", "glossary", "api/core", "concepts/golf")
+    for name in (*names, *recorded.TITLES):
         page = (site.out / f"{name}.html").read_text(encoding="utf-8")
         assert external_resources(page) == [], name
     page = (site.out / "00_sound.html").read_text(encoding="utf-8")
     assert "<math" in page and 'href="01_next.html"' in page and "x.py" not in page and "git clone" not in page
     assert 'alt="Bars; drop 0.5"' in page and "Show the solution" in page
+    desk = (site.out / "recorded_erasure.html").read_text(encoding="utf-8")
+    assert "original: 2 of 3 target, 3 of 3 general" in desk and "control &lt;x&gt;" in desk
     index = (site.out / "index.html").read_text(encoding="utf-8")
     assert "drop: 0.5 [0.4, 0.6]" in index and "thumbnails/00_sound.png" in index and "3 hours" in index
 
@@ -216,7 +272,7 @@ def test_a_second_build_leaves_what_is_there(site):
 def test_in_a_browser_pages_fit_search_works_and_nothing_is_fetched(site):
     with Chromium() as chromium:
         page = chromium.open(site.index.as_uri(), width=390)
-        for name in ("index", "00_sound", "browser", "results"):
+        for name in ("index", "00_sound", "browser", "results", *recorded.TITLES):
             page.go((site.out / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
             assert [url for url in page.requests() if not url.startswith(("file:", "data:", "about:"))] == []
@@ -237,3 +293,32 @@ def test_in_a_browser_pages_fit_search_works_and_nothing_is_fetched(site):
         page.view(390, dark=True)
         assert page.evaluate(dark) != light_ground
         assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.skipif(not FOUND, reason=WHY_SKIPPED)
+def test_radio_buttons_choose_the_recorded_state_without_a_script(site):
+    shown = "[...document.querySelectorAll('.state')].filter(s => s.offsetParent).map(s => s.ariaLabel)"
+    with Chromium() as chromium:
+        page = chromium.open((site.out / "recorded_vectors.html").as_uri())
+        assert page.evaluate(shown) == ["Golf: layer 1, neuron 2, -8"]
+        page.evaluate("document.getElementById('recorded_vectors-1-0').focus()")
+        for kind in ("keyDown", "keyUp"):
+            page.send(
+                "Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39
+            )
+        assert page.evaluate(shown) == ["Golf: layer 1, neuron 2, 8"], "by the keyboard"
+        page.wait_for("[...document.images].some(i => i.offsetParent && i.naturalWidth > 300)")
+
+
+@pytest.mark.skipif(not FOUND, reason=WHY_SKIPPED)
+@pytest.mark.skipif(axe.AXE is None, reason=axe.WHY_SKIPPED)
+def test_axe_finds_nothing_serious(site):
+    feature = next((site.out / "features" / "smollm2-135m").glob("*.html")).relative_to(site.out)
+    names = ["index.html", "00_sound.html", "browser.html", "results.html", str(feature)]
+    with Chromium() as chromium:
+        page = chromium.open(site.index.as_uri())
+        for dark in (False, True):
+            page.view(1280, dark=dark)
+            for name in (*names, *(f"{name}.html" for name in recorded.TITLES)):
+                page.go((site.out / name).as_uri())
+                assert axe.findings(page) == [], f"{name}, {'dark' if dark else 'light'}"

@@ -18,7 +18,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from conceptlab import sae as S
 from conceptlab.course import widgets
-from conceptlab.course.widgets import desks
+from conceptlab.course.widgets import attacking
 from conceptlab.data import load_concept
 from conceptlab.erasure import Feature, pisces_edit
 from conceptlab.models import LanguageModel, packaged_checkpoint
@@ -29,7 +29,7 @@ cfg = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num
 lm = LanguageModel("tiny-llama", LlamaForCausalLM(cfg), tokenizer, "")
 sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, lm.mlp_output(1))).requires_grad_(False)
 golf, saes, places = load_concept("golf"), {1: sae}, [Feature(1, 3)]
-desks.known_questions = lambda *_: golf.dev[:4]  # a random model knows none
+attacking.known_questions = lambda *_: golf.dev[:4]  # a random model knows none
 """
 CELLS = {
     "explorer": "widgets.vector_explorer(lm)",
@@ -59,7 +59,7 @@ def page(tmp_path_factory):
         page.evaluate(f"{opened}.content.node.focus(); jupyterapp.shell.activateById({opened}.id)")
         page.wait_for("!!jupyterapp.shell.currentWidget")
         page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
-        page.wait_for("document.querySelectorAll('.widget-box button, .widget-vbox button').length >= 4", 300)
+        page.wait_for("document.querySelectorAll('.widget-box button, .widget-vbox button').length >= 4", 900)
         yield page
 
 
@@ -91,7 +91,8 @@ def test_the_erasure_desk_erases_and_refuses_in_place(page):
     page.wait_for(f"[...{panel}.querySelectorAll('img')].some(i => i.naturalWidth > 300)", 120)
     page.wait_for(f"{panel}.querySelectorAll('table tr').length > 3", 60)
     labels = page.evaluate(f"[...{panel}.querySelectorAll('label')].map(l => l.textContent)")
-    assert {"concept", "features", "mu (strength)"} <= set(labels)
+    assert {"concept", "method", "further features", "mu (strength)"} <= set(labels)
+    assert any("1:3 fires on" in label for label in labels), "a box to tick per feature"
     fields = page.evaluate(f"[...{panel}.querySelectorAll('input')].map(i => i.value)")
     typed(page, panel, fields.index("16"), "-3")
     pressed(page, "Erase")

@@ -1,18 +1,22 @@
-"""What authors and teachers make from the notebooks: student copies, keys, the README's picture, features' texts."""
+"""What authors and teachers make from the notebooks: student copies, keys, the README's pictures, features' texts."""
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 from ..core import ConceptLabError, atomic_path, say
+from ..data import list_concepts
 from ..models import load_model
 from . import notebook as nbfile
 from .instructor import write_instructor
 from .nbgrader import write_assignments
 from .plots.picture import erased_picture
+from .plots.thumbnails import THUMBNAILS, badge
 from .selection import find_notebooks
 from .site import context_articles, write_contexts
 from .widgets import png
+from .widgets.recorded import write_states
 
 
 def student(root: Path, only: list[str]) -> int:
@@ -36,12 +40,31 @@ def instructor(root: Path) -> int:
 
 
 def write_picture(root: Path) -> int:
-    """Draw the README's picture from the lab's table."""
-    path = root / "docs" / "images" / "japan_erased.png"
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(png(erased_picture(root / "data" / "results" / "lab_smollm2-135m.csv")))
-    say(f"{path.relative_to(root)}")
+    """Draw the README's pictures: what the lab's table says of Japan, a thumbnail per notebook, and the badges."""
+    images = root / "docs" / "images"
+    made = {images / "japan_erased.png": png(erased_picture(root / "data" / "results" / "lab_smollm2-135m.csv"))}
+    made |= {images / "thumbnails" / f"{name}.svg": f"{draw().svg()}\n".encode() for name, draw in THUMBNAILS.items()}
+    made |= {images / "badges" / f"{name}.svg": text.encode() for name, text in badges(root).items()}
+    for path, content in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+        say(f"{path.relative_to(root)}")
     return 0
+
+
+def badges(root: Path) -> dict[str, str]:
+    """The README's badges as SVG: facts that stand in the repository, so that no service is asked for them."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    facts = {
+        "python": ("Python", project["requires-python"].removeprefix(">=") + " or newer"),
+        "licence": ("licence", project["license"]),
+        "machine": ("needs", "CPU only"),
+        "network": ("after set-up", "offline"),
+        "notebooks": ("notebooks", str(len(find_notebooks(root, [])))),
+        "concepts": ("concepts", str(len(list_concepts()))),
+    }
+    return {name: badge(*fact) for name, fact in facts.items()}
 
 
 def write_feature_contexts(root: Path) -> int:
@@ -50,4 +73,10 @@ def write_feature_contexts(root: Path) -> int:
     for model in ("smollm2-135m", "gemma3-270m"):
         for path in write_contexts(load_model(model), articles, root / "data" / "contexts"):
             say(f"{path.relative_to(root)}")
+    return 0
+
+
+def write_widget_states(root: Path) -> int:
+    """Run the states of the widgets that the site shows and write data/widgets; about ten minutes."""
+    say(f"{write_states(load_model('smollm2-135m'), say).relative_to(root)}")
     return 0

@@ -16,8 +16,8 @@ README = """# Your copies
 
 `student/` has the notebooks without solutions: begin there. `with_solutions/` has them as they were committed.
 
-Both are yours: change what you like. `make lab` never writes over a file that is here; to get a fresh one, delete or
-rename yours and call `make lab` again.
+Both are yours: change what you like. `make lab` never writes over a notebook that is here; to get a fresh one, delete
+or rename yours and call `make lab` again. `docs/` holds the glossary and the other pages that they lead to.
 """
 
 
@@ -31,6 +31,8 @@ def prepare_lab(root: Path) -> Path:
         if not whole.exists():
             whole.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, whole)
+    if (root / "docs").exists():  # the notebooks' words lead to the glossary
+        shutil.copytree(root / "docs", folder / "docs", dirs_exist_ok=True)
     (folder / "READ_ME_FIRST.md").write_text(README, encoding="utf-8")
     return folder
 

@@ -6,7 +6,8 @@ python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
-python -m conceptlab.course picture              the README's picture, from the lab's table (for authors)
+python -m conceptlab.course picture              the README's picture, thumbnails and badges (for authors)
+python -m conceptlab.course states               states of the widgets on the site, into data/widgets (for authors)
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
 """
 
@@ -27,7 +28,7 @@ from nbformat import NotebookNode
 
 from ..core import ConceptLabError, atomic_path, check_output, say
 from . import notebook as nbfile
-from .authors import instructor, student, write_feature_contexts, write_picture
+from .authors import instructor, student, write_feature_contexts, write_picture, write_widget_states
 from .colab import with_colab_cell
 from .headline import Headline, find_headline, refresh_table
 from .lab import open_lab
@@ -249,7 +250,7 @@ def table(results: dict[str, Result], width: int = 100) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts", "picture"]
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts", "picture", "states"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
@@ -265,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.verb == "student":
             return student(root, args.only)
         others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
-        others["picture"] = write_picture
+        others |= {"picture": write_picture, "states": write_widget_states}
         return others[args.verb](root)
     except ConceptLabError as error:
         say(str(error), error=True)

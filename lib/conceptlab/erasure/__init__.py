@@ -102,7 +102,7 @@ from .pisces.method import DIRECTIONAL, PISCES, PiscesConfig
 from .pisces.reach import Evidence, Reach, edit_reach, gather_evidence, reaching_features
 from .shared import Shared
 from .shared_config import SharedConfig, shipped_dictionaries
-from .words import WORDS, WORDS_BOTH, word_atoms
+from .words import WORDS, WORDS_BOTH, random_word_atoms, word_atoms
 from .zeroed import ZEROED, ZEROED_MATCHED, promoting_vectors, zeroed_edit
 
 __all__ = [
@@ -218,6 +218,7 @@ __all__ = [
     "public_dictionaries",
     "published_edit",
     "random_features",
+    "random_word_atoms",
     "random_features_edit",
     "reaching_features",
     "register",

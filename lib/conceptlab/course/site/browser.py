@@ -204,7 +204,7 @@ def browser_page(documents: Collection[str]) -> str:
         f"{_where(documents)}\n\n"
         '<div id="browser"><form role="search"><label for="words">Words or a concept</label> '
         '<input id="words" type="search" placeholder="for example: river, or Harry Potter" autocomplete="off"> '
-        '<label for="model">Model</label> <select id="model"></select> '
+        '<span class="pair"><label for="model">Model</label> <select id="model"></select></span> '
         '<label class="check"><input type="checkbox" id="explained"> explained ones only</label></form>'
         '<p id="count" role="status"></p><ol id="hits"></ol></div>\n'
         "<noscript><p>The search needs JavaScript; the lists by concept below do not.</p></noscript>\n"

@@ -19,6 +19,7 @@ from ...core import ConceptLabError, atomic_path
 from ...data import list_concepts
 from .. import notebook as nbfile
 from ..headline import find_headline
+from ..plots.thumbnails import THUMBNAILS
 from ..results import Result
 from ..selection import reading_order
 from .api import api_page, rooms
@@ -33,7 +34,8 @@ from .pages import (
     section_page,
     tables_with,
 )
-from .stage import local_links, staged, thumbnail, write_figures
+from .recorded import MODEL, TITLES, recorded_pages
+from .stage import local_links, noted, staged, thumbnail, write_figures
 
 CONFIGURATION = Path(__file__).parent / "sphinx"  # holds conf.py
 HOW_TO = (
@@ -64,6 +66,7 @@ class CourseSite:
         self.root, self.source, self.out = root, root / "build" / "site-source", root / "build" / "site"
         self.shown: dict[str, Shown] = {}
         self._fixed: dict[str, str] = {}  # pages that no notebook changes, made once
+        self._widgets: dict[str, str] | None = None
         self.warnings = ""  # of the last build
         self.refused: dict[str, str] = {}  # notebook -> why its page is not there
 
@@ -77,10 +80,12 @@ class CourseSite:
         self.shown[name] = Shown(nb, result)
         target, picture = self.source / f"{name}.ipynb", self.source / "thumbnails" / f"{name}.png"
         try:
-            shown = self._with_links(staged(nb, f"{name}.html"), name)
+            shown = noted(self._with_links(staged(nb, f"{name}.html"), name), self._recorded())
             _write_changed(target, nbformat.writes(shown) + "\n")
             figure = write_figures(nb, self.root / "build" / "figures" / name)
-            if figure:
+            if name in THUMBNAILS:
+                _write_changed(picture.with_suffix(".svg"), THUMBNAILS[name]().svg())
+            elif figure:
                 thumbnail(figure, picture)
             else:
                 picture.unlink(missing_ok=True)
@@ -94,8 +99,11 @@ class CourseSite:
     def build(self) -> Path:
         """Write what has changed; returns the landing page. Raises ConceptLabError if Sphinx stops."""
         self._write_pages()
-        self._run_sphinx()
-        write_browser(self.out)
+        running = self._start_sphinx()
+        try:
+            write_browser(self.out)  # beside Sphinx: half the wait on two cores
+        finally:
+            self._end_sphinx(running)
         return self.index
 
     def _with_links(self, nb: NotebookNode, name: str) -> NotebookNode:
@@ -104,6 +112,14 @@ class CourseSite:
             if cell.cell_type == "markdown":
                 cell.source = local_links(cell.source, pages)
         return nb
+
+    def _recorded(self) -> dict[str, str]:
+        """Pages with recorded states of the widgets."""
+        if self._widgets is None:
+            from ..widgets.recorded import read_states  # the widgets use this room's contexts: the room is read first
+
+            self._widgets = recorded_pages(read_states(MODEL), self.source / "recorded")
+        return self._widgets
 
     def _docs(self) -> list[str]:
         """Pages in docs/, those for authors last."""
@@ -123,7 +139,7 @@ class CourseSite:
         look_up = ["decision_table", *(p for p in docs if p not in HOW_TO), *(p for p in SECTIONS if p in pages)]
         sections = {
             "Course": [card["name"] for card in cards if card["page"]],
-            "Explore": ["browser", "results", *dict.fromkeys(look_up)],
+            "Explore": ["browser", *(p for p in TITLES if p in pages), "results", *dict.fromkeys(look_up)],
             "Use and extend": ["api", *(p for p in docs if p in HOW_TO)],
             "About": ["for_instructors", "changelog"],
         }
@@ -142,6 +158,7 @@ class CourseSite:
                 "changelog": changelog_page(self.root),
                 "decision_table": decision_page(),
                 "browser": browser_page(self._documents()),
+                **self._recorded(),
                 "api": api_index(rooms()),
                 **{f"api/{room}": api_page(room) for room in rooms()},
                 **{f"concepts/{name}": concept_page(name) for name in list_concepts()},
@@ -160,13 +177,14 @@ class CourseSite:
         cards: list[Mapping[str, Any]] = []
         for name, one in sorted(self.shown.items(), key=lambda item: reading_order(item[0])):
             outputs = [o for c in nbfile.code_cells(one.nb) for o in c.outputs]
-            picture = self.source / "thumbnails" / f"{name}.png"
+            pictures = [self.source / "thumbnails" / f"{name}.{kind}" for kind in ("svg", "png")]
+            picture = next((path for path in pictures if path.exists()), None)
             cards.append(
                 {
                     "name": name,
                     "question": nbfile.title(one.nb) or name,
                     "page": None if name in self.refused else f"{name}.html",
-                    "picture": f"thumbnails/{name}.png" if picture.exists() else None,
+                    "picture": f"thumbnails/{picture.name}" if picture else None,
                     "headline": find_headline(outputs),
                     "time": reading_time(one.nb),
                     "minutes": one.result.minutes if one.result else None,
@@ -175,18 +193,26 @@ class CourseSite:
             )
         return cards
 
-    def _run_sphinx(self) -> None:
+    def _start_sphinx(self) -> subprocess.Popen[str]:
         """In a process of its own: a second build in one process takes every page for changed."""
-        pictures = self.out / "thumbnails"
-        pictures.mkdir(parents=True, exist_ok=True)
-        for path in sorted((self.source / "thumbnails").glob("*.png")):
-            shutil.copyfile(path, pictures / path.name)
+        for kind in ("thumbnails", "recorded"):
+            (self.out / kind).mkdir(parents=True, exist_ok=True)
+            for path in sorted((self.source / kind).glob("*.*g")):
+                shutil.copyfile(path, self.out / kind / path.name)
         command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-c", str(CONFIGURATION)]
         command += ["-d", str(self.root / "build" / "site-doctrees"), str(self.source), str(self.out)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
-        self.warnings = done.stderr
-        if done.returncode:
-            told = " ".join((done.stdout + done.stderr).split())[-300:]
+        quiet = {**os.environ, "NO_COLOR": "1"}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=quiet)
+
+    def _end_sphinx(self, running: subprocess.Popen[str]) -> None:
+        try:
+            out, self.warnings = running.communicate()
+        except BaseException:  # Ctrl-C: nothing goes on writing
+            running.kill()
+            running.wait()
+            raise
+        if running.returncode:
+            told = " ".join((out + self.warnings).split())[-300:]
             raise ConceptLabError(f"The site could not be built ({told}); delete build/site-doctrees and try again.")
 
 

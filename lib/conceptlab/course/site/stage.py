@@ -6,13 +6,16 @@ import base64
 import copy
 import io
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
 from PIL import Image
 
 from ...core import ConceptLabError, atomic_path
 from ..notebook import code_cells, tags, texts
+from .recorded import CALLS, TITLES
 
 # Anything that a page would fetch from elsewhere when opened (links to click are fine).
 EXTERNAL = re.compile(
@@ -48,6 +51,22 @@ def staged(nb: NotebookNode, name: str) -> NotebookNode:
             heading = heads[-1] if heads else heading
             continue
         _mark(cell, re.sub(r"[`$*]", "", heading))
+    return nb
+
+
+def noted(nb: NotebookNode, pages: Collection[str]) -> NotebookNode:
+    """The notebook with a line below every cell that makes a widget: where its recorded states are.
+
+    `pages`: those that there are.
+    """
+    cells = []
+    for cell in nb.cells:
+        cells.append(cell)
+        names = [page for call, page in CALLS.items() if cell.cell_type == "code" and call in cell.source]
+        links = [f"[{TITLES[page]}](/{page}.md)" for page in dict.fromkeys(names) if page in pages]
+        if links:
+            cells.append(new_markdown_cell(f"*A page has no model to ask. Recorded states: {', '.join(links)}.*"))
+    nb.cells = cells
     return nb
 
 

@@ -1,20 +1,18 @@
 """Widgets: each a thin layer over a plain function whose figure also stands on the page without it."""
 
+from .attacking import Attacked, attack_desk, attack_edits, attack_figure, transcript_html
 from .desks import (
-    Attacked,
     Erased,
+    FeatureSwitches,
+    ShownErasure,
     answers_html,
-    attack_desk,
-    attack_edits,
-    attack_figure,
     erase,
     erasure_desk,
     erasure_figure,
     feature_places,
     judged,
-    transcript_html,
 )
-from .explore import FeatureBrowser, feature_html, vector_explorer, vector_figure
+from .explore import FeatureBrowser, feature_html, vector_effects, vector_explorer, vector_figure
 from .figures import (
     feature_figure,
     feature_widget,
@@ -30,7 +28,9 @@ __all__ = [
     "Attacked",
     "Erased",
     "FeatureBrowser",
+    "FeatureSwitches",
     "Panel",
+    "ShownErasure",
     "answers_html",
     "attack_desk",
     "attack_edits",
@@ -50,6 +50,7 @@ __all__ = [
     "search_widget",
     "top_contexts",
     "transcript_html",
+    "vector_effects",
     "vector_explorer",
     "vector_figure",
 ]

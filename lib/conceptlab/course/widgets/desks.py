@@ -1,4 +1,4 @@
-"""Erasure desk and attack desk: edit a concept with settings of one's own, then try to bring it back."""
+"""Erasure desk: edit a concept with settings of one's own, beside a control of the same kind and size."""
 
 from __future__ import annotations
 
@@ -6,25 +6,54 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 import ipywidgets
+import torch
 from matplotlib.figure import Figure
 
-from ...attacks import Budget, attacks, known_questions, per_question, run_attack, setting_for
 from ...core import ConceptLabError, bootstrap
 from ...data import Concept, Question
-from ...edits import Intervention, WeightEdit, applied
-from ...erasure import Dictionaries, Feature, other_features_edit, pisces_edit
+from ...edits import WeightEdit, applied
+from ...erasure import (
+    Dictionaries,
+    Feature,
+    embedding_edit,
+    other_features_edit,
+    pisces_edit,
+    random_word_atoms,
+    word_atoms,
+)
 from ...evaluation import SETS, QuestionScores, concept_questions, score_questions
 from ...models import LanguageModel
+from ..erasing import tokens_of
 from ..plots.picture import state_bars
-from ..plots.shared import strength_curves
 from .panel import Panel, decimal, whole_number, words_field
 
-STATES = {"original": "ink", "edited": "target", "same rows, other features": "control"}  # -> colour
-LIVE_ATTACKS = ("relearning", "relearning_unrelated", "quantisation", "priming", "paraphrase", "definition")
-MOST_STEPS = 60  # of a live attack: minutes on two cores
-MOST_STRENGTH = 200.0  # mu beyond which no table of the course goes
+
+class Live(NamedTuple):
+    """A method that the desk runs in seconds."""
+
+    shown: str  # in the list of methods
+    control: str  # what its control changes instead
+    usual: float  # its strength to begin with
+    most: float  # beyond which no table of the course goes
+
+
+LIVE_METHODS = {
+    "pisces": Live("PISCES (features)", "same rows, other features", 16.0, 200.0),
+    "words": Live("words, where they are read", "as many other words", 1.0, 3.0),
+    "words_both": Live("words, read and written", "as many other words", 1.0, 3.0),
+}
+COLOURS = ("ink", "target", "control")  # original, edited, its control
+
+
+@dataclass(frozen=True)
+class ShownErasure:
+    """What is shown of an erasure, in plain values, so that it can be recorded."""
+
+    right: Mapping[str, Mapping[str, Sequence[int]]]  # state -> set -> 1 for every question answered rightly, else 0
+    rows: Sequence[Sequence[str]]  # question about the concept, its right option, and the option taken in every state
 
 
 @dataclass(frozen=True)
@@ -33,7 +62,19 @@ class Erased:
 
     edit: WeightEdit
     asked: Mapping[str, Sequence[Question]]  # set -> questions
-    scores: Mapping[str, Mapping[str, QuestionScores]]  # state (see STATES) -> set -> scores
+    scores: Mapping[str, Mapping[str, QuestionScores]]  # original, edited, control -> set -> scores
+
+    def shown(self) -> ShownErasure:
+        """Right answers and options taken, as plain values."""
+        right = {
+            state: {name: [int(x) for x in scores.correct.tolist()] for name, scores in by_set.items()}
+            for state, by_set in self.scores.items()
+        }
+        rows = []
+        for i, q in enumerate(self.asked["target"]):
+            picked = [q.options[int(by_set["target"].logprobs[i].argmax())] for by_set in self.scores.values()]
+            rows.append([q.q, q.options[q.answer], *picked])
+        return ShownErasure(right, rows)
 
 
 def feature_places(text: str, saes: Dictionaries) -> list[Feature]:
@@ -63,50 +104,110 @@ def erase(
     mu: float = 16.0,
     n_questions: int = 12,
     neuron_signs: dict | None = None,
+    method: str = "pisces",
 ) -> Erased:
-    """The PISCES edit of some features and its control, each asked the first `n_questions` of every set on dev.
+    """An edit and its control, each asked the first `n_questions` of every set on dev.
 
-    Raises ConceptLabError for settings out of range: tau lies in [0, 1), mu in (0, 200], questions are 4 to 60.
+    `features` and `tau` are those of PISCES; for a method of words `mu` is delta, 1 for words that read like an average
+    token. Raises ConceptLabError for a method that is too slow to be run live and for settings out of range: tau lies
+    in [0, 1), mu above 0 and below what any table of the course has, questions are 4 to 60.
     """
+    if method not in LIVE_METHODS:
+        raise ConceptLabError(f"Live methods are {', '.join(LIVE_METHODS)}; {method!r} takes `conceptlab erase`.")
     if not 0 <= tau < 1:
         raise ConceptLabError(f"tau is the share of the largest row that a row must exceed: 0 to below 1, not {tau:g}.")
-    if not 0 < mu <= MOST_STRENGTH:
-        raise ConceptLabError(f"mu is the strength of the edit: above 0 and at most {MOST_STRENGTH:g}, not {mu:g}.")
+    most = LIVE_METHODS[method].most
+    if not 0 < mu <= most:
+        raise ConceptLabError(f"mu is the strength of the edit: above 0 and at most {most:g} for {method}, not {mu:g}.")
     if not 4 <= n_questions <= 60:
         raise ConceptLabError(f"Ask 4 to 60 questions of every set, not {n_questions}.")
-    edit = pisces_edit(lm, saes, features, tau, mu, neuron_signs)
-    return judged(lm, concept, edit, other_features_edit(lm, saes, features, edit), n_questions)
+    if method == "pisces":
+        edit = pisces_edit(lm, saes, features, tau, mu, neuron_signs)
+        control = other_features_edit(lm, saes, features, edit)
+    else:
+        side, atoms = "both" if method == "words_both" else "input", word_atoms(lm, concept)
+        edit = embedding_edit(lm, atoms, mu, side)
+        control = embedding_edit(lm, random_word_atoms(lm, concept, atoms), mu, side)
+    return judged(lm, concept, edit, control, n_questions, LIVE_METHODS[method].control)
 
 
-def judged(lm: LanguageModel, concept: Concept, edit: WeightEdit, control: WeightEdit, n_questions: int = 12) -> Erased:
-    """The original, an edit and its control, each asked the first `n_questions` of every set on dev."""
+def judged(
+    lm: LanguageModel, concept: Concept, edit: WeightEdit, control: WeightEdit, n_questions: int = 12, named: str = ""
+) -> Erased:
+    """The original, an edit and its control (`named`: what it is), each asked the first questions of every dev set."""
     sets = concept_questions(concept, "dev")
     asked = {name: sets[name][:n_questions] for name in SETS if name in sets}
     scores = {}
-    for state, change in zip(STATES, (None, edit, control), strict=True):
+    states = {"original": None, "edited": edit, named or LIVE_METHODS["pisces"].control: control}
+    for state, change in states.items():
         with applied(change, lm):
             scores[state] = {name: score_questions(lm, questions) for name, questions in asked.items()}
     return Erased(edit, asked, scores)
 
 
-def erasure_figure(found: Erased, title: str) -> Figure:
+def erasure_figure(found: Erased | ShownErasure, title: str) -> Figure:
     """Share of right answers by set of questions: original, edited, and the control, with intervals over questions."""
+    shown = found.shown() if isinstance(found, Erased) else found
     states = {
-        state: [bootstrap(scores.correct.float(), 1_000) for scores in by_set.values()]
-        for state, by_set in found.scores.items()
+        state: [bootstrap(torch.tensor(right).float(), 1_000) for right in by_set.values()]
+        for state, by_set in shown.right.items()
     }
-    return state_bars(states, list(found.asked), list(STATES.values()), title, "answered rightly", 0.25)
+    sets = list(next(iter(shown.right.values())))
+    return state_bars(states, sets, COLOURS, title, "answered rightly", 0.25)
 
 
-def answers_html(found: Erased, n: int = 6) -> str:
+def erasure_alt(found: ShownErasure, title: str) -> str:
+    """What the figure shows, in words and numbers."""
+    parts = []
+    for state, by_set in found.right.items():
+        told = ", ".join(f"{sum(right)} of {len(right)} {name}" for name, right in by_set.items())
+        parts.append(f"{state}: {told}")
+    return f"{title}. Right answers by set of questions. {'; '.join(parts)}."
+
+
+def answers_html(found: Erased | ShownErasure, n: int = 6) -> str:
     """Questions about the concept with the likeliest option before, after, and under the control."""
-    head = "".join(f"<th scope='col'>{escape(text)}</th>" for text in ("question", "right", *found.scores))
-    rows = []
-    for i, question in enumerate(found.asked["target"][:n]):
-        picked = [question.options[int(by_set["target"].logprobs[i].argmax())] for by_set in found.scores.values()]
-        cells = [question.q, question.options[question.answer], *picked]
-        rows.append("<tr>" + "".join(f"<td style='text-align:left'>{escape(c)}</td>" for c in cells) + "</tr>")
+    shown = found.shown() if isinstance(found, Erased) else found
+    head = "".join(f"<th scope='col'>{escape(text)}</th>" for text in ("question", "right", *shown.right))
+    rows = [
+        "<tr>" + "".join(f"<td style='text-align:left'>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in shown.rows[:n]
+    ]
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+class FeatureSwitches(ipywidgets.VBox):
+    """The features of an edit: a box to tick for each that a concept begins with, and a field for further ones."""
+
+    def __init__(self, lm: LanguageModel):
+        self.lm, self.ticks = lm, dict[str, ipywidgets.Checkbox]()
+        self.further = words_field("", "further features", "layer:feature, separated by commas")
+        super().__init__([self.further])
+
+    def offer(self, features: Sequence[Feature]) -> None:
+        """Show these, all of them on, in place of what was there."""
+        names = [f"{f.layer}:{'-' if f.sign < 0 else ''}{f.index}" for f in features]
+        layout = ipywidgets.Layout(width="auto")
+        self.ticks = {
+            name: ipywidgets.Checkbox(True, description=f"{name} fires on {words}", indent=False, layout=layout)
+            for name, words in zip(names, tokens_of(self.lm, features), strict=True)
+        }
+        self.further.value = ""
+        self.children = (*self.ticks.values(), self.further)
+
+    def add(self, place: str) -> None:
+        """One more feature, as another widget hands it on."""
+        if place in self.ticks:
+            self.ticks[place].value = True
+        elif place not in re.split(r"[,\s]+", self.further.value):
+            self.further.value = ", ".join(filter(None, (self.further.value.strip(" ,"), place)))
+
+    @property
+    def value(self) -> str:
+        """The features that are on, as `feature_places` reads them."""
+        return ", ".join(
+            [name for name, tick in self.ticks.items() if tick.value] + [self.further.value] * bool(self.further.value)
+        )
 
 
 def erasure_desk(
@@ -115,104 +216,42 @@ def erasure_desk(
     concepts: Mapping[str, tuple[Concept, Sequence[Feature]]],
     neuron_signs: dict | None = None,
 ) -> Panel:
-    """Concept, features, tau and mu to a scorecard with its control, and answers before and after.
+    """Concept, method, features on and off, tau and mu to a scorecard with its control, and answers before and after.
 
-    `concepts`: title -> the concept and features to begin with. `panel.last` is what was erased last (`Erased`).
+    `concepts`: title -> the concept and features to begin with. `panel.last` is what was erased last (`Erased`);
+    `panel.controls["features"].add("6:828")` switches a feature on from elsewhere.
     """
-    titles = list(concepts)
-    places = words_field("", "features", "layer:feature, separated by commas")
-    choice = ipywidgets.Dropdown(options=titles, description="concept")
+    places, mu = FeatureSwitches(lm), decimal(LIVE_METHODS["pisces"].usual, "mu (strength)")
+    choice = ipywidgets.Dropdown(options=list(concepts), description="concept")
+    options = [(live.shown, name) for name, live in LIVE_METHODS.items()]
+    method = ipywidgets.Dropdown(options=options, description="method")
 
     def begin(_change: object = None) -> None:
-        places.value = ", ".join(
-            f"{f.layer}:{'-' if f.sign < 0 else ''}{f.index}" for f in concepts[str(choice.value)][1]
-        )
+        places.offer(concepts[str(choice.value)][1])
+
+    def usual(_change: object = None) -> None:
+        mu.value = LIVE_METHODS[str(method.value)].usual
+        places.layout.display = "" if method.value == "pisces" else "none"
 
     begin()
     choice.observe(begin, "value")
+    method.observe(usual, "value")
     controls = {
-        "title": choice, "features": places, "tau": decimal(0.5, "tau (0 to 1)"),
-        "mu": decimal(16.0, "mu (strength)"), "n_questions": whole_number(12, "questions"),
+        "title": choice, "method": method, "features": places, "tau": decimal(0.5, "tau (0 to 1)"), "mu": mu,
+        "n_questions": whole_number(12, "questions"),
     }  # fmt: skip
 
-    def draw(title: str, features: str, tau: float, mu: float, n_questions: int) -> tuple[Figure, str]:
-        concept, chosen = concepts[title][0], feature_places(features, saes)
-        found = erase(lm, saes, concept, chosen, tau, mu, n_questions, neuron_signs)
+    def draw(title: str, method: str, features: str, tau: float, mu: float, n_questions: int) -> tuple[Figure, str]:
+        concept, chosen = concepts[title][0], feature_places(features, saes) if method == "pisces" else []
+        found = erase(lm, saes, concept, chosen, tau, mu, n_questions, neuron_signs, method)
         panel.last = found
-        return erasure_figure(found, f"{title}: {len(chosen)} features, mu {mu:g}"), answers_html(found)
+        return erasure_figure(found, erasure_title(title, method, len(chosen), mu)), answers_html(found)
 
     panel = Panel(controls, draw, "Erase", start=False)
     return panel
 
 
-@dataclass(frozen=True)
-class Attacked:
-    """One attack on several models, question by question."""
-
-    attack: str
-    strengths: tuple[str, ...]
-    values: Mapping[str, Sequence[object]]  # model -> the evaluation at each strength
-    transcript: tuple[tuple[str, str], ...]  # prompts and answers of the edited model, where the attack asks anything
-
-
-def attack_edits(
-    lm: LanguageModel,
-    edits: Mapping[str, Intervention | None],
-    concept: Concept,
-    attack: str = "relearning",
-    steps: int = 6,
-    n_questions: int = 12,
-) -> Attacked:
-    """The same attack with the same budget on every model in `edits` (None: the original), on known dev questions.
-
-    Raises ConceptLabError for an attack that is too slow to be run live, and for a budget out of range.
-    """
-    if attack not in LIVE_ATTACKS or attack not in attacks():
-        raise ConceptLabError(f"Live attacks are {', '.join(LIVE_ATTACKS)}; {attack!r} takes `conceptlab attack`.")
-    if not 1 <= steps <= MOST_STEPS:
-        raise ConceptLabError(f"The attacker trains for 1 to {MOST_STEPS} steps, not {steps}.")
-    questions = known_questions(lm, concept, n_questions, "dev")
-    budget = Budget(steps=steps, strengths=(("relearning", (0, steps)), ("relearning_unrelated", (0, steps))))
-    setting = setting_for(concept, questions, budget)
-    values: dict[str, Sequence[object]] = {}
-    strengths: tuple[str, ...] = ("",)
-    told: tuple[tuple[str, str], ...] = ()
-    for name, edit in edits.items():
-        result = run_attack(attack, lm, edit, setting)
-        values[name] = list(result.values)
-        strengths = tuple(result.labels or map(str, result.steps))
-        if edit is not None and result.transcript and not told:
-            told = tuple((x.prompt, x.answer) for x in result.transcript[:6])
-    return Attacked(attack, strengths, values, told)
-
-
-def attack_figure(found: Attacked, title: str) -> Figure:
-    """The margin of the right answer against the attack's strength, one line per model, intervals over questions."""
-    curves = {
-        name: {s: bootstrap(per_question(v), 1_000) for s, v in zip(found.strengths, values, strict=True)}
-        for name, values in found.values.items()
-    }
-    return strength_curves(curves, title, f"strength of {found.attack.replace('_', ' ')}", "margin (nats)", 0.0)
-
-
-def transcript_html(found: Attacked) -> str:
-    """What was asked and answered, or that this attack asks nothing."""
-    if not found.transcript:
-        return "<p>This attack asks nothing: it changes weights or reads them.</p>"
-    rows = (f"<dt>{escape(p[-400:])}</dt><dd><b>{escape(a)}</b></dd>" for p, a in found.transcript)
-    return f"<dl>{''.join(rows)}</dl>"
-
-
-def attack_desk(lm: LanguageModel, edits: Mapping[str, Intervention | None], concept: Concept) -> Panel:
-    """Attack and budget to a curve over all models in `edits`, and a transcript."""
-    controls = {
-        "attack": ipywidgets.Dropdown(options=list(LIVE_ATTACKS), description="attack"),
-        "steps": whole_number(6, "steps of training"),
-        "n_questions": whole_number(12, "questions"),
-    }
-
-    def draw(attack: str, steps: int, n_questions: int) -> tuple[Figure, str]:
-        found = attack_edits(lm, edits, concept, attack, steps, n_questions)
-        return attack_figure(found, f"{concept.title} under {attack.replace('_', ' ')}"), transcript_html(found)
-
-    return Panel(controls, draw, "Attack", start=False)
+def erasure_title(concept: str, method: str, n_features: int, mu: float) -> str:
+    """The figure's title: the settings."""
+    counted = f"{n_features} feature{'' if n_features == 1 else 's'}"
+    return f"{concept}: {counted if method == 'pisces' else LIVE_METHODS[method].shown}, mu {mu:g}"

@@ -19,14 +19,14 @@ from .figures import label_hits
 from .panel import Panel, decimal, whole_number, words_field
 
 
-def vector_figure(
+def vector_effects(
     lm: LanguageModel, layer: int, neuron: int, clamp: float, prompt: str = "The weather today is", n: int = 10
-) -> Figure:
+) -> dict[str, list[tuple[str, float]]]:
     """Both ends of one value vector, and what holding its neuron at `clamp` does to the next token after `prompt`.
 
-    Left: the tokens that the vector promotes and suppresses most (logit effect). Right: the tokens whose probability
-    rises and falls most when the neuron's activation is `clamp` at every position. Raises ConceptLabError for a layer
-    or neuron that is not there, or a prompt without a token.
+    First the tokens that the vector promotes and suppresses most (logit effect), then those whose probability rises
+    and falls most when the neuron's activation is `clamp` at every position. Raises ConceptLabError for a layer or
+    neuron that is not there, or a prompt without a token.
     """
     layer = lm.check_layer(layer)
     if not 0 <= neuron < lm.d_mlp:
@@ -47,13 +47,35 @@ def vector_figure(
     with lm.intervene({("neurons", layer): held}):
         change = lm.logits(ids)[0, -1].softmax(-1) - before
     moved = torch.cat([change.topk(n).indices, change.topk(n, largest=False).indices.flip(0)])
-    panels = {
+    return {
         f"layer {layer}, neuron {neuron}: logit effect": list(zip(lm.words(ends), effects.tolist(), strict=True)),
         f"next token, neuron held at {clamp:g}: change of probability": list(
             zip(lm.words(moved), change[moved].tolist(), strict=True)
         ),
     }
-    return two_sided_bars(panels, f"{lm.name}, after {prompt!r}")
+
+
+def vector_figure(
+    lm: LanguageModel, layer: int, neuron: int, clamp: float, prompt: str = "The weather today is", n: int = 10
+) -> Figure:
+    """`vector_effects` as bars: the vector's two ends on the left, what holding its neuron does on the right."""
+    return two_sided_bars(vector_effects(lm, layer, neuron, clamp, prompt, n), vector_title(lm.name, prompt))
+
+
+def vector_title(model: str, prompt: str) -> str:
+    """The figure's title."""
+    return f"{model}, after {prompt!r}"
+
+
+def vector_alt(effects: Mapping[str, Sequence[Sequence]], title: str) -> str:
+    """What the figure shows, in words and numbers."""
+    told = []
+    for panel, bars in effects.items():
+        ends = (*bars[:3], *bars[-3:])
+        told.append(
+            f"{panel}: " + ", ".join(f"{str(token).strip() or 'a space'} {value:+.2g}" for token, value in ends)
+        )
+    return f"{title}. {'; '.join(told)}."
 
 
 def vector_explorer(lm: LanguageModel, layer: int = 0, neuron: int = 0, clamp: float = 5.0) -> Panel:
@@ -75,10 +97,19 @@ def feature_html(record: FeatureLabel, contexts: Sequence[Context] = ()) -> str:
     return head + label + "".join(map(context_html, contexts)) + sides + scores_html(record)
 
 
+SHADES = {"a1": "#fdebd8", "a2": "#fbd0a3", "a3": "#f6ad64", "a4": "#ec8a2f"}  # as on the site, on a light page
+STYLE = "<style>{}.cl-feature mark {{ color: #111; }}{}</style>".format(
+    ".cl-feature .context { white-space: pre-wrap; } .cl-feature cite { display: block; } "
+    ".cl-feature .chips { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 6px; } ",
+    "".join(f".cl-feature mark.{kind} {{ background: {color}; }}" for kind, color in SHADES.items()),
+)  # JupyterLab has no style sheet of the course
+
+
 class FeatureBrowser(ipywidgets.VBox):
     """Search labels by words or concept, go to the next hit or to any feature, and hand one on.
 
-    `contexts`: layer -> feature -> its texts. `chosen` is the record that is shown.
+    `contexts`: layer -> feature -> its texts. `chosen` is the record that is shown. `desk`: an erasure desk, on which
+    a button switches the chosen feature on.
     """
 
     def __init__(
@@ -88,6 +119,7 @@ class FeatureBrowser(ipywidgets.VBox):
         words: str = "river",
         lm: LanguageModel | None = None,
         seed: int = 0,
+        desk: Panel | None = None,
     ):
         if not records:
             raise ConceptLabError("There is no label to browse; read some with `read_labels(model, layer)`.")
@@ -99,7 +131,11 @@ class FeatureBrowser(ipywidgets.VBox):
         anywhere.on_click(lambda _: self.show_any())
         self.box = words_field(words, "words", "words or a concept, then Enter")
         self.panel = Panel({"words": self.box}, self.search)
-        super().__init__([ipywidgets.HBox([following, anywhere]), self.panel])
+        row = [following, anywhere]
+        if desk is not None:
+            row.append(ipywidgets.Button(description="edit with this feature", layout=ipywidgets.Layout(width="auto")))
+            row[-1].on_click(lambda _: self.hand_on(desk))
+        super().__init__([ipywidgets.HBox(row), self.panel])
 
     @property
     def chosen(self) -> FeatureLabel:
@@ -120,7 +156,8 @@ class FeatureBrowser(ipywidgets.VBox):
         """The chosen feature as HTML, with its place among the hits."""
         record = self.chosen
         texts = self.contexts.get(record.layer, {}).get(record.feature, ())
-        return f"<p>hit {self.place + 1} of {len(self.hits)}</p>{feature_html(record, texts)}"
+        shown = f"<p>hit {self.place + 1} of {len(self.hits)}</p>{feature_html(record, texts)}"
+        return f"{STYLE}<div class='cl-feature'>{shown}</div>"
 
     def go(self, place: int) -> None:
         """Show another hit; after the last one comes the first."""
@@ -132,3 +169,12 @@ class FeatureBrowser(ipywidgets.VBox):
         """Show a feature drawn at random."""
         self.hits, self.place = [self.draw_any.choice(self.records)], 0
         self.panel.message.value, self.panel.text.value = "", self.shown()
+
+    def hand_on(self, desk: Panel) -> None:
+        """Switch the chosen feature on at an erasure desk."""
+        if not self.hits:
+            self.panel.message.value = "<p role='alert'><b>No feature is shown; search for other words.</b></p>"
+            return
+        place = f"{self.chosen.layer}:{self.chosen.feature}"
+        desk.controls["features"].add(place)
+        self.panel.message.value = f"<p role='status'>{place} is on at the erasure desk; press Erase there.</p>"
