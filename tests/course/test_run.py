@@ -1,5 +1,7 @@
 """A run of the course when something goes wrong: damaged files, pages that are refused, Ctrl-C, a reader that left."""
 
+import base64
+import io
 import json
 import os
 import signal
@@ -7,13 +9,18 @@ import subprocess
 import sys
 import time
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from conceptlab.core import ConceptLabError
 from conceptlab.course import notebook
 from conceptlab.course import run as course
 from conceptlab.course.headline import MIME, Headline
+from conceptlab.course.plots import COLORS
 from conceptlab.course.results import Result, read_results, update_results
 from conceptlab.course.site import CourseSite
 
@@ -141,6 +148,27 @@ def test_a_file_that_is_no_notebook_fails_alone(tmp_path, executed, capsys):
 )
 def test_a_damaged_picture_is_left_as_it_is(encoded):
     assert notebook.smaller_png(encoded) == encoded
+
+
+def test_a_smaller_picture_keeps_the_colours_that_tell_kinds_apart():
+    fig, axes = plt.subplots(1, 3, figsize=(12, 4), dpi=110)
+    rng = np.random.default_rng(0)
+    for ax in axes:
+        ax.set_title("Points of seven kinds, pale, and their means")
+        for i, color in enumerate(COLORS.values()):
+            ax.plot(rng.normal(size=40), rng.normal(i, size=40), ".", color=color, alpha=0.3)
+            ax.plot([i], [i], "o", markersize=4, color=color, label=f"kind {i}")
+    before, kept = io.BytesIO(), io.BytesIO()
+    fig.savefig(before)
+    plt.close(fig)
+    encoded = base64.b64encode(before.getvalue()).decode()
+    smaller = notebook.smaller_png(encoded)
+    assert len(smaller) < len(encoded) / 2
+    kept.write(base64.b64decode(smaller))
+    was, now = (np.asarray(Image.open(file).convert("RGB")).astype(int) for file in (before, kept))
+    for color in COLORS.values():
+        place = (was == np.round(255 * np.array(to_rgb(color))).astype(int)).all(-1)
+        assert place.sum() > 20 and np.abs(was - now)[place].max() <= 2, color
 
 
 @pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="rights of folders")
