@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from conceptlab.course.checks import nb08_specialisation as nb
+from conceptlab.course.checks.answers import ANSWERS
 from exercises_of_checks import assert_passes_and_nonsense_does_not
 
 
@@ -92,3 +93,12 @@ def test_wrong_answers_are_named(name, wrong, said, capsys):
     getattr(nb, f"check_{name}")(wrong)
     out = capsys.readouterr().out
     assert "NOT YET" in out and said in out
+
+
+def test_the_courses_own_answers_pass(capsys):
+    for name, check in (
+        ("differential activity", nb.check_scores), ("equally active neurons", nb.check_matched),
+        ("noise floor", nb.check_floor), ("overlap", nb.check_overlap),
+        ("text without words", nb.check_without), ("cut at equal loss", nb.check_cut),
+    ):  # fmt: skip
+        assert check(ANSWERS[name]), capsys.readouterr().out

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from conceptlab.course.checks import nb09_reasoning_or_memory as nb
+from conceptlab.course.checks.answers import ANSWERS
 from exercises_of_checks import assert_passes_and_nonsense_does_not
 
 
@@ -70,3 +71,12 @@ def test_wrong_answers_are_named(name, wrong, said, capsys):
     getattr(nb, f"check_{name}")(wrong)
     out = capsys.readouterr().out
     assert "NOT YET" in out and said in out
+
+
+def test_the_courses_own_answers_pass(capsys):
+    for name, check in (
+        ("difference of means", nb.check_direction), ("AUROC of a direction", nb.check_auroc),
+        ("shuffled labels", nb.check_shuffled), ("held-out templates", nb.check_hold_out),
+        ("surviving share", nb.check_share), ("control of equal energy", nb.check_equal_energy),
+    ):  # fmt: skip
+        assert check(ANSWERS[name]), capsys.readouterr().out

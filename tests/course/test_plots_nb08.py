@@ -36,6 +36,9 @@ def test_costs_and_contrasts_stand_at_their_values():
 def test_the_map_leaves_its_diagonal_out():
     shown = plots.plot_overlap(np.full((3, 3), 0.2), ["a", "b", "c"], "t").axes[0].images[0].get_array()
     assert np.isnan(np.ma.filled(shown, np.nan).diagonal()).all() and shown[0, 1] == 0.2
+    texts = [t.get_text() for t in plots.plot_overlap(np.full((3, 3), 0.2), ["a", "b", "c"], "t").axes[0].texts]
+    assert texts == ["0.20"] * 6  # a small map says its numbers, a large one shows them
+    assert not plots.plot_overlap(np.full((9, 9), 0.2), list("abcdefghi"), "t").axes[0].texts
 
 
 def test_layers_add_up_and_arms_have_their_names():

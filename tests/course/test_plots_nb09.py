@@ -82,3 +82,9 @@ def test_the_drawing_keeps_its_words_inside():
         x, anchor = float(text.get("x")), text.get("text-anchor")
         left = x - {"start": 0, "middle": 0.5, "end": 1}[anchor] * width
         assert left >= 0 and left + width <= drawing.width and 0 < float(text.get("y")) <= drawing.height, text.text
+
+
+def test_lines_over_layers_can_stand_without_their_bands():
+    curves = {"a": np.array([[0.5, 0.4, 0.6], [0.7, 0.6, 0.8]])}
+    assert len(plots.plot_layers(curves, "t").axes[0].collections) == 1
+    assert not plots.plot_layers(curves, "t", None, "cosine", bands=False).axes[0].collections

@@ -13,6 +13,7 @@ from conceptlab.early_exit import (
     centre_of_loss,
     describe,
     fit_lens,
+    letter_features,
     load_task,
     passage_ids,
     rank_correlation,
@@ -274,3 +275,9 @@ def test_rank_correlation_sees_order_only():
     tied = torch.tensor([1.0, 1.0, 2.0, 2.0])
     assert rank_correlation(tied, torch.tensor([3.0, 3.0, 9.0, 9.0])).value == pytest.approx(1)
     assert rank_correlation(torch.ones(5), torch.arange(5).float()).value == 0
+
+
+def test_letters_are_counted_without_a_model():
+    x = letter_features(["the lemurs", "the lemurs", "a koi"], 64)
+    assert x.shape == (1, 3, 64) and torch.equal(x[0, 0], x[0, 1]) and not torch.equal(x[0, 0], x[0, 2])
+    assert x.mean(1).abs().max() < 1e-5 and letter_features(["", "a"], 8).isfinite().all()

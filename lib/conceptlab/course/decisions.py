@@ -149,13 +149,31 @@ DECISIONS = (
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",
-        "costs the concept more than equally active vectors do; the rest suffers as well",
+        "costs the concept more than equally active vectors do, hardly more than permuted labels; the rest suffers too",
     ),
     Decision(
         "08", "specialisation score (PSS)", "How differently do the concept and the rest suffer?",
         "two accuracies", "the noise floor at the same numbers of questions; the margin version",
         "an absolute value and few questions make noise positive",
-        "a third of it is noise over sixteen concepts; for one concept it says nothing",
+        "for one concept it says nothing; over sixteen most of it is its floor, the signed difference is not",
+    ),
+    Decision(
+        "08", "teaching through chosen vectors", "Does it matter where a fact is learnt?",
+        "a short training per set", "as many parameters at equal loss; equally active and random vectors",
+        "sets compared after equal steps have learnt different amounts",
+        "active vectors learn faster; that the concept's own are gentler was not seen",
+    ),
+    Decision(
+        "09", "difference-of-means direction", "Do two sets of prompts differ linearly in the state?",
+        "one pass and a mean", "bag of words, shuffled labels, held-out templates, equal difficulty",
+        "finds what differs most between the sets, which is mostly format",
+        "next to nothing of it is left when the surface is matched",
+    ),
+    Decision(
+        "09", "steering along a direction", "Does the model use the direction?",
+        "a pass per dose", "ten directions of equal energy at one site, shuffled labels, a surface direction",
+        "any large push changes answers; a control repeated in every layer is no longer equal",
+        "no claim: not measured beside its controls",
     ),
     Decision(
         "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",

@@ -174,12 +174,46 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise("08", "overlap", 2, "easy", 10),
         Exercise("08", "text without words", 3, "medium", 15),
         Exercise("08", "cut at equal loss", 3, "medium", 10),
+        Exercise(
+            "08", "what a masking shows", 6, "medium", 20,
+            rubric=(
+                "With ten questions a subject a difference of 20 points is two answers: there is no interval, and "
+                "what noise alone gives the score at these numbers is of the size of the scores.",
+                "The control of equally active vectors is missing: 5 % of the loudest vectors may hurt chemistry "
+                "because chemistry is what they were read on.",
+                "The sets of other subjects (or of permuted labels), masked on the same chemistry questions, would "
+                "show what any such set costs them.",
+                "The score compares two groups of questions after the masking only: the groups may have differed "
+                "before, and a larger model can lose more because it had more to lose.",
+                "Dev and test questions share subject words; word detection must be taken apart from knowledge.",
+                "Masking says that vectors are needed. That teaching through them costs less elsewhere is another "
+                "claim, and needs training at equal loss and equal parameters; two models are no trend.",
+            ),
+        ),
         Exercise("09", "difference of means", 2, "easy", 10),
         Exercise("09", "AUROC of a direction", 2, "easy", 10),
         Exercise("09", "shuffled labels", 2, "easy", 10),
         Exercise("09", "held-out templates", 3, "medium", 15),
         Exercise("09", "surviving share", 3, "medium", 15),
         Exercise("09", "control of equal energy", 4, "hard", 20),
+        Exercise(
+            "09", "a reasoning switch", 7, "medium", 25,
+            rubric=(
+                "The sets differ in length, digits, topic and register: a bag of words may reach the same AUROC, and "
+                "must be reported beside it.",
+                "Held-out items of the same sets share the format; hold out a template or a data set.",
+                "Shuffled labels: with classes so far apart, the 95 % point of max(a, 1 - a) may lie near 1.",
+                "The random direction is not matched for energy; equal displacement is the control, and ten "
+                "directions, not one.",
+                "A direction that separates numbers from names may cost arithmetic because it carries numbers; steer "
+                "with a surface direction, and test tasks with numbers that need no reasoning.",
+                "No interval, and no control task: what does the ablation cost on questions about film stars, and on "
+                "fluency?",
+                "What would convince: minimal pairs with one surface, difficulty matched, transfer to unseen "
+                "templates, and steering with opposite signs on the two kinds beyond random directions of equal "
+                "energy.",
+            ),
+        ),
         Exercise("10", "memorised layer", 2, "easy", 10),
         Exercise("10", "reward", 2, "easy", 10),
         Exercise("10", "exact gradient", 4, "hard", 25),

@@ -37,7 +37,9 @@ class Multiplied:
     """`h <- h + factor (h . u) w` at block input, attention and MLP of every layer; `u` of length 1.
 
     `w` is `u` itself, as in the released code (`factor` -1 projects the direction out), or another direction of length
-    1: the control of equal energy, which moves every state as far, but somewhere else.
+    1, which moves a state as far, but somewhere else, at *one* site. Over all sites it moves the stream much farther:
+    what was projected out is gone at the next site, while the part along `u` that a push along `w` leaves there is
+    read again.
     """
 
     u: Float[Tensor, " d_model"]

@@ -1,6 +1,6 @@
 """How deep must a model think? Exits after every layer, policies that choose one, and what depth says about memory."""
 
-from .facts import centre_of_loss, rank_correlation, right_at_layers, separable
+from .facts import centre_of_loss, rank_correlation, ranks, right_at_layers, separable
 from .heads import Exits, HeadConfig, fit_exits, fit_heads, memorised_layer, read_exits
 from .policy import (
     Policy,
@@ -35,7 +35,7 @@ from .rules import (
     stops,
 )
 from .states import States, task_states, text_states
-from .tasks import SIZES, TASKS, Task, describe, load_task
+from .tasks import SIZES, TASKS, Task, describe, letter_features, load_task
 from .templates import TEMPLATES
 from .tokens import Lens, TokenExits, fit_lens, passage_ids, run_with_exits
 
@@ -71,6 +71,7 @@ __all__ = [
     "gain_intervals",
     "gains",
     "inside",
+    "letter_features",
     "load_task",
     "make_rewards",
     "memorised_layer",
@@ -80,6 +81,7 @@ __all__ = [
     "patient_at",
     "policy_exits",
     "rank_correlation",
+    "ranks",
     "read_exits",
     "reinforce_gradient",
     "right_at_layers",

@@ -38,7 +38,7 @@ from .matching import scale_to
 from .oracle_page import FictionTable, FormTable
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
-from .specialisation import SpecialisationConfig, specialisation, teaching_sets
+from .specialisation import MaskingTable, SpecialisationConfig, masking_table, specialisation, teaching_sets
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
@@ -78,6 +78,7 @@ __all__ = [
     "LabConfig",
     "LabTable",
     "LabView",
+    "MaskingTable",
     "Point",
     "RESIDUE",
     "Record",
@@ -109,6 +110,7 @@ __all__ = [
     "layers",
     "live_recipe",
     "loss_correlations",
+    "masking_table",
     "matched",
     "matched_loss",
     "matched_rows",

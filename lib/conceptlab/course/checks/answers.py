@@ -1,4 +1,4 @@
-"""The course's own answers to the exercises of notebooks 00 to 07, 10 and 11.
+"""The course's own answers to the exercises of all notebooks.
 
 A notebook goes on with the reader's function where its check passed, and with the one from here otherwise.
 """
@@ -15,6 +15,7 @@ from . import (
     answers_dissection,
     answers_erasing,
     answers_exits,
+    answers_parameters,
     answers_reading,
     answers_sae,
     answers_unlearning,
@@ -23,6 +24,7 @@ from . import (
 ANSWERS: dict[str, Callable[..., Any]] = {
     **answers_reading.ANSWERS, **answers_sae.ANSWERS, **answers_erasing.ANSWERS, **answers_exits.ANSWERS,
     **answers_controls.ANSWERS, **answers_unlearning.ANSWERS, **answers_dissection.ANSWERS,
+    **answers_parameters.ANSWERS,
 }  # fmt: skip
 
 

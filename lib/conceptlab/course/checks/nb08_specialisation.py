@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
-def check_scores(scores: Callable) -> None:
+def check_scores(scores: Callable) -> Points:
     """`scores(own, others)`: mean |m| over the concept's questions minus over the others'. Oracle: loops."""
     own, others = random_tensor(5, 3, 4, seed=1), random_tensor(7, 3, 4, seed=2)
     truth = torch.zeros(3, 4)
@@ -33,10 +34,10 @@ def check_scores(scores: Callable) -> None:
     results = [check_equal("5 and 7 questions, 3 layers, 4 neurons", found, truth, mistakes)]
     same = call("scores", scores, own.clone(), -own.clone())
     results.append(check_equal("the same questions with turned signs", same, torch.zeros(3, 4)))
-    passed("differential activity", *results)
+    return passed("differential activity", *results)
 
 
-def check_matched(matched: Callable) -> None:
+def check_matched(matched: Callable) -> Points:
     """`matched(chosen, activity)`: per chosen neuron another one, as active as can be. Oracle: properties."""
     results = []
     activity = torch.rand(60, generator=torch.Generator().manual_seed(0)).square()
@@ -59,10 +60,10 @@ def check_matched(matched: Callable) -> None:
         far = int((rank[torch.tensor(found)] - rank[given]).abs().max())
         hint = f"one partner is {far} ranks away; look for the nearest free one by activity, not at random."
         results.append(check_true(f"{name}: as active", far <= 2 * len(given), hint))
-    passed("equally active neurons", *results)
+    return passed("equally active neurons", *results)
 
 
-def check_floor(floor: Callable) -> None:
+def check_floor(floor: Callable) -> Points:
     """`floor(n, m, p)`: the mean score of a masking that does the same to all questions. Oracle: exact sums."""
     results = []
     for n, m, p in ((10, 10, 0.6), (4, 30, 0.5), (10, 150, 0.9)):
@@ -80,10 +81,10 @@ def check_floor(floor: Callable) -> None:
         }
         found = call("floor", floor, n, m, p)
         results.append(check_equal(f"n={n}, m={m}, p={p}", found, truth, mistakes, tol=0.05))
-    passed("noise floor", *results)
+    return passed("noise floor", *results)
 
 
-def check_overlap(overlaps: Callable) -> None:
+def check_overlap(overlaps: Callable) -> Points:
     """`overlaps(masks)`: share of set i that is in set j. Oracle: sets of Python."""
     masks = torch.rand(4, 3, 10, generator=torch.Generator().manual_seed(0)) < 0.4
     sets = [{tuple(x) for x in m.nonzero().tolist()} for m in masks]
@@ -101,10 +102,10 @@ def check_overlap(overlaps: Callable) -> None:
     results = [check_equal("four sets of different size", found, truth, mistakes)]
     one = call("overlaps", overlaps, [masks[0].clone()])
     results.append(check_equal("a set with itself", one, torch.ones(1, 1)))
-    passed("overlap", *results)
+    return passed("overlap", *results)
 
 
-def check_without(without: Callable) -> None:
+def check_without(without: Callable) -> Points:
     """`without(text, words)`: every listed word, whole and in any case, replaced by "it". Oracle: written out."""
     cases = {
         "whole words only": (("Golf is no golfing.", {"golf"}), "it is no golfing."),
@@ -122,10 +123,10 @@ def check_without(without: Callable) -> None:
         else:
             ok, hint = found == truth, f"got {found!r}, expected {truth!r}."
         results.append(check_true(name, ok, hint))
-    passed("text without words", *results)
+    return passed("text without words", *results)
 
 
-def check_cut(cut: Callable) -> None:
+def check_cut(cut: Callable) -> Points:
     """`cut(loss_at, target)`: the smallest share of a step at which a falling loss is the target. Oracle: roots."""
     cases = {
         "a straight line": (lambda t: 2 - t, 1.25, 0.75),
@@ -148,4 +149,4 @@ def check_cut(cut: Callable) -> None:
     call("cut", cut, watched, 1.0)
     few = 0 < len(asked) <= 25 and all(0 <= t <= 1 for t in asked)
     results.append(check_true("at most 25 losses are asked for", few, f"{len(asked)} were; halve the interval."))
-    passed("cut at equal loss", *results)
+    return passed("cut at equal loss", *results)

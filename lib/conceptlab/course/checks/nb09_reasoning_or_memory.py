@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..record import Points
 from .feedback import call, check_equal, check_true, passed, random_tensor
 
 
-def check_direction(direction: Callable) -> None:
+def check_direction(direction: Callable) -> Points:
     """`direction(x, positive)` `[layers, n, d]` to `[layers, d]`: mean of the positive minus mean of the rest."""
     x = random_tensor(3, 10, 4, seed=1)
     positive = torch.tensor([True] * 3 + [False] * 7)
@@ -31,10 +32,10 @@ def check_direction(direction: Callable) -> None:
     same = torch.ones(2, 6, 3)
     found = call("direction", direction, same, torch.tensor([True, False] * 3))
     results.append(check_equal("equal states: no direction", found, torch.zeros(2, 3)))
-    passed("difference of means", *results)
+    return passed("difference of means", *results)
 
 
-def check_auroc(area: Callable) -> None:
+def check_auroc(area: Callable) -> Points:
     """`area(scores, positive)`: chance that a positive item scores higher, ties count half. Oracle: all pairs."""
     results = []
     cases = {
@@ -53,7 +54,7 @@ def check_auroc(area: Callable) -> None:
             "compare positive with other items, not with all.": _against_all(scores, positive),
         }
         results.append(check_equal(name, call("area", area, scores, positive), truth, mistakes))
-    passed("AUROC of a direction", *results)
+    return passed("AUROC of a direction", *results)
 
 
 def _against_all(scores: Tensor, positive: Tensor) -> float:
@@ -61,13 +62,12 @@ def _against_all(scores: Tensor, positive: Tensor) -> float:
     return sum(pairs) / len(pairs)
 
 
-def check_shuffled(shuffled: Callable) -> None:
+def check_shuffled(shuffled: Callable) -> Points:
     """`shuffled(positive, generator)`: the labels dealt to other items, as many of each, from the generator alone."""
     positive = torch.tensor([True] * 6 + [False] * 14)
     made = [call("shuffled", shuffled, positive.clone(), torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
     if not all(isinstance(y, Tensor) and y.shape == positive.shape for y in made):
-        passed("shuffled labels", check_true("shape", False, "return one label for every item, as a tensor."))
-        return
+        return passed("shuffled labels", check_true("shape", False, "return one label for every item, as a tensor."))
     first, again, other = (torch.as_tensor(y) for y in made)
     torch.manual_seed(0)
     a = torch.as_tensor(call("shuffled", shuffled, positive.clone(), torch.Generator().manual_seed(3)))
@@ -80,10 +80,10 @@ def check_shuffled(shuffled: Callable) -> None:
         check_true("another seed, other labels", not torch.equal(first, other), "every seed deals the same labels."),
         check_true("torch's global state is left out", torch.equal(a, b), "pass generator=generator to randperm."),
     ]
-    passed("shuffled labels", *results)
+    return passed("shuffled labels", *results)
 
 
-def check_hold_out(hold_out: Callable) -> None:
+def check_hold_out(hold_out: Callable) -> Points:
     """`hold_out(templates)`: per template a pair of masks (train, test). Oracle: membership item by item."""
     names = ["city", "coins", "city", "month", "coins", "month", "city"]
     found: Any = call("hold_out", hold_out, list(names))
@@ -91,8 +91,9 @@ def check_hold_out(hold_out: Callable) -> None:
     try:
         pairs = [(torch.as_tensor(a), torch.as_tensor(b)) for a, b in found]
     except (TypeError, ValueError):
-        passed("held-out templates", check_true("form", False, "return a list of pairs (train mask, test mask)."))
-        return
+        return passed(
+            "held-out templates", check_true("form", False, "return a list of pairs (train mask, test mask).")
+        )
     results.append(check_equal("one pair per template", len(pairs), 3))
     ok = all(a.shape == b.shape == (7,) and a.dtype == b.dtype == torch.bool for a, b in pairs)
     results.append(check_true("masks over all items", ok, "each mask has one true or false per item."))
@@ -105,10 +106,10 @@ def check_hold_out(hold_out: Callable) -> None:
         results.append(check_true("a tested template is not trained on", apart, "a template stands on both sides."))
         results.append(check_true("every item is tested once", once, "some items are tested twice, or never."))
         results.append(check_true("everything else trains", all_used, "items are left out of both masks."))
-    passed("held-out templates", *results)
+    return passed("held-out templates", *results)
 
 
-def check_share(share: Callable) -> None:
+def check_share(share: Callable) -> Points:
     """`share(matched, naive)`: of the AUROC over .5, what is left. Works on numbers and on tensors of draws."""
     draws = torch.tensor([0.6, 0.5, 0.45])
     mistakes = {
@@ -119,10 +120,10 @@ def check_share(share: Callable) -> None:
     found = call("share", share, draws, torch.full((3,), 0.9))
     results = [check_equal("three draws against .9", found, torch.tensor([0.25, 0.0, -0.125]), mistakes)]
     results.append(check_equal("all of it", call("share", share, torch.tensor(0.8), torch.tensor(0.8)), 1.0))
-    passed("surviving share", *results)
+    return passed("surviving share", *results)
 
 
-def check_equal_energy(move: Callable) -> None:
+def check_equal_energy(move: Callable) -> Points:
     """`move(h, u, w)`: `h - (h . u) w`, as far as projecting `u` out moves each state, but along `w`."""
     h, frame = random_tensor(5, 3, 8, seed=4), torch.linalg.qr(random_tensor(8, 2, seed=5))[0]
     u, w = frame[:, 0], frame[:, 1]
@@ -139,4 +140,4 @@ def check_equal_energy(move: Callable) -> None:
     if isinstance(found, Tensor) and found.shape == h.shape:
         gone = torch.allclose((found - h).norm(dim=-1), along[..., 0].abs(), atol=1e-4)
         results.append(check_true("each state moves by |h . u|", gone, "the distance differs from that of ablation."))
-    passed("control of equal energy", *results)
+    return passed("control of equal energy", *results)

@@ -52,15 +52,17 @@ def plot_plane(places: Mapping[str, np.ndarray], axes: Sequence[str], title: str
 
 
 def plot_layers(
-    curves: Mapping[str, np.ndarray], title: str, controls: Mapping[str, np.ndarray] | None = None, y: str = "AUROC"
-) -> Figure:
+    curves: Mapping[str, np.ndarray], title: str, controls: Mapping[str, np.ndarray] | None = None, y: str = "AUROC",
+    bands: bool = True,
+) -> Figure:  # fmt: skip
     """One line per set over the layers with its band, `curves[name]` `[layers, 3]`; controls `[layers]` in grey."""
     fig, ax = new_figure(width=8.6, height=3.6)
     colors = [COLORS[c] for c in ("target", "neighbour", "general", "second", "accent", "ink")]
     for color, (name, found) in zip(colors, curves.items(), strict=False):
         layers = np.arange(len(found))
         ax.plot(layers, found[:, 0], color=color, label=name)
-        ax.fill_between(layers, found[:, 1], found[:, 2], color=color, alpha=0.15, lw=0)
+        if bands:
+            ax.fill_between(layers, found[:, 1], found[:, 2], color=color, alpha=0.15, lw=0)
     for style, (name, values) in zip(("--", ":", "-."), (controls or {}).items(), strict=False):
         ax.plot(np.arange(len(values)), values, color=COLORS["control"], ls=style, label=name)
     ax.axhline(0.5 if y == "AUROC" else 0, color=COLORS["ink"], lw=0.8)

@@ -15,6 +15,7 @@ MASKED_SETS = {  # method -> label, colour, marker
     "equal": ("equally active vectors", COLORS["neighbour"], "s-"),
     "random": ("random vectors", COLORS["control"], "^--"),
     "permuted": ("permuted labels", COLORS["accent"], "D"),
+    "others": ("the concept's vectors, on other concepts", COLORS["general"], "v:"),
 }
 ARMS = {
     "own": "the concept's vectors",
@@ -44,9 +45,9 @@ def diagram() -> Diagram:
     d.label(500, 121, "difference = score of j", anchor="middle")
     d.box(650, 85, 240, 60, "highest scores:\ntheir m is set to 0")
     d.arrow((585, 55), (650, 100)).arrow((585, 175), (650, 130))
-    d.box(225, 240, 300, 50, "ask again: what does golf lose,\nwhat do the others lose?", "target")
-    d.box(590, 240, 300, 50, "the same with vectors that are\nas active, but not in the set", "neighbour")
-    d.arrow((700, 145), (480, 240)).arrow((800, 145), (760, 240), dashed=True)
+    d.box(410, 240, 230, 50, "ask again: what does golf lose,\nwhat do the others lose?", "target")
+    d.box(660, 240, 230, 50, "the same with vectors that are\nas active, but not in the set", "neighbour")
+    d.arrow((710, 145), (570, 240)).arrow((790, 145), (790, 240), dashed=True)
     return d
 
 
@@ -75,7 +76,7 @@ def plot_contrasts(names: Sequence[str], found: Mapping[str, np.ndarray], title:
     for i, (model, rows) in enumerate(found.items()):
         value, low, high = np.asarray(rows, dtype=float).T
         at = np.arange(len(names)) + 0.25 * (i - (len(found) - 1) / 2)
-        color = COLORS["target" if i == 0 else "neighbour"]
+        color = COLORS["general" if i == 0 else "accent"]
         error = np.abs(np.nan_to_num(np.stack([value - low, high - value])))
         ax.errorbar(value, at, xerr=error, fmt="os"[i % 2], ms=5, color=color, label=plain(model))
     ax.axvline(0, color=COLORS["ink"], lw=0.8)
@@ -95,6 +96,11 @@ def plot_overlap(shares: np.ndarray, names: Sequence[str], title: str) -> Figure
     ax.set_xticks(range(len(names)), list(map(plain, names)), rotation=60, ha="right", fontsize=8)
     ax.set_yticks(range(len(names)), list(map(plain, names)), fontsize=8)
     ax.grid(False)
+    if len(shown) <= 8:
+        for (i, j), value in np.ndenumerate(shown):
+            if i != j:
+                dark = value < 0.6 * np.nanmax(shown)
+                ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
     fig.colorbar(image, ax=ax, shrink=0.8, label="shared vectors (share of the set)")
     finish(ax, title)
     return fig

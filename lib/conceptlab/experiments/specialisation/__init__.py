@@ -21,8 +21,9 @@ from .bench import Bench, SpecialisationConfig
 from .masking import STAGES, mask_concept
 from .pooling import pool_concepts
 from .teaching import TAUGHT, teach_concept, teaching_sets
+from .view import MaskingTable, masking_table
 
-__all__ = ["SpecialisationConfig", "specialisation", "teaching_sets"]
+__all__ = ["MaskingTable", "SpecialisationConfig", "masking_table", "specialisation", "teaching_sets"]
 
 
 def specialisation(
