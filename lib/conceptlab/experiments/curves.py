@@ -241,7 +241,7 @@ def _numbers(rows: Sequence[Drawn], ending: str) -> dict[str, Interval]:
     for name in dict.fromkeys(key for row in rows for key in row):
         parts = [row[name] for row in rows if name in row]
         if len(parts) > 2:
-            found[name + ending] = mean_interval([_interval(*part) for part in parts])
+            found[name + ending] = mean_interval([_interval(*part, few=False) for part in parts])
         else:  # questions of one or two concepts, each counting once
             n = sum(part[1] for part in parts)
             draws = torch.stack([draws * k / n for draws, k in parts]).sum(0)
@@ -249,12 +249,15 @@ def _numbers(rows: Sequence[Drawn], ending: str) -> dict[str, Interval]:
     return found
 
 
-def _interval(draws: Float[Tensor, " draws"], n: int) -> Interval:
-    """Of the first value and of the draws behind it; none where many draws do not reach the loss."""
+def _interval(draws: Float[Tensor, " draws"], n: int, few: bool = True) -> Interval:
+    """Of the first value and of the draws behind it; none where many draws do not reach the loss.
+
+    Widened for `few` questions, where no mean over concepts does that.
+    """
     value, rest = float(draws[0]), draws[1:][draws[1:].isfinite()]
     if n < 2 or len(rest) < REACHED * N_DRAWS:
         return Interval(value, math.nan, math.nan, n, "questions")
-    return interval_of(widened(rest, value, n), value, n, "questions")
+    return interval_of(widened(rest, value, n) if few else rest, value, n, "questions")
 
 
 def curves_of(

@@ -56,12 +56,13 @@ def curve_reading(view: LabView, at: At, loss: float) -> str:
 def bridged(view: LabView, loss: float, most: float = 1.5) -> str:
     """Methods for which no edit near the matched loss was measured, and between which losses they are matched."""
     found = []
-    for method, per_concept in view.curves.items():
-        for curve in per_concept.values():
+    for method, curves in view.curves.items():
+        for concept, curve in curves.items():
             tops = [0.0, *(sum(p.lost[TARGET]) / len(p.lost[TARGET]) for p in sorted(curve, key=lambda p: p.scale))]
             ends = next(((low, high) for low, high in pairwise(tops) if low <= loss <= high), None)
             if ends is not None and ends[1] - ends[0] > most:
-                found.append(f"{name_of(method)} ({ends[0]:.1f} to {ends[1]:.1f})")
+                where = f", {name_of(concept)}" if len(view.concepts) > 1 else ""
+                found.append(f"{name_of(method)} ({ends[0]:.1f} to {ends[1]:.1f}{where})")
     told = f"Matched on a straight line across more than {most:g} nats, so that no such edit was measured: "
     return told + (", ".join(found) if found else "none") + "."
 
@@ -91,12 +92,12 @@ def _table(view: LabView, at: At, columns: Sequence[str]) -> list[tuple[str, ...
 
 
 def per_concept(view: LabView, loss: float) -> list[tuple[str, ...]]:
-    """Concept by concept and method by method what the others lose at equal direct loss; the columns are SETS."""
-    rows = []
+    """Concept by concept what the others lose at equal direct loss, of methods that several concepts have; see SETS."""
+    rows, several = [], {m for m, curves in view.curves.items() if len(curves) > 1}
     for concept in view.concepts:
         at = view.only(concept).at(loss)
         columns = [f"lost_{name}" for name in SETS]
-        rows += [(name_of(concept), row[0], *row[3:]) for row in _table(view, at, columns)]
+        rows += [(name_of(concept), row[0], *row[3:]) for row in _table(view, at, columns) if row[0] in several]
     return rows
 
 
