@@ -20,7 +20,7 @@ from conceptlab.experiments import (
     form_gap,
     form_rows,
     lab_page,
-    margins,
+    margin_table,
     matched_rows,
     per_concept,
     pool_for,
@@ -179,18 +179,18 @@ def test_a_headline_whose_interval_holds_zero_or_its_control_says_so(tmp_path):
 
 def test_margins_stand_at_matched_loss_where_curves_kept_them(tmp_path):
     view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan", "golf"], unseen=UNSEEN))
-    caption, columns, rows = margins(view, view.at(1.0), 1.0)
+    caption, columns, rows = margin_table(view, view.at(1.0), 1.0)
     assert "where the target has lost 1 nats" in caption and columns[0] == "target" and len(rows[0]) == 3 + len(columns)
     assert {row[0]: row[3] for row in rows}["npo"].startswith("0.5") and {row[2] for row in rows} == {"2"}
     each = per_concept(view, 1.0)
-    assert [row[0] for row in each] == ["japan"] * 5 + ["golf"] * 5 and len(each[0]) == 2 + len(lab_page.SETS)
+    assert [row[0] for row in each] == ["japan"] * 5 + ["golf"] * 5 and len(each[0]) == 2 + len(lab_page.AT_LOSS)
     assert "2 concepts (japan and golf): intervals are over their questions" in caption
     with Store(tmp_path / "lab_n.csv", experiment="lab", model="m", settings={}) as store:
         found = {"efficacy": one(0.2), "margin_target": one(-0.7), "gold_target": one(-3.0), "margin_unseen": one(0.2)}
         store.add(Cell("japan", "npo"), found)
         path = store.finish()
     old = LabView.read("m", path)
-    caption, columns, rows = margins(old, old.at(1.0), 1.0)
+    caption, columns, rows = margin_table(old, old.at(1.0), 1.0)
     assert "at the strength chosen on dev" in caption and len(rows[0]) == 3 + len(columns)
     assert rows[0][3].startswith("0.70 [0.60") and rows[0][5].startswith("-0.20") and rows[0][7].startswith("3.00")
 

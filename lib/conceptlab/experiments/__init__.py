@@ -19,12 +19,12 @@ from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .lab_claims import closing_rows
 from .lab_page import (
-    SETS,
+    AT_LOSS,
     TALLIED,
     bridged,
     curve_reading,
     differences,
-    margins,
+    margin_table,
     matched_rows,
     per_concept,
     pool_for,
@@ -68,6 +68,7 @@ SUMMARIES = {"lab": summarise_lab}
 
 __all__ = [
     "ATTACKED",
+    "AT_LOSS",
     "AtLoss",
     "BUDGET",
     "CONTROLS",
@@ -93,7 +94,6 @@ __all__ = [
     "ROUNDED",
     "Record",
     "Relearnt",
-    "SETS",
     "SUMMARIES",
     "Scoring",
     "SpecialisationConfig",
@@ -125,7 +125,7 @@ __all__ = [
     "layers",
     "live_recipe",
     "loss_correlations",
-    "margins",
+    "margin_table",
     "matched",
     "matched_rows",
     "of_kind",

@@ -69,10 +69,10 @@ def bridged(view: LabView, loss: float, most: float = 1.5) -> str:
 
 def matched_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
     """All methods at equal direct loss, the gentlest to the unseen near domain first; controls last."""
-    return _table(view, at, [f"lost_{name}" for name in SETS])
+    return _table(view, at, [f"lost_{name}" for name in AT_LOSS])
 
 
-SETS = {  # numbers at equal loss -> heading
+AT_LOSS = {  # numbers at equal loss -> heading
     "neighbour": "neighbour", "neighbour_minus_pisces": "neighbour: minus PISCES", "unseen": "unseen near",
     "unseen_minus_pisces": "unseen near: minus PISCES", "general": "general",
 }  # fmt: skip
@@ -92,11 +92,11 @@ def _table(view: LabView, at: At, columns: Sequence[str]) -> list[tuple[str, ...
 
 
 def per_concept(view: LabView, loss: float) -> list[tuple[str, ...]]:
-    """Concept by concept what the others lose at equal direct loss, of methods that several concepts have; see SETS."""
+    """Concept by concept what the others lose at equal direct loss, of methods that several have; see AT_LOSS."""
     rows, several = [], {m for m, curves in view.curves.items() if len(curves) > 1}
     for concept in view.concepts:
         at = view.only(concept).at(loss)
-        columns = [f"lost_{name}" for name in SETS]
+        columns = [f"lost_{name}" for name in AT_LOSS]
         rows += [(name_of(concept), row[0], *row[3:]) for row in _table(view, at, columns) if row[0] in several]
     return rows
 
@@ -104,7 +104,7 @@ def per_concept(view: LabView, loss: float) -> list[tuple[str, ...]]:
 OWN_SETS = ("target", "neighbour", "unseen", "general")
 
 
-def margins(view: LabView, at: At, loss: float) -> tuple[str, list[str], list[tuple[str, ...]]]:
+def margin_table(view: LabView, at: At, loss: float) -> tuple[str, list[str], list[tuple[str, ...]]]:
     """A caption, columns and rows: the margin that each set has lost, method by method.
 
     At equal direct loss where strength curves kept margins; else at the strength chosen on dev, with the
@@ -113,7 +113,11 @@ def margins(view: LabView, at: At, loss: float) -> tuple[str, list[str], list[tu
     kept = {m: row for m, row in at.items() if "margin_lost_target" in row}
     if kept:
         told = f"Margin lost, in nats, where the target has lost {loss:g} nats of log-probability ({view.basis()})"
-        return told, ["target", *SETS.values()], _table(view, kept, [f"margin_lost_{c}" for c in ("target", *SETS)])
+        return (
+            told,
+            ["target", *AT_LOSS.values()],
+            _table(view, kept, [f"margin_lost_{c}" for c in ("target", *AT_LOSS)]),
+        )
     columns = {"margin_target": "target", "margin_neighbour": "neighbour", "margin_unseen": "unseen near",
                "margin_general": "general", "gold_target": "target: log p",
                "gold_unseen": "unseen near: log p"}  # fmt: skip
