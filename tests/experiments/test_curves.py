@@ -7,8 +7,8 @@ from conceptlab.core import Cell, ConceptLabError, NotPossible
 from conceptlab.data import Question
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.evaluation import ask
-from conceptlab.experiments import Point, at_loss, curve_point, curves_of, matched, matched_loss
-from conceptlab.experiments.curves import crossing, known_sets, point_metrics, scaled
+from conceptlab.experiments import Point, at_loss, curve_point, curves_of, matched
+from conceptlab.experiments.curves import N_DRAWS, crossing, known_sets, point_metrics, scaled
 from untouched import assert_untouched, weights
 
 QUESTIONS = tuple(
@@ -46,8 +46,59 @@ def test_a_method_at_a_loss_by_hand():
         at_loss(curve(2.0, 0.25), 5.0)
     with pytest.raises(ConceptLabError, match="above 0"):
         at_loss(curve(2.0, 0.25), 0.0)
-    one = matched_loss(curve(2.0, 0.25), "neighbour", 1.5)
-    assert one.value == pytest.approx(0.375) and one.low < 0.375 < one.high and one.over == "questions"
+    one = matched({"x": {"a": curve(2.0, 0.25)}}, 1.5)["x"]
+    assert one["lost_neighbour"].value == pytest.approx(0.375) and one["scale"].value == pytest.approx(0.75)
+    assert one["lost_neighbour"].low < 0.375 < one["lost_neighbour"].high and one["lost_neighbour"].over == "questions"
+
+
+def noisy(slope, share, spread, n=16, seed=0):
+    """Questions that differ in how fast the target loses them; the neighbour loses `share` of the mean, all alike."""
+    rates = slope + spread * torch.randn(n, generator=torch.Generator().manual_seed(seed))
+    return [
+        Point(scale, {"target": (rates * scale).tolist(), "neighbour": [share * slope * scale] * n})
+        for scale in (0.25, 0.5, 1.0, 2.0)
+    ]
+
+
+def test_an_interval_at_matched_loss_holds_the_match():
+    """Where the neighbour's questions are all alike, all that is uncertain is where the target has lost so much."""
+    found = matched({"x": {"a": noisy(2.0, 0.5, 0.8)}}, 1.0)["x"]
+    assert found["lost_target"].value == pytest.approx(1) and found["lost_target"].high == pytest.approx(1)
+    x = found["lost_neighbour"]
+    rates = torch.tensor(noisy(2.0, 0.5, 0.8)[2].lost["target"])
+    error = float(rates.std()) / 4 / float(rates.mean()) * x.value  # of a ratio, to first order
+    assert 0.7 < (x.high - x.low) / (2 * 2.13 * error) < 1.3, "Student's t of 15 degrees of freedom"
+    sure = matched({"x": {"a": noisy(2.0, 0.5, 0.0)}}, 1.0)["x"]["lost_neighbour"]
+    assert sure.high - sure.low < 1e-6, "no spread, no width"
+
+
+def test_a_difference_at_matched_loss_is_paired_in_both_crossings():
+    """Twice the same method: the target's questions move both crossings alike, so their difference is sure."""
+    curves = {"pisces": {"a": noisy(2.0, 0.5, 0.8)}, "twice": {"a": noisy(4.0, 0.5, 1.6)}}
+    found = matched(curves, 1.0)["twice"]
+    assert found["lost_neighbour"].high - found["lost_neighbour"].low > 0.1
+    pair = found["lost_neighbour_minus_pisces"]
+    assert abs(pair.value) < 1e-5 and pair.high - pair.low < 0.01
+    other = matched(curves | {"other": {"a": noisy(2.0, 0.5, 0.8, seed=5)}}, 1.0)["other"]
+    gap = other["lost_neighbour_minus_pisces"]
+    assert gap.high - gap.low > 0.1, "other questions move another crossing"
+
+
+def test_a_loss_that_most_draws_do_not_reach_has_a_number_without_an_interval():
+    curve = noisy(1.0, 0.5, 0.8)
+    top = float(torch.tensor(curve[-1].lost["target"]).mean())
+    x = matched({"x": {"a": curve}}, 0.999 * top)["x"]["lost_neighbour"]
+    assert x.measurable and not x.bounded, "half of the draws end below it"
+    assert N_DRAWS == 2_000
+
+
+def test_two_concepts_count_their_questions_once_and_have_an_interval_over_these():
+    curves = {"x": {"a": noisy(2.0, 0.25, 0.4), "b": noisy(2.0, 0.75, 0.4, n=32, seed=1)}}
+    x, y = (matched({"x": {c: curves["x"][c]}}, 1.0)["x"]["lost_neighbour"] for c in "ab")
+    both = matched(curves, 1.0)["x"]
+    assert both["lost_neighbour"].value == pytest.approx((16 * x.value + 32 * y.value) / 48)
+    assert both["lost_neighbour"].over == "questions" and both["lost_neighbour"].n == 48
+    assert both["n_concepts"].value == 2 and both["lost_neighbour"].bounded
 
 
 def test_equal_slopes_at_different_strengths_do_not_differ_and_a_dearer_method_does():

@@ -12,24 +12,30 @@ from conceptlab.experiments import (
     FictionTable,
     FormTable,
     LabView,
+    attack_rows,
+    bridged,
     closing_rows,
     curve_reading,
     differences,
     form_gap,
+    form_rows,
     lab_page,
+    margin_table,
     matched_rows,
+    per_concept,
     pool_for,
     relearning_tally,
     residue_points,
     residue_reading,
-    robustness_rows,
     rounding_reading,
     scale_to,
-    tallies,
     tally,
+    tally_rows,
+    unseen_reading,
     verdict,
 )
 from conceptlab.experiments.curves import Point
+from conceptlab.experiments.oracle_page import form_verdict
 
 SCALES = (0.5, 1.0)
 COST = {"pisces": 0.1, "gradient_difference": 0.9, "npo": 1.0, "rocr": 0.4, "random_norm": 0.8}  # of a nat
@@ -39,8 +45,11 @@ def one(x):
     return Interval(x, x - 0.1, x + 0.1, 12)
 
 
-def filled(path, concepts, methods=tuple(COST), spread=0.1):
-    """A lab table: each method takes 1 nat per scale and costs the others its share of it."""
+def filled(path, concepts, methods=tuple(COST), spread=0.1, unseen=None):
+    """A lab table: each method takes 2 nats per scale and costs the others its share of it.
+
+    `unseen`: method -> its share on the unseen near domain; then margins are kept, too, half of the log-probability.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def noise():
@@ -57,8 +66,10 @@ def filled(path, concepts, methods=tuple(COST), spread=0.1):
                         "neighbour": 2 * scale * COST[m] + noise(),
                         "general": noise(),
                     }
+                    lost |= {"unseen": 2 * scale * unseen[m] + noise()} if unseen else {}
                     attacked = {"relearning": [[2.0] * 12, [2.0 - COST[m] * scale] * 12]}
-                    point = Point(scale, {k: x.tolist() for k, x in lost.items()}, attacked)
+                    kept = {k: (x / 2).tolist() for k, x in lost.items()} if unseen else {}
+                    point = Point(scale, {k: x.tolist() for k, x in lost.items()}, attacked, kept)
                     store.add(Cell(concept, m, "curve", f"{scale:g}"), {"possible": one(1)}, record=asdict(point))
         return store.finish()
 
@@ -71,7 +82,10 @@ def test_methods_stand_in_the_order_of_what_they_cost_the_neighbour(tmp_path):
     assert rows[0][4] == lab_page.EMPTY and all(len(row) == 8 for row in rows)
     found = differences(view, at, "lost_neighbour", "fine-tuning")
     assert set(found) == {"gradient_difference", "npo"} and all(x.low > 0 for x in found.values())
-    assert any("surely more than under PISCES with 2" in line for line in tallies(view, at))
+    kinds = {row[0]: row[1:] for row in tally_rows(view, at)}
+    assert kinds["fine-tuning"][0] == "2 more, 0 less, 0 open" and kinds["fine-tuning"][1] == lab_page.EMPTY
+    assert "gradient difference 0.8" in curve_reading(view, at, 1.0) and "pisces 0.1" in curve_reading(view, at, 1.0)
+    assert "none." in bridged(view, 1.0) and "pisces (0.0 to 1.0)" in bridged(view, 0.5, most=0.5)
     pool = pool_for(view, at, 1.0)
     assert pool.value == found["gradient_difference"] and "gradient difference" in pool.label and pool.control > 0
 
@@ -106,8 +120,10 @@ def test_residue_and_robustness_are_told_as_they_stand(tmp_path):
     at = view.at(1.0)
     assert residue_points(view)["fine-tuning"][0][1:] == pytest.approx((0.8, 0.99))
     assert "2 have an efficacy of at least 0.2" in residue_reading(view) and "2 of these leave" in residue_reading(view)
-    rows = {row[0]: row for row in robustness_rows(view, at)}
-    assert rows["npo"][5].startswith("0.50") and rows["pisces"][5] == lab_page.EMPTY
+    rows = {row[0]: row for row in form_rows(view)}
+    assert set(rows) == {"npo"} and rows["npo"][4].startswith("0.50") and rows["npo"][2] == lab_page.EMPTY
+    back = {row[0]: row for row in attack_rows(view, at)}
+    assert back["npo"][2] != lab_page.EMPTY and back["npo"][3:] == (lab_page.EMPTY,) * 3
     assert "no fine-tuning method has met it" in rounding_reading(view)
     assert "surely more comes back than to PISCES with 2" in relearning_tally(view, at)
 
@@ -131,9 +147,85 @@ def test_a_table_without_curves_says_so(tmp_path):
         path = store.finish()
     view = LabView.read("m", path)
     at = view.at(view.common_loss())
-    assert at == {} and matched_rows(view, at) == [] and "no strength curves" in curve_reading(view)
+    assert at == {} and matched_rows(view, at) == [] and "no strength curves" in curve_reading(view, at, 1.0)
     assert pool_for(view, at, 1.0).value.value == pytest.approx(0.9)
-    assert all("nothing can be said" in line for line in tallies(view, at))
+    assert tally_rows(view, at) == [] and "not computed yet" in unseen_reading(view, at, 1.0)
+
+
+UNSEEN = {"pisces": 0.9, "gradient_difference": 0.3, "npo": 1.3, "rocr": 0.2, "random_norm": 0.95}
+
+
+def test_the_unseen_near_domain_decides_the_number_of_the_notebook(tmp_path):
+    """PISCES was chosen to spare the neighbour, so the neighbour alone would flatter it."""
+    view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"], unseen=UNSEEN))
+    at = view.at(1.0)
+    pool = pool_for(view, at, 1.0)
+    assert pool.value == at["gradient_difference"]["lost_unseen_minus_pisces"] and pool.value.high < 0
+    assert "no choice has seen" in pool.label and "on the neighbour, which PISCES' choice has seen, 0." in pool.label
+    assert "holds" not in pool.label and pool.control == pytest.approx(0.05, abs=0.1)
+    told = unseen_reading(view, at, 1.0)
+    assert "surely so with 2 (gradient difference, rocr)" in told and "Controls: random norm minus PISCES" in told
+    assert "(margin)" in unseen_reading(view, at, 1.0, "margin_lost")
+    kinds = {row[0]: row[1:] for row in tally_rows(view, at)}
+    assert kinds["fine-tuning"][:2] == ("2 more, 0 less, 0 open", "1 more, 1 less, 0 open")
+    assert kinds["localised"][4] == "0 more, 1 less, 0 open", "in margins"
+    assert [row[0] for row in matched_rows(view, at)][:2] == ["rocr", "gradient_difference"]
+
+
+def test_a_headline_whose_interval_holds_zero_or_its_control_says_so(tmp_path):
+    view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"], unseen=UNSEEN | {"gradient_difference": 0.9}))
+    assert "the interval holds zero" in pool_for(view, view.at(1.0), 1.0).label
+
+
+def test_margins_stand_at_matched_loss_where_curves_kept_them(tmp_path):
+    view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan", "golf"], unseen=UNSEEN))
+    caption, columns, rows = margin_table(view, view.at(1.0), 1.0)
+    assert "where the target has lost 1 nats" in caption and columns[0] == "target" and len(rows[0]) == 3 + len(columns)
+    assert {row[0]: row[3] for row in rows}["npo"].startswith("0.5") and {row[2] for row in rows} == {"2"}
+    each = per_concept(view, 1.0)
+    assert [row[0] for row in each] == ["japan"] * 5 + ["golf"] * 5 and len(each[0]) == 2 + len(lab_page.AT_LOSS)
+    assert "2 concepts (japan and golf): intervals are over their questions" in caption
+    with Store(tmp_path / "lab_n.csv", experiment="lab", model="m", settings={}) as store:
+        found = {"efficacy": one(0.2), "margin_target": one(-0.7), "gold_target": one(-3.0), "margin_unseen": one(0.2)}
+        store.add(Cell("japan", "npo"), found)
+        path = store.finish()
+    old = LabView.read("m", path)
+    caption, columns, rows = margin_table(old, old.at(1.0), 1.0)
+    assert "at the strength chosen on dev" in caption and len(rows[0]) == 3 + len(columns)
+    assert rows[0][3].startswith("0.70 [0.60") and rows[0][5].startswith("-0.20") and rows[0][7].startswith("3.00")
+
+
+def rounded(path):
+    """Margins asked plainly and under both kinds of rounding, of the original and of two edits."""
+    plain = torch.linspace(2, 4, 12)
+    found = {  # method -> as it is, in four bits, in the format of the model's own file
+        "original": (plain, plain / 2, plain), "npo": (plain - 1, plain / 2 - 1, plain),
+        "pisces": (plain - 3, plain / 2 - 2, plain - 3),
+    }  # fmt: skip
+    with Store(path, experiment="lab", model="m", settings={}) as store:
+        for method, (now, bits, own) in found.items():
+            scores = {} if method == "original" else {"efficacy": one(0.8)}
+            store.add(Cell("japan", method), scores or {"possible": one(1)})
+            direct = {"labels": ["margin", "correct"], "values": [now.tolist(), (now > 0).float().tolist()]}
+            store.add(Cell("japan", method, "direct", "cost"), {"steps": one(0)}, direct)
+            record = {"labels": ["4-bit", "gguf"], "values": [bits.tolist(), own.tolist()]}
+            store.add(Cell("japan", method, "quantisation", "cost"), {"steps": one(0)}, record)
+        return store.finish()
+
+
+def test_rounding_is_read_against_the_original_under_the_same_rounding(tmp_path):
+    """In four bits the original loses, too: what comes back is not the last strength, which is the file's own grid."""
+    view = LabView.read("m", rounded(tmp_path / "lab_m.csv"))
+    rows = {row[0]: row[3:] for row in attack_rows(view, {})}
+    assert [x[:4] for x in rows["npo"]] == ["1.00", "1.00", "0.00"] and [x[:4] for x in rows["pisces"]][1] == "2.00"
+    told = rounding_reading(view)
+    assert "own margin is 3.00 nats, 1.50 in four bits, 3.00 in the format" in told
+    assert "four bits a gap to the equally rounded original is surely left with 1 (npo) of 1" in told
+    assert "own format a gap to the equally rounded original is surely left with none of 1" in told
+    claims = {claim: said for claim, _, said in closing_rows(view, {}, 1.0)}
+    assert claims["rounding to four bits closes the gap that fine-tuning made"].startswith("not seen")
+    assert claims["writing the model in the format of its own file closes it"].startswith("seen")
+    assert view.attacked("quantisation")["npo"].value == pytest.approx(1), "the share under the last strength"
 
 
 def test_sentences_count_what_is_sure():
@@ -191,20 +283,48 @@ def test_a_form_table_gives_arrays_and_margins(tmp_path):
     assert table.rows == [("npo", "question"), ("npo", "cloze")] and table.asked == ["question", "cloze"]
     assert table.kept["npo"].tolist() == [[0.5, 0.9], [0.9, 0.5]]
     before, after = table.margins("npo", "cloze")
-    assert before["cloze"].tolist() == [2.0, 2.0, 1.0] and after["question"].tolist() == pytest.approx([1.8, 1.8, 1.0])
-    assert "surely form-bound in 2 of 2" in table.reading() and "japan alone" in table.reading()
+    assert before["cloze"].tolist() == [2.0, 2.0] and after["question"].tolist() == pytest.approx([1.8, 1.8])
+    held = table.margins("npo", "cloze", "held_out")
+    assert held[0]["cloze"].tolist() == [1.0], "facts that were shown and facts held out do not mix"
+    assert table.kept_of("npo", "cloze", "question", [0, 1]).value == pytest.approx(0.9)
+    assert table.held_rows()[0][:2] == ("npo", "question") and table.held_rows()[0][3] == "\u2013"
+    assert table.beyond()["npo", "cloze"].value == pytest.approx(0.4)
+    assert table.reading().count("bound to the form") == 4 and "japan alone" in table.reading()
+
+
+def test_a_form_that_loses_under_every_training_is_not_bound(tmp_path):
+    """It loses more than the other asked forms, and as much by training in them."""
+    with Store(tmp_path / "forms_m.csv", experiment="forms", model="m", settings={}) as store:
+        for trained in ("question", "clue"):
+            store.add(Cell("japan", "npo", trained), {"possible": one(1), "scale": one(1), "left": one(0.5)})
+            for asked, kept in (("question", 0.9), ("clue", 0.3)):
+                record = {"shown": [[f"f{i}", 2.0, 2 * kept] for i in range(9)]}
+                store.add(Cell("japan", "npo", trained, asked), {"facts": one(9), "kept_shown": one(kept)}, record)
+        table = FormTable.read("m", store.finish())
+    assert form_verdict(table.gaps()["npo", "clue"]) == "bound to the form"
+    assert form_verdict(table.beyond()["npo", "clue"]).startswith("not bound")
+
+
+def test_a_wide_interval_around_nothing_decides_nothing():
+    assert form_verdict(Interval(0.0, -0.28, 0.2, 9)) == "cannot be told"
+    assert form_verdict(Interval(0.0, -0.1, 0.1, 9)).startswith("not bound")
+    assert form_verdict(Interval(-0.3, -0.4, -0.2, 9)) == "the reverse"
+    assert form_verdict(Interval.unmeasured("no facts")) == "cannot be told"
 
 
 def test_a_table_of_invented_facts_says_who_reached_the_twin(tmp_path):
     with Store(tmp_path / "fiction_m.csv", experiment="fiction", model="m", settings={}) as store:
-        store.add(Cell("velmora", "never_taught"), {"gap_held_out": one(3.0)})
+        store.add(Cell("velmora", "never_taught"), {"gap_held_out": one(3.0), "accuracy_never_shown": one(0.15)})
         for method, left, removed in (("npo", 0.02, 0.5), ("eco", 0.6, 0.2)):
             found = {"left_shown": one(left), "removed_held_out": one(removed), "lost_neighbour": one(0.0)}
-            store.add(Cell("velmora", method), found | {"lost_general": one(1.0)})
+            store.add(Cell("velmora", method), found | {"lost_general": one(1.0), "accuracy_shown": one(0.7)})
         path = store.finish()
     table = FictionTable.read("m", path)
     assert table.methods == ["npo"] and table.missed == ["eco"]
     assert [list(rows) for rows in table.panels.values()] == [["npo"]] * 3
     assert list(table.references.values()) == [1.0, 0.0, 0.0]
-    assert "not reached by: eco" in table.reading() and "1 surely stop short" in table.reading()
+    assert "1 method reaches the twin's log-probability" in table.reading()
+    assert "not reached by: eco" in table.reading() and "1 of 1 surely stay short" in table.reading()
+    assert "npo is there by log-probability alone: 0.70" in table.reading() and table.still_answered() == ["npo"]
+    assert [row[0] for row in table.accuracy_rows()] == ["npo", "eco", "twin (never taught)"]
     assert not math.isnan(table.numbers["npo", "lost_general"].value)

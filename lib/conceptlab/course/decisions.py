@@ -112,15 +112,16 @@ DECISIONS = (
     ),
     Decision(
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
-        "12 steps, half a minute", "the neighbour, other forms and relearning at equal direct loss",
-        "spares neither neighbour nor form; the concept vectors stay where they were",
-        "their first steps go much the same way; at equal loss look at the neighbour first",
+        "12 steps, half a minute",
+        "neighbour, a near domain nobody tuned on, other forms, relearning; equal direct loss, in margins too",
+        "spares no neighbour; rounding to the grid on which the old weights lie undoes small steps",
+        "costs the neighbour more than PISCES at equal loss; on a near domain unseen by any choice not surely",
     ),
     Decision(
         "06", "localised and closed forms (RMU, SSD, ROCR, ...)", "Can chosen weights be rewritten in one go?",
         "a pass over the texts, a solve of seconds", "the same keys with random targets; equal direct loss",
         "what is to be spared must be among the protected keys",
-        "no training, exact protection of the keys that were given, and of no others",
+        "no training, exact protection of the keys that were given, and of no others: the neighbour pays",
     ),
     Decision(
         "06", "run-time guards (ECO, ULD, refusal by prompt)", "Can it be kept from coming out, without a change?",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
-from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
+from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched
 from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
@@ -19,17 +19,27 @@ from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .lab_claims import closing_rows
 from .lab_page import (
-    RESIDUE,
+    AT_LOSS,
+    TALLIED,
+    bridged,
     curve_reading,
     differences,
+    margin_table,
     matched_rows,
+    per_concept,
     pool_for,
+    tally_rows,
+    unseen_reading,
+)
+from .lab_robustness import (
+    RESIDUE,
+    ROUNDED,
+    attack_rows,
+    form_rows,
     relearning_tally,
     residue_points,
     residue_reading,
-    robustness_rows,
     rounding_reading,
-    tallies,
 )
 from .lab_table import LabTable, lab_table
 from .lab_view import LabView, of_kind, tally, verdict
@@ -58,6 +68,7 @@ SUMMARIES = {"lab": summarise_lab}
 
 __all__ = [
     "ATTACKED",
+    "AT_LOSS",
     "AtLoss",
     "BUDGET",
     "CONTROLS",
@@ -81,13 +92,17 @@ __all__ = [
     "MaskingTable",
     "Point",
     "RESIDUE",
+    "ROUNDED",
     "Record",
     "Relearnt",
     "SUMMARIES",
     "Scoring",
     "SpecialisationConfig",
+    "TALLIED",
     "at_loss",
+    "attack_rows",
     "autointerp",
+    "bridged",
     "budget_for",
     "by_concept",
     "check_gpu",
@@ -101,38 +116,40 @@ __all__ = [
     "early_exit",
     "edit_size",
     "failed_checks",
-    "kept_losses",
     "fiction",
     "form_gap",
+    "form_rows",
     "forms",
+    "kept_losses",
     "lab",
     "lab_table",
     "layers",
     "live_recipe",
     "loss_correlations",
     "masking_table",
+    "margin_table",
     "matched",
-    "matched_loss",
     "matched_rows",
     "of_kind",
     "on_fiction",
     "paired_values",
+    "per_concept",
+    "pool_for",
     "pooled",
+    "relearning_tally",
     "relearnt",
+    "residue_points",
+    "residue_reading",
+    "rounding_reading",
+    "scale_to",
     "shifts_under_prompts",
     "shipped_edit",
     "specialisation",
     "summarise_lab",
     "table_number",
-    "pool_for",
-    "relearning_tally",
-    "residue_points",
-    "residue_reading",
-    "robustness_rows",
-    "rounding_reading",
-    "scale_to",
-    "tallies",
     "tally",
+    "tally_rows",
     "teaching_sets",
+    "unseen_reading",
     "verdict",
 ]

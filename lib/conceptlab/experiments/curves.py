@@ -4,12 +4,13 @@ An edit that takes twice as much from its target also takes more from everything
 strengths cannot be compared. Here every edit is scaled, `s * edit`, and per question the loss of log-probability is
 kept at each scale for the target, its neighbour, the unseen near domains and general questions, and what an attack
 leaves of it. `at_loss` interpolates between two scales to the point where the target has lost so many nats; `matched`
-compares methods there: over the questions of one concept, or paired over several concepts.
+compares methods there, paired: over the questions of one or two concepts, or over three concepts and more.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,13 +19,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..attacks import Setting, per_question, run_attack
-from ..core import Cell, ConceptLabError, Interval, NotPossible, bootstrap, clustered, interval_of, widened
+from ..core import Cell, ConceptLabError, Interval, NotPossible, bootstrap, interval_of, mean_interval, widened
 from ..edits import Intervention, WeightEdit
 from ..evaluation import Asked, score_questions
 from ..models import LanguageModel
 
 CURVE = "curve"  # the attack of the cells that hold a strength curve; its budget is the scale
 TARGET, UNSEEN = "target", "unseen"
+N_DRAWS = 2_000  # of the questions, for intervals at matched loss
+REACHED = 0.9  # of the draws that must reach the loss, or the number has no interval
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,20 @@ class AtLoss:
     margins: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)  # margin lost by each set, where it was kept
 
 
-def _columns(curve: Curve, name: str, kept: str = "lost") -> Float[Tensor, "scales n"]:
-    """Losses (or, of `kept`, "margins") of a set at scale 0 and at every scale."""
-    rows = torch.tensor([getattr(point, kept)[name] for point in sorted(curve, key=lambda p: p.scale)])
-    return torch.cat([torch.zeros(1, rows.shape[1]), rows])
+def _columns(curve: Curve) -> dict[str, tuple[str, Float[Tensor, "scales n"]]]:
+    """metric -> whose questions they are, and its values at scale 0 and at every scale; what every point has kept."""
+    points = sorted(curve, key=lambda p: p.scale)
+    rows: dict[str, tuple[str, list[list[float]]]] = {}
+    for kind, kept in (("lost", [p.lost for p in points]), ("margin_lost", [p.margins for p in points])):
+        for name in [name for name in kept[0] if all(name in one for one in kept)]:
+            rows[f"{kind}_{name}"] = name, [one[name] for one in kept]
+    for name in [name for name in points[0].attacked if all(name in p.attacked for p in points)]:
+        pairs = [p.attacked[name] for p in points]
+        rows[f"recovered_{name}"] = name, [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
+    return {
+        metric: (name, torch.tensor([[0.0] * len(values[0]), *values], dtype=torch.float64))
+        for metric, (name, values) in rows.items()
+    }
 
 
 def crossing(means: Float[Tensor, "draws scales"], loss: float) -> Float[Tensor, "draws scales"]:
@@ -155,36 +168,18 @@ def at_loss(curve: Curve, loss: float) -> AtLoss:
     """The method where its target has lost `loss` nats. Raises NotPossible where no strength takes so much."""
     if not curve or not loss > 0:
         raise ConceptLabError(f"Methods are matched at a loss above 0, on a curve with points; got {loss} nats.")
-    target = _columns(curve, TARGET)
-    weights = crossing(target.mean(1)[None], loss)[0]
+    columns = _columns(curve)
+    target = columns[f"lost_{TARGET}"][1].mean(1)
+    weights = crossing(target[None], loss)[0]
     if bool(weights.isnan().any()):
-        raise NotPossible(f"The strengths of this curve take {float(target.mean(1).max()):.2f} nats; asked: {loss:g}.")
-    points = sorted(curve, key=lambda p: p.scale)
-    scale = float(weights @ torch.tensor([0.0, *(p.scale for p in points)]))
-    lost = {name: weights @ _columns(curve, name) for name in points[0].lost}
-    recovered = {}
-    for name in set.intersection(*(set(p.attacked) for p in points)):
-        pairs = torch.tensor([p.attacked[name] for p in points])  # [scales, 2, n]
-        gains = torch.cat([torch.zeros(1, pairs.shape[2]), pairs[:, 0] - pairs[:, 1]])
-        recovered[name] = weights @ gains
-    held = set.intersection(*(set(p.margins) for p in points))
-    margins = {name: weights @ _columns(curve, name, "margins") for name in points[0].lost if name in held}
-    return AtLoss(loss, scale, lost, recovered, margins)
-
-
-def matched_loss(curve: Curve, name: str, loss: float, n_resamples: int = 2_000, seed: int = 0) -> Interval:
-    """Nats that one set loses where the target has lost `loss`, with an interval over the questions of both.
-
-    Each resample of the target's questions has a crossing of its own; resamples that never reach the loss are left out.
-    """
-    value = float(at_loss(curve, loss).lost[name].mean())
-    target, other = _columns(curve, TARGET), _columns(curve, name)
-    generator = torch.Generator().manual_seed(seed)
-    picks = [torch.randint(x.shape[1], (n_resamples, x.shape[1]), generator=generator) for x in (target, other)]
-    weights = crossing(target[:, picks[0]].mean(-1).T, loss)
-    draws = (weights * other[:, picks[1]].mean(-1).T).sum(1)
-    draws, n = draws[draws.isfinite()], min(target.shape[1], other.shape[1])
-    return interval_of(widened(draws, value, n), value, n, "questions")
+        raise NotPossible(f"The strengths of this curve take {float(target.max()):.2f} nats; asked: {loss:g}.")
+    scales = torch.tensor([0.0, *sorted(p.scale for p in curve)], dtype=torch.float64)
+    found = {metric: weights @ values for metric, (_, values) in columns.items()}
+    lost, margins, recovered = (
+        {metric.removeprefix(start): x for metric, x in found.items() if metric.startswith(start)}
+        for start in ("lost_", "margin_lost_", "recovered_")
+    )
+    return AtLoss(loss, float(weights @ scales), lost, recovered, margins)
 
 
 def matched(
@@ -194,43 +189,75 @@ def matched(
 
     `lost_<set>`, `margin_lost_<set>` and `recovered_<attack>`: nats, means over concepts; with `minus_<against>`
     behind: the difference from another method on the same questions, paired. Intervals over concepts (three or
-    more), else over questions.
-    `n_concepts`: those in which the method reaches the loss.
+    more), else over questions. They hold the match: each draw of the target's questions has a crossing of its own, for
+    a difference one of either method. `scale`: where the crossing lies; `n_concepts`: in how many the loss is reached.
     """
-    reached = {method: _reached(per_concept, loss) for method, per_concept in curves.items()}
+    drawn = {m: {c: _drawn(curve, loss, c) for c, curve in found.items()} for m, found in curves.items()}
+    reached = {m: {c: x for c, x in found.items() if x is not None} for m, found in drawn.items()}
     table: dict[str, dict[str, Interval]] = {}
     for method, found in reached.items():
         table[method] = {"n_concepts": Interval(float(len(found)), float(len(found)), float(len(found)), 1)}
-        table[method] |= _numbers([_flat(x) for x in found.values()], "")
+        scales = [at_loss(curves[method][c], loss).scale for c in found]
+        if scales:
+            table[method]["scale"] = Interval(sum(scales) / len(scales), math.nan, math.nan, len(scales), "concepts")
+        table[method] |= _numbers(list(found.values()), "")
         if method != against and against in reached:
-            both = [c for c in found if c in reached[against]]
-            pairs = [(_flat(found[c]), _flat(reached[against][c])) for c in both]
-            differences = [{k: a[k] - b[k] for k in a if k in b and len(a[k]) == len(b[k])} for a, b in pairs]
+            pairs = [(found[c], reached[against][c]) for c in found if c in reached[against]]
+            differences = [{k: (a[k][0] - b[k][0], a[k][1]) for k in a if k in b and a[k][1] == b[k][1]}
+                           for a, b in pairs]  # fmt: skip
             table[method] |= _numbers(differences, f"_minus_{against}")
     return table
 
 
-def _reached(per_concept: Mapping[str, Curve], loss: float) -> dict[str, AtLoss]:
-    found = {}
-    for concept, curve in per_concept.items():
-        try:
-            found[concept] = at_loss(curve, loss)
-        except NotPossible:
-            continue
-    return found
+Drawn = dict[str, tuple[Float[Tensor, " draws"], int]]  # metric -> its mean and draws of it, from how many questions
 
 
-def _flat(at: AtLoss) -> dict[str, Tensor]:
-    kinds = {"lost": at.lost, "margin_lost": at.margins, "recovered": at.recovered}
-    return {f"{kind}_{name}": x for kind, found in kinds.items() for name, x in found.items()}
+def _drawn(curve: Curve, loss: float, concept: str) -> Drawn | None:
+    """Means at the loss: of the questions as they are, then of questions drawn anew; None where it is not reached.
+
+    The same questions are drawn for every method. A draw whose target never reaches the loss is nan.
+    """
+    columns = _columns(curve)
+    weights = crossing(_redrawn(*columns[f"lost_{TARGET}"], concept), loss)
+    if bool(weights[0].isnan().any()):
+        return None
+    n = columns[f"lost_{TARGET}"][1].shape[1]
+    return {
+        metric: ((weights * _redrawn(name, values, concept)).sum(1), min(n, values.shape[1]))
+        for metric, (name, values) in columns.items()
+    }
 
 
-def _numbers(rows: Sequence[Mapping[str, Tensor]], ending: str) -> dict[str, Interval]:
+def _redrawn(name: str, values: Float[Tensor, "scales n"], concept: str) -> Float[Tensor, "draws scales"]:
+    """Means over the questions of a set, then over `N_DRAWS` draws of them, which hang on its name and size alone."""
+    n = values.shape[1]
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{concept}/{name}/{n}".encode()))
+    picks = torch.cat([torch.arange(n)[None], torch.randint(n, (N_DRAWS, n), generator=generator)])
+    return values[:, picks].mean(-1).T
+
+
+def _numbers(rows: Sequence[Drawn], ending: str) -> dict[str, Interval]:
     found = {}
     for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row[name] for row in rows if name in row]
-        found[name + ending] = clustered(values) if len(values) > 2 else bootstrap(torch.cat(values), over="questions")
+        parts = [row[name] for row in rows if name in row]
+        if len(parts) > 2:
+            found[name + ending] = mean_interval([_interval(*part, few=False) for part in parts])
+        else:  # questions of one or two concepts, each counting once
+            n = sum(part[1] for part in parts)
+            draws = torch.stack([draws * k / n for draws, k in parts]).sum(0)
+            found[name + ending] = _interval(draws, n)
     return found
+
+
+def _interval(draws: Float[Tensor, " draws"], n: int, few: bool = True) -> Interval:
+    """Of the first value and of the draws behind it; none where many draws do not reach the loss.
+
+    Widened for `few` questions, where no mean over concepts does that.
+    """
+    value, rest = float(draws[0]), draws[1:][draws[1:].isfinite()]
+    if n < 2 or len(rest) < REACHED * N_DRAWS:
+        return Interval(value, math.nan, math.nan, n, "questions")
+    return interval_of(widened(rest, value, n) if few else rest, value, n, "questions")
 
 
 def curves_of(

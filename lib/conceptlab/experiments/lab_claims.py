@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..core import Interval
-from .lab_page import At, differences, residue_points
-from .lab_view import LabView
-from .oracle_page import FormTable
+from .lab_page import At, differences, name_of
+from .lab_robustness import residue_points
+from .lab_view import LabView, of_kind
+from .oracle_page import FormTable, form_verdict
+from .pooled import DIRECT
 
 Row = tuple[str, str, str]  # claim, who claims it, what is seen here
 
@@ -15,22 +17,27 @@ Row = tuple[str, str, str]  # claim, who claims it, what is seen here
 def closing_rows(view: LabView, at: At, loss: float, forms: FormTable | None = None) -> list[Row]:
     """One row per claim of the papers that the tables can test; what is not computed yet is said to be so."""
     near, unseen = (differences(view, at, f"lost_{name}", "fine-tuning") for name in ("neighbour", "unseen"))
+    margins = differences(view, at, "margin_lost_unseen", "fine-tuning")
     back = differences(view, at, "recovered_relearning", "fine-tuning")
     controls, tuned = differences(view, at, "lost_neighbour", "control"), ("gradient_difference", "npo")
     return [
-        ("at equal loss fine-tuning costs the neighbour more than PISCES", "PISCES (abstract)", _more(near)),
+        ("at equal loss fine-tuning costs the neighbour more than PISCES", "PISCES, by extension", _more(near)),
         ("and a near domain that no choice has seen", "PISCES, by extension", _more(unseen)),
+        ("the same in margins", "nobody; our check", _more(margins)),
         ("it matters which features are written out of the rows", "PISCES, by extension", _more(_only(controls))),
-        ("after equal loss more comes back to fine-tuning by relearning", "PISCES (abstract)", _more(back)),
+        ("after equal loss more comes back to fine-tuning by relearning", "PISCES, by extension", _more(back)),
+        ("rounding to four bits closes the gap that fine-tuning made", "2410.16454, larger models",
+         _closed(view, "4-bit")),
+        ("writing the model in the format of its own file closes it", "nobody; a check", _closed(view, "gguf")),
         ("fine-tuning leaves the concept vectors where they were", "ConceptVectors (abstract)", _stays(view)),
-        ("data to keep is not needed (FLAT no worse than gradient difference)", "FLAT (abstract)",
+        ("data to keep is not needed (FLAT no worse than gradient difference)", "FLAT",
          _pair(view, loss, "flat", "gradient_difference")),
         ("the norm does the work, not the direction (RMU like its ablation)", "RMU (note)",
          _pair(view, loss, "rmu", "rmu_ablation")),
-        ("no training is needed (SSD no worse than gradient difference)", "SSD (abstract, vision)",
+        ("no training is needed (SSD no worse than gradient difference)", "SSD, for images",
          _pair(view, loss, "ssd", "gradient_difference")),
-        ("fine-tuning forgets mostly in the trained form", "ROCR (abstract)", _bound(forms, tuned)),
-        ("a redirect in closed form forgets in every form", "ROCR (abstract)", _free(forms, ("rocr",))),
+        ("fine-tuning forgets mostly in the trained form", "ROCR", _form(forms, tuned, "bound")),
+        ("a redirect in closed form forgets in every form", "ROCR", _form(forms, ("rocr",), "not bound")),
     ]  # fmt: skip
 
 
@@ -70,21 +77,32 @@ def _pair(view: LabView, loss: float, method: str, other: str) -> str:
     return f"{x} nats of the neighbour: {said}"
 
 
-def _bound(forms: FormTable | None, methods: tuple[str, ...]) -> str:
-    found = [] if forms is None else [x for (m, _), x in forms.gaps().items() if m in methods]
-    if not found:
+def _closed(view: LabView, strength: str) -> str:
+    """With how many fine-tuning methods no gap to the original is sure any more when both are rounded."""
+    tuned = of_kind(view, ["fine-tuning"])
+    before = {m: x for m, x in view.attacked(DIRECT, "margin", "lost").items() if m in tuned and x.low > 0}
+    after = view.attacked("quantisation", strength, "below_ceiling")
+    both = [m for m in before if m in after]
+    if not both:
         return NOT_YET
-    bound, free = sum(x.low > 0 for x in found), sum(x.high < 0 for x in found)
-    said = "seen" if bound > len(found) / 2 else "not seen" if not bound else "seen with some"
-    return f"{said}: surely so in {bound} of {len(found)} trainings, surely the reverse in {free}"
+    left = [m for m in both if after[m].low > 0]
+    told = "; ".join(f"{name_of(m)} {before[m].value:.2f}, then {after[m]}" for m in both)
+    said = "seen" if not left else "not seen" if len(left) == len(both) else "seen with some"
+    return f"{said}: of {len(both)} sure gap{'s' if len(both) != 1 else ''} {len(left)} surely left ({told})"
 
 
-def _free(forms: FormTable | None, methods: tuple[str, ...]) -> str:
-    found = [] if forms is None else [x for (m, _), x in forms.gaps().items() if m in methods]
+def _form(forms: FormTable | None, methods: tuple[str, ...], claim: str) -> str:
+    """Verdicts of trainings: against the same asked form under other trainings, where there are any."""
+    if forms is None:
+        return NOT_YET
+    beyond, gaps = forms.beyond(), forms.gaps()
+    found = {key: beyond.get(key, x) for key, x in gaps.items() if key[0] in methods}
     if not found:
         return NOT_YET
-    bound = sum(x.low > 0 for x in found)
-    said = "seen" if not bound else "not seen"
-    return (
-        f"{said}: surely bound to the form in {bound} of {len(found)} (largest gap {max(x.value for x in found):.2f})"
-    )
+    told = [form_verdict(x) for x in found.values()]
+    held = sum(x.startswith(claim) for x in told)
+    open_ = told.count("cannot be told")
+    said = "seen" if held > len(told) / 2 else "cannot be told" if open_ == len(told) else "seen with some"
+    said = "not seen" if not held and open_ < len(told) else said
+    n = f"{len(told)} training{'s' if len(told) != 1 else ''}"
+    return f"{said}: {claim} to the form in {held} of {n}, cannot be told in {open_}"

@@ -1,4 +1,4 @@
-"""The tables and sentences of notebook 06, made from a lab table as it is.
+"""The tables and sentences of notebook 06 on methods at equal loss, made from a lab table as it is.
 
 Every sentence is computed, so that it stays true when methods and concepts are added: it names its basis, and says so
 where a claim is not seen.
@@ -6,11 +6,13 @@ where a claim is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..core import Interval
-from .lab_view import SPEAKERS, LabView, mean_of, of_kind, tally
+from .curves import TARGET
+from .lab_view import SPEAKERS, LabView, mean_of
 
 EMPTY = "\u2013"  # a cell that has not been computed
 At = Mapping[str, Mapping[str, Interval]]  # `LabView.at`
@@ -26,7 +28,8 @@ class Pool:
     control_label: str
 
 
-def _shown(x: Interval | None) -> str:
+def shown(x: Interval | None) -> str:
+    """A number for a table; a dash where there is none."""
     return EMPTY if x is None or not x.measurable else str(x)
 
 
@@ -34,32 +37,97 @@ def _kind(view: LabView, method: str) -> str:
     return view.kinds.get(method, "")
 
 
-def curve_reading(view: LabView) -> str:
-    """Nats that the neighbour loses per nat of the target, for every speaker at its own strength."""
-    parts = []
-    for method in view.speakers().values():
-        points = view.points(method, "neighbour")
-        own = [pair for pair in points if pair[0].value > 0.1]
-        if own:
-            target, near = own[-1]
-            parts.append(f"{method.replace('_', ' ')} {near.value / target.value:.2f}")
-    if not parts:
+def name_of(method: str) -> str:
+    """A method as it is written in a sentence."""
+    return method.replace("_", " ")
+
+
+def curve_reading(view: LabView, at: At, loss: float) -> str:
+    """Nats that the neighbour loses per nat of the target, for every speaker where the target has lost `loss`."""
+    speakers = view.speakers().values()
+    if not speakers:
         return "The table holds no strength curves yet, so there is nothing to draw."
-    return f"Nats the neighbour loses per nat of the target, at the strongest setting: {', '.join(parts)}."
+    parts = [f"{name_of(m)} {at[m]['lost_neighbour'].value / loss:.2f}" for m in speakers if m in at]
+    weak = [name_of(m) for m in speakers if m not in at]
+    told = f"Nats the neighbour loses per nat of the target, where the target has lost {loss:g}: {', '.join(parts)}"
+    return told + (f"; no measured strength takes so much: {', '.join(weak)}." if weak else ".")
+
+
+def bridged(view: LabView, loss: float, most: float = 1.5) -> str:
+    """Methods for which no edit near the matched loss was measured, and between which losses they are matched."""
+    found = []
+    for method, curves in view.curves.items():
+        for concept, curve in curves.items():
+            tops = [0.0, *(sum(p.lost[TARGET]) / len(p.lost[TARGET]) for p in sorted(curve, key=lambda p: p.scale))]
+            ends = next(((low, high) for low, high in pairwise(tops) if low <= loss <= high), None)
+            if ends is not None and ends[1] - ends[0] > most:
+                where = f", {name_of(concept)}" if len(view.concepts) > 1 else ""
+                found.append(f"{name_of(method)} ({ends[0]:.1f} to {ends[1]:.1f}{where})")
+    told = f"Matched on a straight line across more than {most:g} nats, so that no such edit was measured: "
+    return told + (", ".join(found) if found else "none") + "."
 
 
 def matched_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
-    """All methods at equal direct loss, the gentlest to the neighbour first; controls last."""
+    """All methods at equal direct loss, the gentlest to the unseen near domain first; controls last."""
+    return _table(view, at, [f"lost_{name}" for name in AT_LOSS])
+
+
+AT_LOSS = {  # numbers at equal loss -> heading
+    "neighbour": "neighbour", "neighbour_minus_pisces": "neighbour: minus PISCES", "unseen": "unseen near",
+    "unseen_minus_pisces": "unseen near: minus PISCES", "general": "general",
+}  # fmt: skip
+
+
+def _table(view: LabView, at: At, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    order = next((c for c in columns if "unseen" in c and any(c in row for row in at.values())), columns[0])
 
     def key(method: str) -> tuple[bool, float]:
-        x = at[method].get("lost_neighbour")
+        x = at[method].get(order)
         return _kind(view, method) == "control", float("inf") if x is None else x.value
 
-    columns = ("lost_neighbour", "lost_neighbour_minus_pisces", "lost_unseen", "lost_general", "recovered_relearning")
     return [
-        (m, _kind(view, m), f"{at[m]['n_concepts'].value:.0f}", *(_shown(at[m].get(c)) for c in columns))
+        (m, _kind(view, m), f"{at[m]['n_concepts'].value:.0f}", *(shown(at[m].get(c)) for c in columns))
         for m in sorted(at, key=key)
     ]
+
+
+def per_concept(view: LabView, loss: float) -> list[tuple[str, ...]]:
+    """Concept by concept what the others lose at equal direct loss, of methods that several have; see AT_LOSS."""
+    rows, several = [], {m for m, curves in view.curves.items() if len(curves) > 1}
+    for concept in view.concepts:
+        at = view.only(concept).at(loss)
+        columns = [f"lost_{name}" for name in AT_LOSS]
+        rows += [(name_of(concept), row[0], *row[3:]) for row in _table(view, at, columns) if row[0] in several]
+    return rows
+
+
+OWN_SETS = ("target", "neighbour", "unseen", "general")
+
+
+def margin_table(view: LabView, at: At, loss: float) -> tuple[str, list[str], list[tuple[str, ...]]]:
+    """A caption, columns and rows: the margin that each set has lost, method by method.
+
+    At equal direct loss where strength curves kept margins; else at the strength chosen on dev, with the
+    log-probability lost there by the target and the unseen near domain.
+    """
+    kept = {m: row for m, row in at.items() if "margin_lost_target" in row}
+    if kept:
+        told = f"Margin lost, in nats, where the target has lost {loss:g} nats of log-probability ({view.basis()})"
+        return (
+            told,
+            ["target", *AT_LOSS.values()],
+            _table(view, kept, [f"margin_lost_{c}" for c in ("target", *AT_LOSS)]),
+        )
+    columns = {"margin_target": "target", "margin_neighbour": "neighbour", "margin_unseen": "unseen near",
+               "margin_general": "general", "gold_target": "target: log p",
+               "gold_unseen": "unseen near: log p"}  # fmt: skip
+    rows = []
+    for method, kind in view.kinds.items():
+        found = [view.over(metric, method) for metric in columns]
+        if found[0].measurable:
+            lost = [Interval(-x.value, -x.high, -x.low, x.n) if x.measurable else None for x in found]
+            rows.append((method, kind, f"{len(view.value(method, 'margin_target'))}", *map(shown, lost)))
+    return f"Margin lost, in nats, at the strength chosen on dev ({view.basis()})", [*columns.values()], rows
 
 
 def differences(view: LabView, at: At, metric: str, kind: str, against: str = "pisces") -> dict[str, Interval]:
@@ -68,104 +136,79 @@ def differences(view: LabView, at: At, metric: str, kind: str, against: str = "p
     return {m: x for m, x in found.items() if x is not None}
 
 
-def tallies(view: LabView, at: At) -> list[str]:
-    """Fine-tuning, localised methods and controls against PISCES at equal loss, set by set."""
-    lines = []
-    for name in ("neighbour", "unseen", "general"):
-        for kind in ("fine-tuning", "localised", "control"):
-            found = differences(view, at, f"lost_{name}", kind)
-            label = {"control": "controls"}.get(kind, f"{kind} methods")
-            lines.append(f"{name}: " + tally(found, label, "it loses surely more than under PISCES", "surely less"))
-    return lines
-
-
-FOLDED = {"combination": "dictionary", "vectors": "localised"}  # kinds that a figure draws as one
-RESIDUE = {  # metric -> which vectors it compares
-    "residue_cosine": "the 20 vectors that promote the words most",
-    "residue_rows_cosine": "the rows that hold the features found",
-}
-
-
-def residue_points(view: LabView, metric: str = "residue_cosine") -> dict[str, list[tuple[str, float, float]]]:
-    """Kind -> (method, efficacy, cosine of some vectors before and after), means over concepts."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    for method, kind in view.kinds.items():
-        efficacy, cosine = (view.over(key, method) for key in ("efficacy_known", metric))
-        if efficacy.measurable and cosine.measurable:
-            found.setdefault(FOLDED.get(kind, kind), []).append((method, efficacy.value, cosine.value))
-    return found
-
-
-def residue_reading(view: LabView, least: float = 0.2, cosine: float = 0.9) -> str:
-    """How many fine-tuning methods changed the answers and left the vectors where they were, and who moved any."""
-    rows = residue_points(view).get("fine-tuning", [])
-    if not rows:
-        return "No fine-tuning method is scored in the table yet."
-    took = [row for row in rows if row[1] >= least]
-    stayed = [row for row in took if row[2] > cosine]
-    told = (
-        f"Of {len(rows)} fine-tuning methods {len(took)} have an efficacy of at least {least:g} at the strength chosen "
-    )
-    told += f"on dev; {len(stayed)} of these leave the 20 vectors at a mean cosine above {cosine:g}"
-    told += f" (lowest {min(row[2] for row in stayed):.4f})." if stayed else "."
-    for metric, what in RESIDUE.items():
-        moved = [(m, c) for x in residue_points(view, metric).values() for m, _, c in x if c <= cosine]
-        names = ", ".join(f"{m.replace('_', ' ')} {c:.2f}" for m, c in moved[:6]) or "nobody"
-        told += f" Below {cosine:g} on {what}: {names}."
-    return f"{told} Basis: {view.basis()}."
-
-
-def robustness_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
-    """What comes back under two attacks, and what is left of known facts asked as usual and as a cloze.
-
-    Relearning at equal loss, in nats, where strength curves met it; else the share of what was lost, at own strength.
-    """
-    relearning, rounding, rows = view.attacked("relearning"), view.attacked("quantisation"), []
-    for method, kind in view.kinds.items():
-        back = at.get(method, {}).get("recovered_relearning") or relearning.get(method)
-        asked = (mean_of(list(view.value(method, key).values())) for key in ("left_target_known", "left_cloze"))
-        found = (back, rounding.get(method), *asked)
-        if any(x is not None and x.measurable for x in found):
-            rows.append((method, kind, *map(_shown, found)))
+def tally_rows(view: LabView, at: At) -> list[tuple[str, ...]]:
+    """Kind by kind and set by set: with how many methods it loses surely more than under PISCES, surely less."""
+    rows = []
+    for kind in [k for k in dict.fromkeys(view.kinds.values()) if k != "dictionary"]:
+        cells = [_counts(differences(view, at, metric, kind)) for metric in TALLIED]
+        if any(cell != EMPTY for cell in cells):
+            rows.append((kind, *cells))
     return rows
 
 
-def relearning_tally(view: LabView, at: At) -> str:
-    """How much more comes back after fine-tuning than after PISCES, at equal direct loss."""
-    found = differences(view, at, "recovered_relearning", "fine-tuning")
+TALLIED = {  # metric at equal loss -> heading
+    "lost_neighbour": "neighbour", "lost_unseen": "unseen near", "lost_general": "general",
+    "margin_lost_neighbour": "neighbour, margin", "margin_lost_unseen": "unseen near, margin",
+}  # fmt: skip
+
+
+def _counts(found: Mapping[str, Interval]) -> str:
     if not found:
-        return "relearning: at equal loss it is not computed yet; the column has shares at the methods' own strengths."
-    return "relearning: " + tally(found, "fine-tuning methods", "surely more comes back than to PISCES", "surely less")
+        return EMPTY
+    more, less = sum(x.low > 0 for x in found.values()), sum(x.high < 0 for x in found.values())
+    return f"{more} more, {less} less, {len(found) - more - less} open"
 
 
-def rounding_reading(view: LabView) -> str:
-    """What rounding gives back to fine-tuning, beside PISCES."""
-    rounding = view.attacked("quantisation")
-    tuned = {m: x for m, x in rounding.items() if m in of_kind(view, ["fine-tuning"])}
-    if not tuned:
-        return "rounding: no fine-tuning method has met it in the table yet; the live edit above has."
-    more = [m for m, x in tuned.items() if x.low > 0.5]
-    told = ", ".join(f"{m.replace('_', ' ')} {x}" for m, x in tuned.items())
-    mine = f"; PISCES {rounding['pisces']}" if "pisces" in rounding else ""
-    return f"rounding: {told}{mine}. More than half comes back surely with {len(more)} of {len(tuned)}."
+def unseen_reading(view: LabView, at: At, loss: float, metric: str = "lost") -> str:
+    """What a near domain that no choice has seen loses under PISCES, and which methods take less from it."""
+    mine, what = at.get("pisces", {}).get(f"{metric}_unseen"), "margin" if metric == "margin_lost" else "nats"
+    found = {m: x for m, row in at.items() if (x := row.get(f"{metric}_unseen_minus_pisces")) is not None}
+    rest = {m: x for m, x in found.items() if _kind(view, m) != "control"}
+    if mine is None or not rest:
+        return "The unseen near domain under PISCES is not computed yet."
+    less, surely = [m for m, x in rest.items() if x.value < 0], [m for m, x in rest.items() if x.high < 0]
+    more = [m for m, x in rest.items() if x.low > 0]
+    told = f"On a near domain that no choice has seen PISCES loses {mine} ({what}) where its target has lost {loss:g}. "
+    told += f"Of {len(rest)} other methods {len(less)} lose less there, surely so {listed(surely)}; surely more "
+    controls = ", ".join(f"{name_of(m)} minus PISCES {x}" for m, x in found.items() if m not in rest) or "none"
+    return told + f"{listed(more)}. Controls: {controls}."
 
 
+def listed(names: Sequence[str]) -> str:
+    """How many methods, and which."""
+    return f"with {len(names)} ({', '.join(map(name_of, names))})" if names else "with none"
+
+
+# ---- the notebook's number --------------------------------------------------------------------------------
 def pool_for(view: LabView, at: At, loss: float) -> Pool:
-    """The notebook's number: what fine-tuning costs the neighbour beyond PISCES, where both took the same.
+    """The notebook's number: what fine-tuning costs a near domain beyond PISCES, where both took the same.
 
-    The method that was named beforehand speaks for fine-tuning (SPEAKERS), so that no number chose it; the control is a
-    random change of the weights at the same loss, or the control that comes nearest to PISCES.
+    The domain is the one that no choice has seen, where the table has it: PISCES' features were chosen to spare the
+    neighbour, of which the label tells. The method that was named beforehand speaks for fine-tuning (SPEAKERS), so that
+    no number chose it; the control is a random change of the weights at the same loss, or the control that comes
+    nearest to PISCES.
     """
-    found = differences(view, at, "lost_neighbour", "fine-tuning")
-    controls = differences(view, at, "lost_neighbour", "control")
-    random = {m: x for m, x in controls.items() if m.startswith("random")} or controls
-    least = min(random, key=lambda m: random[m].value, default=None)
-    control, told = (random[least].value, f"{least.replace('_', ' ')} minus PISCES") if least else (None, "")
+    unseen, near = (differences(view, at, f"lost_{name}", "fine-tuning") for name in ("unseen", "neighbour"))
+    found, where = (unseen, "unseen") if unseen else (near, "neighbour")
     name = next((m for m in (*SPEAKERS["fine-tuning"], *found) if m in found), None)
     if name is None:
         none = mean_of(list(view.value("pisces", "specificity").values()))
         return Pool("specificity of PISCES; no curve of fine-tuning is in the table yet", none, None, "")
-    n = int(at[name]["n_concepts"].value)
-    label = f"nats the neighbour loses more under {name.replace('_', ' ')} than under PISCES where the target lost "
-    label += f"{loss:g} ({n} concept{'s' if n != 1 else ''})"
-    return Pool(label, found[name], control, told)
+    controls = differences(view, at, f"lost_{where}", "control")
+    random = {m: x for m, x in controls.items() if m.startswith("random")} or controls
+    least = min(random, key=lambda m: abs(random[m].value), default=None)
+    control, told = (random[least].value, f"{name_of(least)} minus PISCES") if least else (None, "")
+    n, value = int(at[name]["n_concepts"].value), found[name]
+    label = (
+        f"nats {'a near domain that no choice has seen' if where == 'unseen' else 'the neighbour'} loses more under "
+    )
+    label += f"{name_of(name)} than under PISCES where the target lost {loss:g} ({n} concept{'s' if n != 1 else ''})"
+    held = [what for what, x in (("zero", 0.0), ("the control", control)) if x is not None and _holds(value, x)]
+    label += f"; the interval holds {' and '.join(held)}" if held else ""
+    if where == "unseen" and name in near:
+        label += f"; on the neighbour, which PISCES' choice has seen, {near[name]}"
+    return Pool(label, value, control, told)
+
+
+def _holds(x: Interval, value: float) -> bool:
+    return not x.bounded or x.low <= value <= x.high

@@ -61,9 +61,7 @@ class LabView:
         there = set().union(*(self.value(m, "efficacy") for m in of_kind(self, [kind])))
         if not there:
             return self
-        cells = {key: rows for key, rows in self.table.cells.items() if key[0] in there}
-        records = {key: record for key, record in self.table.records.items() if key[0] in there}
-        return LabView(replace(self.table, cells=cells, records=records))
+        return self.only(*there)
 
     # ---- what is there --------------------------------------------------------------------------------------
     @cached_property
@@ -143,21 +141,34 @@ class LabView:
         return pairs
 
     # ---- attacks --------------------------------------------------------------------------------------------
-    def attacked(self, attack: str) -> dict[str, Interval]:
-        """Method -> recovered or kept share under the last strength of an attack, over the questions of all concepts.
+    def attacked(self, attack: str, strength: str | None = None, metric: str | None = None) -> dict[str, Interval]:
+        """Method -> number under an attack, over the questions of all concepts that have met it.
 
-        What is not measurable (nothing had surely been taken) is left out.
+        Of its strength of that name, else of the last; the `metric` of that name (`pooled`), else the share that comes
+        back or is kept. What is not measurable (nothing had surely been taken) is left out.
         """
         found = {}
-        there = {m for _, m, a, b, _ in self.numbers if a == attack and b == COST and m in methods()}
-        for method in [name for name in methods() if name in there]:
-            names = [c for c in self.concepts if self.record(Cell(c, method, attack, COST))]
-            names = [c for c in names if self.record(Cell(c, "original", DIRECT, COST))]
-            rows = list(pooled(self.record, names, method, attack).values()) if names else []
-            shares = [row[key] for row in rows for key in ("share", "kept") if key in row]
-            if shares:
-                found[method] = shares[-1]
+        there = {m for _, m, a, b, _ in self.numbers if a == attack and b == COST}
+        for method in [name for name in ("original", *methods()) if name in there]:
+            names = self.met(method, attack)
+            rows = pooled(self.record, names, method, attack) if names else {}
+            chosen = [row for label, row in rows.items() if strength in (None, label)]
+            keys = ("share", "kept") if metric is None else (metric,)
+            numbers = [row[key] for row in chosen for key in keys if key in row]
+            if numbers and (metric is not None or method != "original"):
+                found[method] = numbers[-1]
         return found
+
+    def met(self, method: str, attack: str) -> list[str]:
+        """Concepts on which a method has met an attack."""
+        names = [c for c in self.concepts if self.record(Cell(c, method, attack, COST))]
+        return [c for c in names if self.record(Cell(c, "original", DIRECT, COST))]
+
+    def only(self, *concepts: str) -> LabView:
+        """The same table, of some concepts."""
+        cells = {key: rows for key, rows in self.table.cells.items() if key[0] in concepts}
+        records = {key: record for key, record in self.table.records.items() if key[0] in concepts}
+        return LabView(replace(self.table, cells=cells, records=records))
 
     def basis(self, n: int | None = None) -> str:
         """How many concepts stand behind a number, and what its interval therefore says."""
@@ -165,7 +176,8 @@ class LabView:
         if n < 3:
             names = " and ".join(c.replace("_", " ") for c in self.concepts[:2])
             told = f"{n} concept{'s' if n != 1 else ''}" + (f" ({names})" if n == len(self.concepts) else "")
-            return f"{told}: intervals are over its questions and say nothing about other concepts"
+            whose = "its" if n == 1 else "their"
+            return f"{told}: intervals are over {whose} questions and say nothing about other concepts"
         return f"{n} concepts: intervals are over concepts"
 
 

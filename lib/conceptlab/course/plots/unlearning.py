@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -83,12 +84,14 @@ def plot_cosines(names: Sequence[str], cosines: np.ndarray, title: str) -> Figur
 Points = Sequence[tuple[Interval, Interval]]  # (nats lost by the target, nats lost elsewhere), weak to strong
 
 
-def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str, most: float = 4.0) -> Figure:
+def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str, most: float = 4.0, jump: float = 1.5) -> Figure:
     """Strength curves from the origin, one panel per spared set, one line per family; bars at every strength.
 
-    Both axes end at `most` nats: where a target has lost so much, nothing is told any more by a stronger edit.
+    Both axes end at `most` nats: where a target has lost so much, nothing is told any more by a stronger edit. Between
+    two strengths more than `jump` nats apart, where nothing was measured, the line is dashed.
     """
-    fig, axes = new_figure(1, len(panels), width=5.2 * len(panels), height=3.9, sharey=True, squeeze=False)
+    width = min(5.2 * len(panels), 11.4)
+    fig, axes = new_figure(1, len(panels), width=width, height=3.9, sharey=True, squeeze=False)
     drawn = {}
     for ax, (panel, families) in zip(axes[0], panels.items(), strict=True):
         for family, points in families.items():
@@ -96,14 +99,16 @@ def plot_curves(panels: Mapping[str, Mapping[str, Points]], title: str, most: fl
             x, y = (np.array([(0, 0, 0), *(p[i][:3] for p in points)], dtype=float) for i in (0, 1))
             error = np.abs(np.nan_to_num(np.stack([y[:, 0] - y[:, 1], y[:, 2] - y[:, 0]])))
             drawn[label] = ax.errorbar(
-                x[:, 0], y[:, 0], error, fmt=marker + "-", ms=5, lw=1.5, elinewidth=0.7, capsize=2, color=color
+                x[:, 0], y[:, 0], error, fmt=marker, ms=5, elinewidth=0.7, capsize=2, color=color
             )
+            for (a, b), (c, d) in pairwise(zip(x[:, 0], y[:, 0], strict=True)):
+                ax.plot([a, c], [b, d], ls=(0, (4, 3)) if c - a > jump else "-", color=color, lw=1.5)
         ax.plot([0, most], [0, most], ":", color=COLORS["ink"], lw=1)
         ax.axhline(0, color=COLORS["ink"], lw=0.8)
         ax.set_xlim(-0.05 * most, 1.05 * most)
         ax.set_ylim(-0.15 * most, 1.05 * most)
-        finish(ax, panel, "nats the target has lost (right is stronger)")
-    axes[0, 0].set_ylabel("nats the others have lost (lower is better)")
+        finish(ax, panel, "nats the target has lost")
+    axes[0, 0].set_ylabel("nats others have lost")
     fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
@@ -127,14 +132,16 @@ def plot_residue(panels: Mapping[str, Mapping[str, Moved]], title: str, named: S
             (drawn[label],) = ax.plot(across, up, marker, ms=7, color=color, ls="none")
         shown = sorted((r[1], r[2], r[0]) for rows in points.values() for r in rows if r[0] in named)
         for i, (x, y, name) in enumerate(shown):
-            text, place = plain(name.replace("_", " ")), (-8, 9 + 11 * (i % 3))
-            ax.annotate(text, (x, max(1 - y, FLOOR)), xytext=place, textcoords="offset points", fontsize=8)
+            height, text = max(1 - y, FLOOR), plain(name.replace("_", " "))
+            place = (x, max(5 * height, 1e-4 * 6 ** (i % 4)))  # rows of labels, so that none lies on another
+            line = {"arrowstyle": "-", "lw": 0.6, "color": COLORS["ink"], "shrinkB": 3}
+            ax.annotate(text, (x, height), xytext=place, fontsize=8, ha="center", arrowprops=line)
         ax.axhline(0.1, color=COLORS["ink"], lw=0.8, ls=":")
         ax.set_yscale("log")
         ax.set_xlim(-0.03, 1.12)
         ax.set_ylim(0.5 * FLOOR, 8.0)
         finish(ax, panel, "efficacy (1: the target is guessed)")
-    axes[0, 0].set_ylabel("1 - cosine before and after (line: cosine .9)")
+    axes[0, 0].set_ylabel("1 - cosine (lowest: 1e-5 or 0)")
     fig.legend(list(drawn.values()), list(drawn), loc="outside lower center", ncols=6, fontsize=9, frameon=False)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
