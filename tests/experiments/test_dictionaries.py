@@ -1,9 +1,12 @@
 """Races, rivals and detectors of notebook 02 on small data whose answers are known."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import pytest
 import torch
 
-from conceptlab.autointerp import FeatureLabel
+from conceptlab.autointerp import EvidenceJudge, FeatureLabel, Labelling, UnitExamples, text_label
 from conceptlab.core import ConceptLabError
 from conceptlab.experiments import dictionaries as D
 from conceptlab.experiments import labels as L
@@ -59,6 +62,30 @@ def test_a_feature_promotes_what_it_reads_whatever_the_case():
     assert L.promotes_what_it_reads(records) == [1, 0, 0]  # a single character does not count
     assert L.promotes_what_it_reads(records, shift=2) == [0, 0, 0]
     assert L.promotes_what_it_reads([*records[:2], record(("queen",), ("sea",))], 1)[2] == 0
+
+
+def test_hard_negatives_and_random_contexts_are_scored_on_the_same_firings():
+    class Corpus:
+        token_ids = torch.tensor([5, 5, 6, 7, 8, 8])
+
+        def examples(self, places, _):
+            return [SimpleNamespace(index=int(p), score=0.0) for p in places]
+
+    firing = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0, 0.0])
+    firings = SimpleNamespace(dense=lambda unit: firing)
+    bench = Mock(spec=Labelling, corpus=Corpus(), firings=firings, halves=(None, torch.ones(6, dtype=torch.bool)))
+    judge = Mock(spec=EvidenceJudge)
+    judge.judge = lambda label, contexts: torch.tensor([c.score for c in contexts])
+    spread = [SimpleNamespace(index=i, score=s) for i, s in ((0, 1.0), (2, -9.0), (4, 1.0))]
+    examples = Mock(spec=UnitExamples, unit=0, spread=spread, silent=[SimpleNamespace(index=3, score=1.0)] * 2)
+    label = text_label(0, "by hand", "sea")
+
+    def auroc(a, b):
+        return (a[:, None] > b).double().mean() + (a[:, None] == b).double().mean() / 2
+
+    hard, easy, count = L.hard_score(bench, judge, label, examples, lambda *_: torch.tensor([1, -1, 5]), auroc)
+    assert (hard, easy, count) == (1.0, 0.5, 2), "the firing without a partner counts in neither"
+    assert L.hard_score(bench, judge, label, examples, lambda *_: torch.full((3,), -1), auroc)[2] == 0
 
 
 def test_numbers_of_a_stored_table():

@@ -21,19 +21,22 @@ def hard_score(
     examples: UnitExamples,
     build: Build,
     auroc: Callable[[Tensor, Tensor], Tensor],
-) -> tuple[float, int]:
+) -> tuple[float, float, int]:
     """AUROC of held-out firings against the hard negatives that `build` finds for them, and how many it found.
 
-    `nan` where it found none.
+    Between the two stands the AUROC of the same firings against random contexts, since not every firing has a hard
+    negative. `nan` where it found none.
     """
     on = torch.tensor([e.index for e in examples.spread])
     off = ((bench.firings.dense(examples.unit) == 0) & bench.halves[1]).nonzero()[:, 0]
     partner = build(bench.corpus.token_ids, on, off)
     fires = [e for e, place in zip(examples.spread, partner.tolist(), strict=True) if place >= 0]
     if not fires:
-        return float("nan"), 0
+        return float("nan"), float("nan"), 0
     hard = bench.corpus.examples(partner[partner >= 0], "hard")
-    return float(auroc(judge.judge(label, fires), judge.judge(label, hard))), len(fires)
+    scores = judge.judge(label, fires)
+    against = (float(auroc(scores, judge.judge(label, others))) for others in (hard, examples.silent))
+    return (*against, len(fires))
 
 
 def by_strength(
