@@ -3,7 +3,7 @@
 import torch
 
 from conceptlab.core import Interval
-from conceptlab.course import erasing
+from conceptlab.course import comparing, erasing
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import Feature
 from conceptlab.experiments import LabTable
@@ -43,6 +43,34 @@ def test_tables_of_the_lab_say_what_is_missing():
         "other_features": number(0.1, 0.0, 0.2), "permuted_neurons": number(0.1, 0.05, 0.2),
         "random_direction": number(0.1, float("nan"), float("nan"))}.items()}  # fmt: skip
     assert list(said.values()) == ["holds 0", "above 0", "too few"]
+
+
+def test_methods_are_compared_within_each_concept():
+    t = table()
+    for concept, words in (("golf", 0.4), ("japan", 0.7), ("baseball", 0.1)):
+        t.cells[concept, "words", "", ""] = {"efficacy_known": number(words), "specificity_known": number(1.0)}
+        t.cells[concept, "pisces", "fit", ""] = {"passed_gates": number(float(concept == "golf"))}
+    t.cells["japan", "pisces", "", ""]["specificity_unseen_known"] = number(0.4)
+    assert comparing.gates_grid((t, LabTable("x", {}))).cells == [["m", "3", "1"], ["x", "0", "0"]]
+    pair = comparing.pairs_grid((t, LabTable("x", {})), (("pisces", "words"), ("pisces", "embedding"))).cells
+    assert len(pair) == 1 and pair[0][1:3] == ["PISCES minus words alone", "3"]
+    assert pair[0][3].startswith("0.10") and pair[0][4].startswith("-0.10") and pair[0][5] == "-"
+    unseen = comparing.unseen_grid(t, "japan", ("pisces", "words")).cells
+    assert [row[0] for row in unseen] == ["PISCES"] and unseen[0][3].startswith("0.40")
+
+
+def test_the_difference_between_models_has_its_own_row():
+    x = number(0.1, 0.0, 0.2)
+    means = {"small": {"other_features": x}, "large": {"other_features": x, "random_direction": x}}
+    rows = erasing.differences_grid(means, number(0.2, 0.1, 0.3)).cells
+    assert len(rows) == 4 and rows[-1][0] == "large minus small" and rows[-1][4] == "above 0"
+
+
+def test_a_mean_of_cosines_is_not_above_one():
+    t = table()
+    for concept, cosine in (("golf", 1.0), ("japan", 0.9), ("baseball", 1.0)):
+        t.cells[concept, "pisces", "", ""]["residue_cosine"] = number(cosine)
+    assert "1.00]" in erasing.traces_grid(t, ("pisces",)).cells[0][4]
 
 
 def test_attacks_of_the_table():

@@ -85,6 +85,20 @@ def test_paired_differences_have_a_row_per_concept_and_a_mean():
     assert list(ax.lines[0].get_xdata()) == [0.1, 0.3] and list(ax.lines[0].get_ydata()) == [1, 2]
 
 
+def test_a_control_looks_the_same_in_every_panel():
+    x, gaps = Interval(0.2, 0.1, 0.3, 3), {"golf": 0.1, "japan": 0.3, "rome": 0.2}
+    controls = {"a": ("other_features", "permuted_neurons"), "b": ("other_features", "random_direction")}
+    panels = {model: dict.fromkeys(names, gaps) for model, names in controls.items()}
+    means = {model: dict.fromkeys(names, x) for model, names in controls.items()}
+    fig = pisces.plot_paired(panels, means, "t", "x")
+    legend = {t.get_text(): h for t, h in zip(fig.legends[0].get_texts(), fig.legends[0].legend_handles, strict=True)}
+    assert list(legend) == [f"minus {pisces.METHOD_STYLE[m][0]}" for m in
+                            ("other_features", "permuted_neurons", "random_direction")]  # fmt: skip
+    assert len({(h.get_marker(), h.get_color()) for h in legend.values()}) == 3
+    drawn = fig.axes[1].lines[1 + len(fig.axes[1].containers[0].lines[1])]  # after the mean's caps
+    assert drawn.get_marker() != legend["minus same changes, other neurons"].get_marker()
+
+
 def test_figures_of_edits_hold_what_they_are_given():
     x = Interval(-1.0, -2.0, -0.5, 9)
     assert len(pisces.plot_kinds({"a": x, "b": x}, "t", "x").axes[0].containers) == 2

@@ -83,14 +83,14 @@ DECISIONS = (
         "04", "PISCES", "Can a concept be written out of the MLP weights without training?",
         "seconds per edit, minutes for the search",
         "the same rows along other features' directions; the same changes at other neurons",
-        "drowns rather than removes; facts asked by a clue survive; one feature's name says little about its edit",
-        "erases nearly half at high specificity; that the features' directions matter is shown in one of two models",
+        "drowns rather than removes; hits near subjects that no choice looked at; facts asked by a clue survive",
+        "erases nearly half, precisely as far as the gates look; whether the directions matter: see the paired table",
     ),
     Decision(
         "04", "editing the words' embeddings", "Can a model be kept from reading or writing a concept's names?",
         "seconds", "as many other words of the same frequency, on the same side",
         "what is asked without the names is untouched; tied embeddings are edited on both sides",
-        "more specific than PISCES at like efficacy, and best together with it",
+        "more specific than PISCES at like efficacy; together they take more and spare less",
     ),
     Decision(
         "05", "relearning on T, test on V", "Is erased knowledge still in the weights?",

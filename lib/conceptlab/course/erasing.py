@@ -20,7 +20,7 @@ from .tables import Grid
 
 TRACES = {  # column -> metric: kept, as a share of the original
     "asked directly": "left_target_known", "as a gap": "left_cloze", "by a clue": "left_clue",
-    "promoting vectors (cosine)": "residue_cosine", "what the features write": "energy_left",
+    "promoting vectors (cosine)": "residue_cosine", "edited rows (cosine)": "residue_rows_cosine",
 }  # fmt: skip
 WRITING = {"repetition": "repetition", "follows instructions": "instructions"}
 ASKED_AS = {  # column -> attack and budget of what is counted: kept, as a share of the original's above guessing
@@ -45,6 +45,8 @@ class Numbers(Protocol):
     def column(self, method: str, metric: str) -> dict[str, Interval]: ...
     def mean(self, method: str, metric: str) -> Interval: ...
     def change(self, method: str, after: str, before: str) -> Interval: ...
+    def concepts(self) -> list[str]: ...
+    def difference(self, method: str, other: str, metric: str) -> Interval: ...
     def covered(self, methods: Sequence[str], metric: str = ...) -> list[str]: ...
     def attacked(self) -> list[str]: ...
     def n_attacked(self) -> int: ...
@@ -145,23 +147,36 @@ def methods_grid(tables: Sequence[Numbers]) -> Grid:
     return Grid(rows, columns, "Means over concepts with intervals over concepts, test questions")
 
 
-def differences_grid(means: Mapping[str, Mapping[str, Interval]]) -> Grid:
-    """model -> control -> mean difference, with what its interval says in words."""
+def differences_grid(means: Mapping[str, Mapping[str, Interval]], between: Interval | None = None) -> Grid:
+    """model -> control -> mean difference, with what its interval says in words.
+
+    `between`: the second model's difference to the first control minus the first model's, paired over concepts.
+    """
     rows = []
     for model, found in means.items():
-        for control, x in found.items():
-            verdict = "above 0" if x.low > 0 else "below 0" if x.high < 0 else "holds 0" if x.bounded else "too few"
-            rows.append((model, METHOD_STYLE[control][0], x.n, shown(x), verdict))
+        rows += [(model, METHOD_STYLE[control][0], x.n, shown(x), _verdict(x)) for control, x in found.items()]
+    if between is not None:
+        first, second = list(means)[:2]
+        control = METHOD_STYLE[next(iter(means[second]))][0]
+        rows.append((f"{second} minus {first}", control, between.n, shown(between), _verdict(between)))
     columns = ["model", "control", "concepts", "PISCES minus control", "the interval"]
     return Grid(rows, columns, "Difference of efficacy, paired over concepts, test questions")
 
 
+def _verdict(x: Interval) -> str:
+    return "above 0" if x.low > 0 else "below 0" if x.high < 0 else "holds 0" if x.bounded else "too few"
+
+
 def traces_grid(table: Numbers, methods: Sequence[str]) -> Grid:
     """What is left under other ways of asking, and in the weights."""
-    rows = [
-        (METHOD_STYLE[m][0], *(shown(table.mean(m, metric)) for metric in TRACES.values()))
-        for m in table.covered(methods)
-    ]
+
+    def cell(method: str, metric: str) -> str:
+        x = table.mean(method, metric)
+        if metric.startswith("residue") and x.bounded:  # no cosine is above 1
+            x = Interval(x.value, x.low, min(x.high, 1.0), x.n, x.over)
+        return shown(x)
+
+    rows = [(METHOD_STYLE[m][0], *(cell(m, metric) for metric in TRACES.values())) for m in table.covered(methods)]
     return Grid(rows, ["kept, as a share of the original", *TRACES], f"{table.model}: means over concepts, test")
 
 

@@ -80,6 +80,14 @@ METHOD_STYLE = {  # method -> label, colour, marker
 }
 
 
+CONTROL_STYLE = {  # control -> colour and marker of its differences, the same in every panel
+    "other_features": ("target", "o"),
+    "permuted_neurons": ("neighbour", "s"),
+    "random_direction": ("control", "^"),
+    "frozen_decoder": ("second", "d"),
+}
+
+
 MOST = 6  # series in one plane: more cannot be told apart
 
 
@@ -118,15 +126,16 @@ def plot_paired(
     more than its control. At most three controls.
     """
     fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=4.6, sharey=False, squeeze=False)
-    styles = (("target", "o"), ("neighbour", "s"), ("control", "^"))
+    drawn = {}
     for ax, (model, controls) in zip(axes[0], panels.items(), strict=True):
         first = next(iter(controls.values()), {})
         others = [c for found in controls.values() for c in found if c not in first]
         names = [*sorted(first, key=lambda c: first[c]), *dict.fromkeys(others)]
-        for (control, found), (color, marker) in zip(controls.items(), styles, strict=False):
-            label = METHOD_STYLE[control][0]
+        for control, found in controls.items():
+            color, marker = CONTROL_STYLE.get(control, ("control", "v"))
             rows = [1 + names.index(c) for c in found]
-            ax.plot(list(found.values()), rows, marker, color=COLORS[color], ms=5, ls="none", label=f"minus {label}")
+            points = ax.plot(list(found.values()), rows, marker, color=COLORS[color], ms=5, ls="none")[0]
+            drawn.setdefault(f"minus {METHOD_STYLE[control][0]}", points)
             mean = means[model][control]
             shift = 0.3 * (list(controls).index(control) - (len(controls) - 1) / 2)
             error = np.nan_to_num([[mean.value - mean.low], [mean.high - mean.value]])
@@ -138,8 +147,7 @@ def plot_paired(
         ax.set_yticks([-0.4, *range(1, len(names) + 1)], ["mean", *(plain(n.replace("_", " ")) for n in names)], size=9)
         ax.grid(False, axis="y")
         finish(ax, model, x)
-    handles, labels = max((ax.get_legend_handles_labels() for ax in axes[0]), key=lambda found: len(found[1]))
-    fig.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=3)
+    fig.legend(list(drawn.values()), list(drawn), frameon=False, fontsize=9, loc="outside lower center", ncols=3)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 

@@ -1,0 +1,42 @@
+"""Tables of notebook 04 that compare methods in the lab's table: demands met, near domains never looked at, pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .erasing import Numbers, shown
+from .plots.pisces import METHOD_STYLE
+from .tables import Grid
+
+
+def gates_grid(tables: Sequence[Numbers], method: str = "pisces") -> Grid:
+    """How many edits of each model met the demands on dev: where none does, the search keeps the best all the same."""
+    rows = []
+    for t in tables:
+        fitted = [t.cells.get((c, method, "fit", ""), {}).get("passed_gates") for c in t.concepts()]
+        met = [x.value for x in fitted if x is not None]
+        rows.append((t.model, len(met), sum(x > 0 for x in met)))
+    return Grid(rows, ["model", "edits of PISCES", "met the gates on dev"], "The search for a strength")
+
+
+def unseen_grid(table: Numbers, concept: str, methods: Sequence[str]) -> Grid:
+    """What is kept of near domains that no choice has seen, beside what is kept of those that were looked at."""
+    columns = {"taken from it": "efficacy_known", "kept: neighbour and general": "specificity_known",
+               "kept: unseen near domain": "specificity_unseen_known"}  # fmt: skip
+    rows = [(METHOD_STYLE[m][0], *(shown(table.get(concept, m, x)) for x in columns.values())) for m in methods]
+    title = f"{concept.replace('_', ' ').capitalize()} in the table: known test questions"
+    return Grid([row for row in rows if row[-1] != "-"], ["edit", *columns], title)
+
+
+def pairs_grid(tables: Sequence[Numbers], pairs: Sequence[tuple[str, str]]) -> Grid:
+    """One method minus another, paired over concepts, axis by axis."""
+    axes = {"efficacy": "efficacy_known", "specificity": "specificity_known", "coherence": "coherence",
+            "overall": "overall_known", "kept by a clue": "left_clue"}  # fmt: skip
+    rows = []
+    for t in tables:
+        for one, other in pairs:
+            found = [t.difference(one, other, metric) for metric in axes.values()]
+            if found[0].measurable:
+                name = f"{METHOD_STYLE[one][0]} minus {METHOD_STYLE[other][0]}"
+                rows.append((t.model, name, found[0].n, *map(shown, found)))
+    return Grid(rows, ["model", "difference", "concepts", *axes], "Paired over concepts, test questions")
