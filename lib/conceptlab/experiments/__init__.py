@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .beside import TOGETHER, Beside, beside_control, together
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched, matched_loss
 from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
@@ -60,6 +61,7 @@ __all__ = [
     "ATTACKED",
     "AtLoss",
     "BUDGET",
+    "Beside",
     "CONTROLS",
     "CURVE",
     "CurveConfig",
@@ -85,8 +87,10 @@ __all__ = [
     "SUMMARIES",
     "Scoring",
     "SpecialisationConfig",
+    "TOGETHER",
     "at_loss",
     "autointerp",
+    "beside_control",
     "budget_for",
     "by_concept",
     "check_gpu",
@@ -131,6 +135,7 @@ __all__ = [
     "scale_to",
     "tallies",
     "tally",
+    "together",
     "teaching_sets",
     "verdict",
 ]
