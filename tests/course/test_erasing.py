@@ -79,8 +79,9 @@ def test_attacks_of_the_table():
         "relearning unrelated",
         "a control: it shows what any training repairs",
     ]
-    assert list(erasing.attack_bars(t)) == ["relearning"]
+    assert list(erasing.attack_bars(t)) == ["relearning", "relearning_unrelated"]  # the control stands last
     assert erasing.relearning_curves(t)["pisces"] == {0: number(1.0), 2: number(1.0)}
+    assert list(erasing.relearning_curves(t)) == ["pisces", "original"]
     bars, gains = erasing.twin_bars(t)
     assert list(bars["relearning"]) == list(erasing.TWINS.values()) and gains["relearning"].value == 1.0
     assert erasing.counted_grid(t).cells[0][1:] == ["-"] * 5 and erasing.relearned_grid(t).cells[0][2] == "-"

@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from conceptlab.core import ConceptLabError, Interval
-from conceptlab.course.plots import attacks, interval_panels, pisces, strength_curves
+from conceptlab.course.plots import COLORS, attacks, interval_panels, pisces, strength_curves
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +66,18 @@ def test_the_matrix_of_attacks_says_where_a_number_has_no_interval():
     found = {"a": Interval(0.5, 0.2, 0.8, 6), "b": Interval(0.4, nan, nan, 2), "c": Interval(0.1, -np.inf, 2.0, 6)}
     told = [t.get_text() for t in attacks.attack_matrix({"pisces": found}, "t").axes[0].texts]
     assert told == ["0.50\n[0.2, 0.8]", "0.40", "0.10\n[-\u221e, 2.0]"]
+
+
+def test_a_name_keeps_its_look_in_every_figure_of_the_attacks():
+    x = {1: Interval(0.5, 0.2, 0.8, 6)}
+    first = ("erased + concept text", "erased + unrelated text", "original + concept text", "random edit")
+    for names in (first, ("pisces", "npo", "original", "random norm"), ("erased", "its own", "another", "original")):
+        found = dict(zip(names, attacks.looks(names), strict=True))
+        assert found[names[0]][0] == "target" and len({look[0] for look in found.values()}) == len(names)
+        for word, look in attacks.KNOWN.items():
+            assert all(found[name] == look for name in names if word in name and name != names[0])
+        drawn = attacks.recovery_curves(dict.fromkeys(names, x), {}, "t", "y").axes[0]
+        assert [c.lines[0].get_color() for c in drawn.containers] == [COLORS[look[0]] for look in found.values()]
 
 
 def test_bars_before_and_after_leave_out_what_is_missing_and_hold_six():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from conceptlab.core import ConceptLabError, NotPossible
+from conceptlab.data import Question
 from conceptlab.dissection import (
     at_damage,
     concept_span,
@@ -11,9 +12,11 @@ from conceptlab.dissection import (
     inside_span,
     moved_by_layer,
     outside_span,
+    random_as_costly,
     random_span,
 )
 from conceptlab.edits import Dense, WeightEdit
+from conceptlab.evaluation import score_questions
 
 
 @pytest.fixture
@@ -72,3 +75,26 @@ def test_no_damage_to_match_and_none_to_reach(lm):
         at_damage(edit, lambda e: 0.0, 1.0)
     with pytest.raises(NotPossible, match="jumps"):
         at_damage(edit, lambda e: float(float(e.changes[lm.down_proj_name(0)].dense().mean()) > 3.3), 0.5)
+
+
+def test_noise_in_the_same_columns_costs_as_much_and_not_less(tiny_llama):
+    lm = tiny_llama(n_layers=2, initializer_range=0.3)
+    name = lm.down_proj_name(1)
+    names = ("red", "blue", "green", "black")
+    asked = [Question(str(i), f"What is {i}?", names, i % 4) for i in range(8)]
+    best = score_questions(lm, asked).logprobs.argmax(1).tolist()
+    asked = [Question(q.id, q.q, q.options, answer) for q, answer in zip(asked, best, strict=True)]  # all known
+    delta = torch.zeros_like(lm.parameters()[name])
+    delta[:, 3:9] = 0.2 * torch.randn(delta.shape[0], 6, generator=torch.Generator().manual_seed(0))
+    edit = WeightEdit.of(lm, {name: Dense(delta)})
+
+    def lost(change):
+        with torch.no_grad(), change.applied(lm):
+            return before - float(score_questions(lm, asked).margin.mean())
+
+    before = float(score_questions(lm, asked).margin.mean())
+    edit = max(edit, edit * -1.0, key=lost)  # small: one of the two signs costs something
+    noise = random_as_costly(lm, edit, asked, seed=1, tol=0.05)
+    assert lost(noise) == pytest.approx(lost(edit), rel=0.05) and lost(edit) > 0
+    used = noise.changes[name].dense().abs().amax(0) > 0
+    assert used.nonzero()[:, 0].tolist() == list(range(3, 9)) and noise.info["control"] == "random edit of equal damage"

@@ -94,21 +94,21 @@ DECISIONS = (
     ),
     Decision(
         "05", "relearning on T, test on V", "Is erased knowledge still in the weights?",
-        "seconds per ten steps", "unrelated text, a random edit and a never-taught twin at the same budget",
+        "seconds per ten steps", "unrelated text, a random edit of equal damage, a never-taught twin: the same budget",
         "teaches or repairs what it is said to recover; leaks of tested answers",
-        "brings more back than unrelated text does, not surely more than a random edit gets back",
+        "more than unrelated text brings back; recovery only as far as it beats equal damage: see the headline",
     ),
     Decision(
         "05", "prompts and rounding", "Does the erasure survive other words, other languages, other bits?",
-        "a pass per question and prompt", "the original under the same prompt or rounding",
-        "a prompt that the original fails is no test",
-        "little comes back after PISCES; clues and other forms find more than any attack prompt",
+        "a pass per question and prompt", "the original, another subject, a random edit: the same prompt or rounding",
+        "a prompt or rounding that the original fails is no test; clues find more than any prompt",
+        "little comes back after PISCES; rewriting a 4-bit file undoes fine-tuning by tiny steps",
     ),
     Decision(
         "05", "reading inside", "Is the answer still readable in the states?",
-        "one pass per question", "another question's answer, probes of random labels, unedited layers",
+        "one pass per question", "the output's own best tokens, random labels, the options behind other questions",
         "finds any plausible word once the candidates are many; reads nothing where the original is unreadable",
-        "part of the concept stays readable: by a probe, and among the candidates of the lens",
+        "a probe reads dev questions, test questions not surely; the lens adds little to the output's own list",
     ),
     Decision(
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",

@@ -242,10 +242,10 @@ def relearned_grid(table: Numbers) -> Grid:
 
 
 def relearning_curves(table: Numbers, most: int = 4) -> dict[str, dict[int, Interval]]:
-    """model -> steps -> margin, of the original, PISCES, a random edit and one rival."""
+    """model -> steps -> margin, of PISCES, one rival, the original and a random edit (in the order of the colours)."""
     rivals = [m for m in ("npo", "gradient_difference", "words_both", "pisces+words_both") if m in table.attacked()]
     found: dict[str, dict[int, Interval]] = {}
-    for m in ("pisces", "original", "random_norm", *rivals):
+    for m in ("pisces", *(rivals[:1] or ["words"]), "original", "random_norm"):
         begin, later = table.under(m, "direct", "value", budget="margin"), table.strengths(m, "relearning", "value")
         if begin is not None and later and len(found) < most:
             found[m.replace("_", " ")] = {0: begin} | {int(steps): x for steps, x in later.items()}
@@ -253,15 +253,19 @@ def relearning_curves(table: Numbers, most: int = 4) -> dict[str, dict[int, Inte
 
 
 def attack_bars(table: Numbers, method: str = "pisces") -> dict[str, dict[str, Interval | None]]:
-    """attack -> state -> margin: the original under the same attack, the erased model, the erased model attacked."""
+    """attack -> state -> margin: the original under the same attack, the erased model, the erased model attacked.
+
+    The attacks that are tests, and those that are there to compare with.
+    """
     erased = table.under(method, "direct", "value", budget="margin")
+    controls = [a for why, names in table.not_tests(method).items() if why.startswith("a control") for a in names]
     return {
         attack: {
             "original, same attack": table.under("original", attack, "value"),
             "erased": erased,
             "erased, attacked": table.under(method, attack, "value"),
         }
-        for attack in table.tests(method)
+        for attack in (*table.tests(method), *controls)
     }
 
 

@@ -4,7 +4,7 @@ The knowledge recovery experiment of Hong et al. (arXiv 2410.06606), with the co
 weights moved.
 """
 
-from .damage import at_damage
+from .damage import at_damage, random_as_costly
 from .distances import DISTANCES, Distances, distances, share_taken_back
 from .forced import Forced, forced_gold, forced_own
 from .moves import concept_span, in_span, inside_span, moved_by_layer, outside_span, random_span
@@ -28,6 +28,7 @@ __all__ = [
     "layer_windows",
     "moved_by_layer",
     "outside_span",
+    "random_as_costly",
     "random_span",
     "share_taken_back",
     "traced",

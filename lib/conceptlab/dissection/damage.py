@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
 
 from ..core import NotPossible
-from ..edits import WeightEdit
+from ..data import Question
+from ..edits import WeightEdit, random_like
+from ..evaluation import score_questions
+from ..models import LanguageModel
 
 
 def at_damage(
@@ -31,3 +37,24 @@ def at_damage(
         found = damage(edit * scale)
         low, high = (scale, high) if found < wanted else (low, scale)
     raise NotPossible(f"No scale of the edit does {wanted:.3g} to within {tol:.0%}; its damage jumps.")
+
+
+def random_as_costly(
+    lm: LanguageModel, edit: WeightEdit, questions: Sequence[Question], seed: int = 0, tol: float = 0.1
+) -> WeightEdit:
+    """Noise in the same columns, scaled until it costs the questions as much: a control for attacks that train.
+
+    Noise of equal norm may cost far less or more, and then it is repaired faster or slower whatever it hides. Raises
+    NotPossible where the edit costs nothing, or no scale of the noise costs as much.
+    """
+
+    @torch.no_grad()
+    def margin(change: WeightEdit) -> float:
+        with change.applied(lm):
+            return float(score_questions(lm, questions).margin.mean())
+
+    with torch.no_grad():
+        before = float(score_questions(lm, questions).margin.mean())
+    noise = random_like(edit, seed)
+    found = at_damage(noise, lambda change: before - margin(change), before - margin(edit), tol)
+    return replace(found, info={"control": "random edit of equal damage", "seed": seed})

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from .attacking import BUDGET, budget_for
 from .autointerp import autointerp
+from .beside import TOGETHER, Beside, beside_control, together
 from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, curves_of, matched
 from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
@@ -71,6 +72,7 @@ __all__ = [
     "AT_LOSS",
     "AtLoss",
     "BUDGET",
+    "Beside",
     "CONTROLS",
     "CURVE",
     "CurveConfig",
@@ -99,10 +101,12 @@ __all__ = [
     "Scoring",
     "SpecialisationConfig",
     "TALLIED",
+    "TOGETHER",
     "at_loss",
     "attack_rows",
     "autointerp",
     "bridged",
+    "beside_control",
     "budget_for",
     "by_concept",
     "check_gpu",
@@ -149,6 +153,7 @@ __all__ = [
     "table_number",
     "tally",
     "tally_rows",
+    "together",
     "teaching_sets",
     "unseen_reading",
     "verdict",

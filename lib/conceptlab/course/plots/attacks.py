@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ...core import ConceptLabError, Interval
-from .shared import ARMS
+from .shared import ARMS, Look, strength_curves
 from .style import COLORS, figure_of, finish, new_figure, plain
+
+# A word in a line's name -> its look, the same in every figure of the notebook; the edits under attack take turns.
+KNOWN: Mapping[str, Look] = {
+    "unrelated": ("control", "s", "--"), "another": ("control", "s", "--"), "random": ("accent", "D", "-."),
+    "original": ("ink", "^", ":"),
+}  # fmt: skip
+UNDER_ATTACK: tuple[Look, ...] = (
+    ("target", "o", "-"), ("neighbour", "v", "--"), ("second", "P", "-."), ("general", "X", ":"),
+)  # fmt: skip
+
+
+def looks(names: Sequence[str]) -> list[Look]:
+    """Black for the original, magenta for a random edit, grey for what should find nothing, orange for the edit."""
+    edits = iter(UNDER_ATTACK)
+    return [next((look for word, look in KNOWN.items() if word in name), None) or next(edits) for name in names]
+
+
+def candidate_curves(curves: Mapping[str, Mapping[str, Interval]], title: str) -> Figure:
+    """One line per model or control: how often the answer is among so many candidates."""
+    x, y = "candidates per question (B)", "answer among them"
+    return strength_curves(curves, title, x, y, arms=looks(list(curves)))
 
 
 def recovery_curves(
@@ -28,7 +49,7 @@ def recovery_curves(
     if len(curves) > len(ARMS):
         raise ConceptLabError(f"One panel holds {len(ARMS)} arms at most; got {len(curves)}.")
     ax = ax or new_figure(width=8, height=3.8)[1]
-    for (name, curve), (color, marker, line) in zip(curves.items(), ARMS, strict=False):
+    for (name, curve), (color, marker, line) in zip(curves.items(), looks(list(curves)), strict=True):
         steps = sorted(curve)
         shift = 0.12 * (list(curves).index(name) - (len(curves) - 1) / 2)  # intervals side by side
         values = [curve[s].value for s in steps]
@@ -118,7 +139,7 @@ def step_histogram(ratios: Mapping[str, np.ndarray], title: str) -> Figure:
     """How large the changes of single weights are, in rounding steps: one outline per edit, on a logarithmic axis."""
     ax = new_figure(width=8, height=3.2)[1]
     bins = np.logspace(-6, 2, 60).tolist()
-    for (name, values), (color, _, line) in zip(ratios.items(), ARMS, strict=False):
+    for (name, values), (color, _, line) in zip(ratios.items(), looks(list(ratios)), strict=True):
         ax.hist(
             np.clip(values, bins[0], bins[-1]), bins, weights=np.full(len(values), 1 / len(values)), histtype="step",
             label=plain(name), color=COLORS[color], linestyle=line, linewidth=1.6,

@@ -11,23 +11,29 @@ from ...core import ConceptLabError, Interval
 from .style import COLORS, finish, new_figure, plain
 
 Estimate = Interval | tuple[float, float, float]  # value, lower and upper end first
+Look = tuple[str, str, str]  # colour, marker, line
 
 # one look per line, whatever the panel
-ARMS = (("target", "o", "-"), ("control", "s", "--"), ("ink", "^", ":"), ("accent", "D", "-."))
+ARMS: tuple[Look, ...] = (("target", "o", "-"), ("control", "s", "--"), ("ink", "^", ":"), ("accent", "D", "-."))
 
 
 def strength_curves(
-    curves: Mapping[str, Mapping[str, Estimate]], title: str, x: str, y: str, chance: float | None = None
+    curves: Mapping[str, Mapping[str, Estimate]],
+    title: str,
+    x: str,
+    y: str,
+    chance: float | None = None,
+    arms: Sequence[Look] = ARMS,
 ) -> Figure:
     """One line per model or kind over named strengths, 95 % intervals as bars, side by side; at most four lines.
 
-    `curves`: name -> strength -> estimate; `chance`: height of the dotted line of a guess.
+    `curves`: name -> strength -> estimate; `chance`: height of the dotted line of a guess; `arms`: a look per line.
     """
-    if len(curves) > len(ARMS):
-        raise ConceptLabError(f"One panel holds {len(ARMS)} lines at most; got {len(curves)}.")
+    if len(curves) > len(arms):
+        raise ConceptLabError(f"One panel holds {len(arms)} lines at most; got {len(curves)}.")
     fig, ax = new_figure(width=8, height=3.6)
     names = list(dict.fromkeys(s for curve in curves.values() for s in curve))
-    for k, ((name, curve), (color, marker, line)) in enumerate(zip(curves.items(), ARMS, strict=False)):
+    for k, ((name, curve), (color, marker, line)) in enumerate(zip(curves.items(), arms, strict=False)):
         at = [names.index(s) + 0.08 * (k - (len(curves) - 1) / 2) for s in curve]
         middle, error = _bars(list(curve.values()))
         ax.errorbar(
