@@ -100,3 +100,14 @@ def test_coverage_of_shares(truth):
 @pytest.mark.parametrize("m", simulated.CONCEPTS)
 def test_coverage_of_differences(m):
     assert simulated.of_differences(m, 13, 150, 1.0) >= 0.93
+
+
+def test_distances_that_are_all_zero_are_exact_and_not_answers():
+    lost = -torch.tensor([3.0, 1.0, 2.5, 4.0, 2.0, 3.5])
+    none = torch.zeros(6)
+    back = recovered_share(none, lost, none)
+    assert (back.value, back.low, back.high) == pytest.approx((1, 1, 1))
+    same = share_difference((none, lost, none), (none, 2 * lost, none))
+    assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
+    right = recovered_share(torch.ones(6), torch.full((6,), 0.25), torch.ones(6))
+    assert right.low < 1 < right.high  # six right answers do hide something

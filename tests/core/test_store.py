@@ -123,6 +123,19 @@ def test_a_finished_table_goes_on_with_further_cells(path, whole):
     assert everything(path.parent) == whole
 
 
+def test_a_record_computed_anew_and_a_run_that_goes_on_leave_a_whole_table(path):
+    """The order of records is that of the cells, however often one of them was computed again."""
+    for again in (0, 1):
+        with opened(path) as store:
+            for i in range(3) if not again else (0,):
+                store.add(Cell(f"c{i}", "pisces"), numbers(i), record=[i, again])
+            store.finish()
+    with opened(path) as store:
+        store.add(Cell("c3", "pisces"), numbers(3), record=[3, 2])
+        store.finish()
+    assert [record for record in contents(path).records.values()] == [[0, 1], [1, 0], [2, 0], [3, 2]]
+
+
 def test_pooled_rows_are_computed_anew_when_a_run_goes_on(path):
     with opened(path) as store:
         store.add(Cell("japan"), numbers(1))

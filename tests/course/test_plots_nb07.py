@@ -42,6 +42,8 @@ def test_windows_are_joined_and_single_and_all_layers_stand_apart():
 def test_panels_moves_and_the_map():
     fig = plots.plot_panels({"a": {"values": ROWS}, "b": {"values": ROWS}}, "t", "y")
     assert len(fig.axes) == 2 and fig.axes[0].get_ylabel() == "y"
+    cut = plots.plot_panels({"a": {"values": ROWS}}, "t", "y", (-0.2, 0.5)).axes[0]
+    assert cut.get_ylim() == (-0.2, 0.5) and [t.get_text() for t in cut.texts] == ["1.0"]  # beyond the edge: its number
     moves = plots.plot_moves({"npo": np.full((4, 3), 0.002)}, "t").axes[0]
     assert moves.lines[0].get_ydata().tolist() == pytest.approx([0.2] * 4)
     fig = plots.plot_collateral(np.array([[0.1, np.nan], [2.0, 1.0]]), ["a", "b"], ["golf", "japan"], "t")

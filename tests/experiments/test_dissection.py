@@ -10,7 +10,7 @@ from conceptlab.experiments import DissectionConfig, DissectionTable, dissection
 
 HERE = "conceptlab.experiments.dissection"
 SMALL = DissectionConfig(n_asked=24, n_questions=6, n_own=3, width=0.5, n_others=1, n_collateral=2, span=2, n_vectors=4)
-METHODS = ["gradient_difference", "random_norm", "random_damage"]
+METHODS = ["gradient_difference", "random_norm", "random_damage", "random_own"]
 
 
 @pytest.fixture
@@ -42,6 +42,10 @@ def test_cells_are_filled_and_a_finished_table_is_not_computed_again(lm, tmp_pat
     assert any(k[1] == "gradient_difference-random" for k in found)
     damage = [found["japan", m, "gold/damage", "", "gold_lost"] for m in ("gradient_difference", "random_damage")]
     assert damage[0] == pytest.approx(damage[1], rel=0.11)
+    moved = [found["japan", m, "own/damage", "", "mse"] for m in ("gradient_difference", "random_own")]
+    assert moved[0] == pytest.approx(moved[1], rel=0.06)
+    assert ("japan", "gradient_difference-random_own", "own/back/values", "0-1", "mse") in found
+    assert not any(k[1] == "random_own" and k[2].startswith("gold/back") for k in found)
 
     monkeypatch.setattr(importlib.import_module(f"{HERE}.cells"), "Dissection", None)  # would stop a second look
     dissection(lm, path, ["japan"], METHODS, SMALL)
@@ -55,7 +59,7 @@ def test_cells_are_filled_and_a_finished_table_is_not_computed_again(lm, tmp_pat
     share = found[*edit, "gold/back/values", "0-1", "mse"]
     assert float(1 - treated.mean() / lost.mean()) == pytest.approx(share, abs=1e-3)
     assert read.moves("japan", "gradient_difference").shape == (2, 3)
-    assert read.collateral("japan", METHODS)[0].shape == (3, 1)
+    assert read.collateral("japan", METHODS[:3])[0].shape == (3, 1)
     assert not read.get("golf", "npo", "gold/damage").measurable
     assert read.shares("golf", "npo", "gold/back/values") == {}
 

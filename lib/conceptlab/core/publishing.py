@@ -112,7 +112,9 @@ def packed(cells: Mapping[Key, Sequence[Row]], records: Mapping[Key, Any]) -> li
 
 
 def _records(data: Contents) -> str:
-    return "".join(json.dumps([key, record], ensure_ascii=False) + "\n" for key, record in data.records.items())
+    """In the order of the cells, whatever was computed anew: the checksum must not depend on how often one went on."""
+    pairs = ([key, data.records[key]] for key in data.cells if key in data.records)
+    return "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
 
 
 def standing(path: Path) -> str:

@@ -67,7 +67,7 @@ class _Units:
             raise ConceptLabError("A recovered share needs finite numbers.")
         top, bottom, value = columns
         self.over, gain, gap = "questions", value - bottom, top - bottom
-        weight, self.answers = torch.ones_like(gain), value if set(value.tolist()) <= {0.0, 1.0} else None
+        weight, self.answers = torch.ones_like(gain), value if _are_answers(columns) else None
         if groups is not None:
             if len(groups) != len(gain):
                 raise ConceptLabError(f"Every question needs its concept; got {len(groups)} for {len(gain)}.")
@@ -117,3 +117,9 @@ class _Units:
         root = math.sqrt(max(b * b - a * c, 0.0))
         low, high = min((b - root) / a, self.value), max((b + root) / a, self.value)
         return Interval(self.value, low, high, self.n, self.over)
+
+
+def _are_answers(columns: Float[Tensor, "3 n"]) -> bool:
+    """Right or wrong, beside what may be right and what guessing gives. Distances that are all 0 are none: they are
+    exact, and nothing hides behind them."""
+    return bool(((columns >= 0) & (columns <= 1)).all()) and set(columns[2].tolist()) <= {0.0, 1.0}

@@ -69,15 +69,22 @@ def plot_windows(
     return fig
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, WindowRows]], title: str, y: str) -> Figure:
-    """The same in one panel per name, side by side, with one legend."""
+def plot_panels(
+    panels: Mapping[str, Mapping[str, WindowRows]], title: str, y: str, limits: tuple[float, float] | None = None
+) -> Figure:
+    """The same in one panel per name, side by side, with one legend. A value outside `limits` stands as a number at
+    the edge."""
     fig, axes = new_figure(1, len(panels), width=4.7 * len(panels), height=3.9, squeeze=False, sharey=True)
     for ax, (panel, curves) in zip(axes[0], panels.items(), strict=True):
         names = list(next(iter(curves.values())))
         for k, (name, rows) in enumerate(curves.items()):
-            _line(ax, name, rows, names, 0.07 * (k - (len(curves) - 1) / 2), False)
+            shift = 0.07 * (k - (len(curves) - 1) / 2)
+            _line(ax, name, rows, names, shift, False)
+            _outside(ax, rows, names, shift, PARTS[name.split(",")[0]][1], limits)
         _frame(ax, names)
         finish(ax, panel, "window of layers")
+    if limits:
+        axes[0, 0].set_ylim(*limits)
     axes[0, 0].set_ylabel(plain(y))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -102,6 +109,20 @@ def _line(ax: Axes, name: str, rows: WindowRows, names: Sequence[str], shift: fl
     windows = [i for i, n in enumerate(shown) if _is_window(n, names)]
     if windows:
         ax.plot(at[windows], value[windows], "--" if control else "-", color=color, lw=1.4, alpha=alpha)
+
+
+def _outside(
+    ax: Axes, rows: WindowRows, names: Sequence[str], shift: float, color: str, limits: tuple[float, float] | None
+) -> None:
+    """The numbers of points beyond the edges of the figure."""
+    for i, name in enumerate(names):
+        if limits and name in rows and rows[name].measurable and not limits[0] <= rows[name].value <= limits[1]:
+            above = rows[name].value > limits[1]
+            text, edge = f"{rows[name].value:.1f}", limits[1] if above else limits[0]
+            offset, anchor = (2, -4 if above else 4), "top" if above else "bottom"
+            ax.annotate(
+                text, (i + shift, edge), xytext=offset, textcoords="offset points", va=anchor, fontsize=9, color=color
+            )
 
 
 def _is_window(name: str, names: Sequence[str]) -> bool:

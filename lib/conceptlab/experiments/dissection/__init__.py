@@ -8,7 +8,8 @@ cells hold the distances of the edits themselves, `moves` where the weights move
 directions, `scale` the edit weaker and stronger, `collateral` what other concepts lose.
 
 Edits: fine-tuning with fixed recipes on all block weights, brought to the damage of gradient difference; PISCES as the
-lab's table chose it; and random edits: of equal norm, and of equal damage.
+lab's table chose it; and random edits: of equal norm, of equal damage (on right answers), and of equal distance on the
+original's own answers.
 """
 
 from __future__ import annotations

@@ -35,10 +35,12 @@ SCALES = (0.25, 0.5, 0.75)
 
 
 def dissect(bench: Bench, edits: Edits, method: str) -> None:
-    """All cells of one edit that are missing. A random edit of equal norm has a damage and nothing to take back."""
+    """All cells of one edit that are missing. A random edit of equal norm has a damage and nothing to take back; one of
+    equal distance on the original's own answers is compared there and nowhere else."""
     grid = _grid(bench, method)
     more = [Cell(bench.name, method, kind) for kind in ("moves", "span", "scale", "collateral")]
-    more = [cell for cell in more if method != "random_norm" or cell.attack == "collateral"]
+    wanted = {"random_norm": ("collateral",), "random_own": ()}.get(method, tuple(OTHERS))
+    more = [cell for cell in more if cell.attack in wanted]
     damage = [Cell(bench.name, method, f"{protocol}/damage") for protocol in PROTOCOLS]
     todo = [cell for cell in [*damage, *grid, *[_last(bench, cell) for cell in more]] if bench.store.missing(cell)]
     if not todo:
@@ -59,11 +61,10 @@ def dissect(bench: Bench, edits: Edits, method: str) -> None:
 def _grid(bench: Bench, method: str) -> list[Cell]:
     if method == "random_norm":
         return []
-    plan: list[tuple[str, Iterable[str], Sequence[tuple[int, int]]]] = [
-        ("gold/back", TISSUES, bench.windows),
-        ("gold/back", CUMULATED, bench.cumulative),
-        ("gold/into", INTO, bench.windows),
-    ]
+    plan: list[tuple[str, Iterable[str], Sequence[tuple[int, int]]]] = []
+    if method != "random_own":
+        plan += [("gold/back", TISSUES, bench.windows), ("gold/back", CUMULATED, bench.cumulative)]
+        plan.append(("gold/into", INTO, bench.windows))
     if method != "pisces_random":
         plan.append(("own/back", OWN_PARTS, bench.windows))
     found = [

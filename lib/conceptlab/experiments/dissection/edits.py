@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...core import NotPossible, contents, table_path
 from ...data import Concept
-from ...dissection import at_damage
+from ...dissection import Dissection, at_damage
 from ...edits import WeightEdit, applied, random_direction_edit, random_like
 from ...erasure import Shared, get_method
 from ...evaluation import gold_logprobs
@@ -27,7 +27,8 @@ CONTROLS = {  # edit -> the random edit of equal damage that it is compared with
     "dpo": "random_damage",
     "pisces": "pisces_random",
 }
-EDITS = ("gradient_difference", "random_norm", "random_damage", "npo", "dpo", "pisces", "pisces_random")
+OWN_CONTROLS = {"gradient_difference": "random_own"}  # brought to the same raw distance on the original's own answers
+EDITS = ("gradient_difference", "random_norm", "random_damage", "random_own", "npo", "dpo", "pisces", "pisces_random")
 
 
 def live_recipe(lm: LanguageModel, concept: Concept, shared: Shared, name: str = "gradient_difference") -> WeightEdit:
@@ -70,7 +71,8 @@ class Edits:
             noise = random_like(reference, bench.store.seed)
             if name == "random_norm":
                 return noise
-            return at_damage(noise, self.damage, self.damage(reference), tol=0.05)
+            damage = self.own_damage if name == "random_own" else self.damage
+            return at_damage(noise, damage, damage(reference), tol=0.05)
         trained = live_recipe(bench.lm, bench.concept, bench.shared, name)
         return at_damage(trained, self.damage, self.damage(reference), tol=0.05)
 
@@ -81,6 +83,12 @@ class Edits:
         with applied(edit, bench.lm):
             now = gold_logprobs(bench.lm, bench.known.questions[:n])
         return float((bench.known.scores.gold[:n] - now).mean())
+
+    def own_damage(self, edit: WeightEdit) -> float:
+        """Raw distance from the original's logits, on its own answers: what the published score divides by."""
+        bench = self.bench
+        found = Dissection(bench.lm, edit, bench.forced["own"], bench.traces["own"])
+        return float(found.lost.mse.mean())
 
 
 def recorded_edit(lm: LanguageModel, concept: Concept, shared: Shared, method: str = "pisces") -> WeightEdit:

@@ -8,14 +8,14 @@ import torch
 
 from ...core import POOLED, Cell, Interval, Store
 from ...dissection import DISTANCES, Distances, share_taken_back
-from .edits import CONTROLS
+from .edits import CONTROLS, OWN_CONTROLS
 
-TESTED = ("kl", "gold")  # measures of the differences
+TESTED = ("mse", "kl", "gold")  # measures of the differences
 Three = tuple[Distances, Distances, Distances]  # original, edited, treated
 
 
 def pool_dissections(store: Store) -> None:
-    """Rows `edit-control` of every concept, and rows of the concept "all" where three or more have them."""
+    """Rows `edit-random` (`-random_own`) of every concept, and of the concept "all" where three or more have them."""
     keys = {(r["concept"], r["method"], r["attack"], r["budget"]) for r in store.rows if r["seed"] == str(store.seed)}
     plain = [k for k in keys if k[2].count("/") == 2 and k[0] != POOLED and "-random" not in k[1]]
     concepts = sorted({k[0] for k in plain})
@@ -23,16 +23,16 @@ def pool_dissections(store: Store) -> None:
     for method, attack, budget in sorted({k[1:] for k in plain}):
         turned = "/into/" in attack
         mine = {c: _three(store, Cell(c, method, attack, budget)) for c in concepts}
-        other = {c: _three(store, Cell(c, CONTROLS.get(method, ""), attack, budget)) for c in concepts}
-        for c in concepts:
-            if (a := mine[c]) and (b := other[c]):
-                found[Cell(c, f"{method}-random", attack, budget)] = _shares({c: a}, {c: b}, turned)
-        both = {c: b for c, b in other.items() if b and mine[c]}
         if len(whole := {c: a for c, a in mine.items() if a}) >= 3:
             found[Cell(POOLED, method, attack, budget)] = _shares(whole, None, turned)
-        if len(both) >= 3:
-            paired = {c: a for c, a in mine.items() if c in both and a}
-            found[Cell(POOLED, f"{method}-random", attack, budget)] = _shares(paired, both, turned)
+        for suffix, controls in (("random", CONTROLS), ("random_own", OWN_CONTROLS)):
+            other = {c: _three(store, Cell(c, controls.get(method, ""), attack, budget)) for c in whole}
+            both = {c: b for c, b in other.items() if b}
+            for c, b in both.items():
+                found[Cell(c, f"{method}-{suffix}", attack, budget)] = _shares({c: whole[c]}, {c: b}, turned)
+            if len(both) >= 3:
+                paired = {c: whole[c] for c in both}
+                found[Cell(POOLED, f"{method}-{suffix}", attack, budget)] = _shares(paired, both, turned)
     store.add_all({cell: numbers for cell, numbers in found.items() if numbers})
 
 
