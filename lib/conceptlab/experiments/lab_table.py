@@ -1,8 +1,8 @@
 """Reading the lab's table: one number, a mean over concepts, a paired difference, an attack, the collateral map.
 
-Notebooks 04 to 06 ask the same table the same questions, so the answers are made here: which concepts count (those of
-which the original model knows enough), what an interval is over (concepts), and what is missing. Methods, concepts and
-attacks are whatever the table holds; what it does not hold is None or left out.
+Notebooks 04 to 06 and 11 ask the same table the same questions, so the answers are made here: which concepts count
+(those of which the original model knows enough), what an interval is over (concepts), and what is missing. Methods,
+concepts and attacks are whatever the table holds; what it does not hold is None or left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .pooled import DIRECT
 ENOUGH = 15  # known test questions on a concept that a share can be read from
 CONTROLS = ("relearning_unrelated",)  # columns that are there to compare with
 AXES = ("efficacy_known", "specificity_known")
+FEWEST = 3  # concepts that an interval over concepts needs
 Place = tuple[str, str, str, str]  # concept, method, attack, budget
 
 
@@ -60,12 +61,7 @@ class LabTable:
 
     def mean(self, method: str, metric: str) -> Interval:
         """Mean over concepts with its interval, at least as wide as questions make it; not measurable without any."""
-        found = list(self.column(method, metric).values())
-        if not found:
-            return Interval.unmeasured("not in this table", 0, "concepts")
-        return mean_interval(
-            [x if math.isfinite(x.high - x.low) else Interval(x.value, math.nan, math.nan, x.n) for x in found]
-        )
+        return mean_over(list(self.column(method, metric).values()))
 
     def gaps(self, method: str, other: str, metric: str) -> dict[str, float]:
         """concept -> one method's number minus another's, of the concepts that have both."""
@@ -174,11 +170,29 @@ class LabTable:
 
 def lab_table(model: str, read: Callable[[str, str], Sequence[Mapping[str, str]]] = results) -> LabTable:
     """The lab's table of a model from data/results; empty, with a note on how to make it, where there is none."""
-    rows = read("lab", model)
+    return table_of(model, read("lab", model))
+
+
+def table_of(model: str, rows: Sequence[Mapping[str, str]]) -> LabTable:
+    """The rows of a lab table by their place; of several seeds of the dictionaries, those of the first."""
     seeds = tuple(sorted({row["seed"] for row in rows}, key=lambda s: (len(s), s)))
     cells: dict[Place, dict[str, Interval]] = {}
     for row in rows:
         if row["seed"] == seeds[0]:
             place = (row["concept"], row["method"], row["attack"], row["budget"])
-            cells.setdefault(place, {})[row["metric"]] = row_interval(row)
+            over = "concepts" if row["concept"] == POOLED else "questions"
+            cells.setdefault(place, {})[row["metric"]] = row_interval(row, over)
     return LabTable(model, cells, seeds)
+
+
+def mean_over(found: Sequence[Interval]) -> Interval:
+    """Mean of one number per concept: over concepts for three and more (at least as wide as their questions make it),
+    else the mean of the values and of the bounds, which is over questions. Not measurable without any."""
+    if not found:
+        return Interval.unmeasured("not in this table", 0, "concepts")
+    if len(found) < FEWEST:
+        value, low, high = (sum(x[i] for x in found) / len(found) for i in range(3))
+        return Interval(value, low, high, min(x.n for x in found), "questions")
+    return mean_interval(
+        [x if math.isfinite(x.high - x.low) else Interval(x.value, math.nan, math.nan, x.n) for x in found]
+    )

@@ -14,21 +14,11 @@ from pathlib import Path
 
 import torch
 
-from ..core import (
-    POOLED,
-    Cell,
-    Contents,
-    Interval,
-    bootstrap,
-    clustered,
-    contents,
-    mean_interval,
-    row_interval,
-    table_path,
-)
+from ..core import Cell, Contents, Interval, NotPossible, bootstrap, clustered, contents, table_path
 from ..erasure import methods
 from .attacking import COST
-from .curves import TARGET, Curve, CurveConfig, curves_of, matched
+from .curves import TARGET, Curve, CurveConfig, at_loss, curves_of, matched
+from .lab_table import FEWEST, LabTable, mean_over, table_of
 from .pooled import DIRECT, pooled
 
 # One method speaks for each family in a figure. They were named before the table was made, so that no number chose them
@@ -65,31 +55,30 @@ class LabView:
 
     # ---- what is there --------------------------------------------------------------------------------------
     @cached_property
-    def numbers(self) -> dict[tuple[str, str, str, str, str], Interval]:
-        """(concept, method, attack, budget, metric) -> number."""
-        return {_place(row): _interval(row) for row in self.table.rows}
+    def numbers(self) -> LabTable:
+        """The same rows as notebooks 04, 05 and 11 read them."""
+        return table_of(self.table.note.get("model", ""), self.table.rows)
 
     @cached_property
     def concepts(self) -> list[str]:
         """Concepts with at least one scored method, in the order of the table."""
-        scored = [c for c, method, attack, _, metric in self.numbers if not attack and metric == "efficacy"]
+        scored = [p[0] for p, found in self.numbers.cells.items() if not p[2] and "efficacy" in found]
         return list(dict.fromkeys(scored))
 
     @cached_property
     def kinds(self) -> dict[str, str]:
         """Scored method -> its kind, in the order of the registry."""
-        there = {m for _, m, attack, _, metric in self.numbers if not attack and metric == "efficacy"}
+        there = self.numbers.methods("efficacy")
         return {name: method.kind for name, method in methods().items() if name in there}
 
     def value(self, method: str, metric: str, attack: str = "", budget: str = "") -> dict[str, Interval]:
         """Concept -> number, where the table has it."""
-        found = {c: self.numbers.get((c, method, attack, budget, metric)) for c in self.concepts}
+        found = {c: self.numbers.get(c, method, metric, attack, budget) for c in self.concepts}
         return {concept: x for concept, x in found.items() if x is not None}
 
     def over(self, metric: str, method: str, attack: str = "", budget: str = "") -> Interval:
-        """Mean over the concepts that have the number; with fewer than three, the mean of their own intervals."""
-        found = list(self.value(method, metric, attack, budget).values())
-        return mean_of(found)
+        """Mean over the concepts that have the number, see `mean_over`."""
+        return mean_over(list(self.value(method, metric, attack, budget).values()))
 
     def speakers(self) -> dict[str, str]:
         """Family -> the method that speaks for it: the first of SPEAKERS that has a curve."""
@@ -107,12 +96,13 @@ class LabView:
 
     @cached_property
     def _records(self) -> dict[tuple[str, ...], dict]:
-        return {key[:4]: record for key, record in self.table.records.items()}
+        first = (*self.numbers.seeds[:1], "0")[0]
+        return {key[:4]: record for key, record in self.table.records.items() if key[4] == first}
 
     @cached_property
     def curves(self) -> dict[str, dict[str, Curve]]:
         """method -> concept -> strength curve; methods without one are left out."""
-        scales = sorted({float(b) for _, _, attack, b, _ in self.numbers if attack == "curve" and b})
+        scales = sorted({float(b) for _, _, attack, b in self.numbers.cells if attack == "curve" and b})
         return curves_of(self.record, self.concepts, list(methods()), scales or CurveConfig.scales)
 
     def common_loss(self, share: float = 0.6) -> float:
@@ -140,6 +130,27 @@ class LabView:
                 pairs.append((lost_over([p.lost[TARGET] for p in at]), lost_over([p.lost[name] for p in at])))
         return pairs
 
+    def lines(self, method: str, name: str) -> list[list[tuple[float, float]]]:
+        """The same of every concept by itself: means over its questions, without intervals."""
+        found = []
+        for curve in self.curves.get(method, {}).values():
+            points = [p for p in sorted(curve, key=lambda p: p.scale) if name in p.lost]
+            found.append([(_mean(p.lost[TARGET]), _mean(p.lost[name])) for p in points])
+        return found
+
+    def each_concept(self, loss: float, name: str, against: str = "pisces") -> dict[str, dict[str, float]]:
+        """method -> concept -> nats that a set loses at an equal loss beyond what it loses under another method."""
+        found: dict[str, dict[str, float]] = {}
+        for method, per_concept in self.curves.items():
+            for concept, curve in per_concept.items():
+                try:
+                    mine, other = (at_loss(c, loss).lost for c in (curve, self.curves[against][concept]))
+                except (NotPossible, KeyError):
+                    continue
+                if method != against and name in mine and name in other:
+                    found.setdefault(method, {})[concept] = float(mine[name].mean() - other[name].mean())
+        return found
+
     # ---- attacks --------------------------------------------------------------------------------------------
     def attacked(self, attack: str, strength: str | None = None, metric: str | None = None) -> dict[str, Interval]:
         """Method -> number under an attack, over the questions of all concepts that have met it.
@@ -148,7 +159,7 @@ class LabView:
         back or is kept. What is not measurable (nothing had surely been taken) is left out.
         """
         found = {}
-        there = {m for _, m, a, b, _ in self.numbers if a == attack and b == COST}
+        there = {m for _, m, a, b in self.numbers.cells if a == attack and b == COST}
         for method in [name for name in ("original", *methods()) if name in there]:
             names = self.met(method, attack)
             rows = pooled(self.record, names, method, attack) if names else {}
@@ -173,7 +184,7 @@ class LabView:
     def basis(self, n: int | None = None) -> str:
         """How many concepts stand behind a number, and what its interval therefore says."""
         n = len(self.concepts) if n is None else n
-        if n < 3:
+        if n < FEWEST:
             names = " and ".join(c.replace("_", " ") for c in self.concepts[:2])
             told = f"{n} concept{'s' if n != 1 else ''}" + (f" ({names})" if n == len(self.concepts) else "")
             whose = "its" if n == 1 else "their"
@@ -202,32 +213,17 @@ def verdict(claim: str, x: Interval | None) -> str:
     return f"{claim}: {x}: {said}."
 
 
-def mean_of(found: Sequence[Interval]) -> Interval:
-    """Mean over concepts: Student's interval for three and more, else the mean of values and of bounds."""
-    if not found:
-        return Interval.unmeasured("not in the table")
-    if len(found) >= 3:
-        return mean_interval([x.value for x in found])
-    value, low, high = (sum(x[i] for x in found) / len(found) for i in range(3))
-    return Interval(value, low, high, min(x.n for x in found), "questions")
-
-
 def lost_over(rows: Sequence[Sequence[float]]) -> Interval:
     """Mean over the questions of several concepts: the interval is over concepts for three and more."""
     values = [torch.tensor(row) for row in rows]
-    return clustered(values) if len(values) > 2 else bootstrap(torch.cat(values), over="questions")
+    return clustered(values) if len(values) >= FEWEST else bootstrap(torch.cat(values), over="questions")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def of_kind(view: LabView, kinds: Iterable[str]) -> list[str]:
     """Scored methods of some kinds."""
     wanted = set(kinds)
     return [name for name, kind in view.kinds.items() if kind in wanted]
-
-
-def _place(row: Mapping[str, str]) -> tuple[str, str, str, str, str]:
-    return row["concept"], row["method"], row["attack"], row["budget"], row["metric"]
-
-
-def _interval(row: Mapping[str, str]) -> Interval:
-    over = "concepts" if row["concept"] == POOLED else "questions"
-    return row_interval(row, over)

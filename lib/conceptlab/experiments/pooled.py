@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..attacks import MEASURES, AttackResult, Cost, Hits, Setting, floor_of, per_question
-from ..core import Cell, Interval, bootstrap, paired_bootstrap, recovered_share, share_difference
+from ..core import Cell, Interval, bootstrap, clustered, paired_bootstrap, recovered_share, share_difference
 from ..evaluation import QuestionScores
 
 Read = Callable[[Cell], dict | None]  # the record of a cell, as `Store.record` returns it
@@ -76,8 +76,8 @@ def pooled(
     on the same questions; `n_concepts`. Of the attack "direct": the accuracy `kept` above guessing, the `margin_kept`,
     and the margin `lost`, in nats.
     """
-    rows = [_columns(records, c, method, attack, guess) for c in concepts]
-    others = [_columns(records, c, against, attack, guess) for c in concepts]
+    rows = [columns_of(records, c, method, attack, guess) for c in concepts]
+    others = [columns_of(records, c, against, attack, guess) for c in concepts]
     found = {}
     for label in dict.fromkeys(key for row in rows for key in row):
         chosen = [i for i, row in enumerate(rows) if label in row]
@@ -94,7 +94,7 @@ def pooled(
             tops = [top for top in asked if top is not None and label in top.labels]
             if len(tops) == len(asked):
                 ceiling = torch.cat([torch.tensor(top.values[top.labels.index(label)]) for top in tops])
-                found[label]["below_ceiling"] = paired_bootstrap(ceiling, mine[2])
+                found[label]["below_ceiling"] = _difference(ceiling, mine[2], groups)
         both = [i for i in chosen if label in others[i]]
         if method not in (against, "original") and both and name in found[label]:
             own, other = (_joined(source[i][label] for i in both) for source in (rows, others))
@@ -104,8 +104,8 @@ def pooled(
     return found
 
 
-def _columns(records: Read, concept: str, method: str, attack: str, guess: float) -> dict[str, tuple]:
-    """label -> (top, bottom, value) per question of one concept."""
+def columns_of(records: Read, concept: str, method: str, attack: str, guess: float = 0.25) -> dict[str, tuple]:
+    """label -> (top, bottom, value) per question of one concept; empty where a record is missing."""
     mine, top = _record(records, concept, method, attack), _record(records, concept, "original", attack)
     before, after = (_record(records, concept, m, DIRECT) for m in ("original", method))
     if mine is None or before is None or after is None:
@@ -135,6 +135,12 @@ def _joined(rows: Iterable[tuple]) -> tuple[Tensor, Tensor, Tensor]:
 def _concepts(rows: Iterable[tuple]) -> Tensor:
     """For each question of the joined rows, which concept it belongs to."""
     return torch.cat([torch.full((len(row[0]),), i) for i, row in enumerate(rows)])
+
+
+def _difference(a: Tensor, b: Tensor, groups: Tensor) -> Interval:
+    """Mean of a - b: over concepts for three and more, else over questions."""
+    parts = [(a - b)[groups == i] for i in groups.unique()]
+    return clustered(parts) if len(parts) > 2 else paired_bootstrap(a, b)
 
 
 def _numbers(name: str, columns: tuple[Tensor, Tensor, Tensor], groups: Tensor, counted: bool) -> dict[str, Interval]:
