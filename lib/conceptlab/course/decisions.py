@@ -136,15 +136,15 @@ DECISIONS = (
     ),
     Decision(
         "07", "parts put back (knowledge recovery score)", "Which part of an unlearned model was changed?",
-        "a pass per part and window", "a random edit of equal damage, on the same questions",
+        "a pass per part and window", "noise of equal distance, in the measure that is reported",
         "late activations replace the output, so they repair any damage",
-        "raw distance: late coefficients take back more after noise; in KL it depends on the subject",
+        "raw distance: late coefficients take back more after noise; in KL more after training",
     ),
     Decision(
         "07", "parts put in (the reverse)", "Which part carries the damage by itself?",
         "a pass per part and window", "the same parts of a randomly damaged model",
         "parts that only work together carry nothing alone",
-        "value vectors: 1 for an edit of them, nearly 0 for training; late coefficients bring all damage",
+        "value vectors bring nearly nothing; late coefficients more than half, whatever was edited",
     ),
     Decision(
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
@@ -198,7 +198,7 @@ DECISIONS = (
         "11", "the strictest control", "How much of a result is left beside its best rival?",
         "the measurement, once more per rival", "several rivals, named before the run; the hardest one decides",
         "a weak control (noise elsewhere, shuffled labels) lets everything pass",
-        "six results: some shrink, one is gone, none stays as it was",
+        "six results: most shrink, of one nothing sure is left",
     ),
     Decision(
         "11", "an interval with width", "What else is compatible with a perfect score?",

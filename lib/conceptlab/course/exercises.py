@@ -161,7 +161,8 @@ EXERCISES: Mapping[str, Exercise] = {
             "07", "stored or only hidden", 3, "medium", 15,
             rubric=(
                 "Says which result would speak for removal and which for suppression *before* it is measured, in terms "
-                "of something that late patching cannot do by itself (early windows, another question form, a probe).",
+                "of something that late patching cannot do by itself (all value vectors put back, the reverse, "
+                "early windows, another question form, a probe).",
                 "Names a control of equal damage that is not unlearning (a random edit, a random edit of the same "
                 "columns, another concept's edit), measured in the same way.",
                 "Says what would still be open afterwards: other models, one recipe, facts of one kind, or the answer "
@@ -256,7 +257,8 @@ EXERCISES: Mapping[str, Exercise] = {
                 "them for it to be narrower than the effect.",
                 "Measures what should not change with a number that can still move (log-probability, not an accuracy "
                 "at 100 %), and what a model that never knew would do.",
-                "Writes down before the run which result would count against the claim.",
+                "Writes down before the run which result would count against the claim, in terms of the smallest "
+                "effect that would matter: not merely that an interval holds zero.",
             ),
         ),
     )

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from ..core import Cell, Contents, Interval, NotPossible, bootstrap, clustered, contents, table_path
+from ..core import Cell, Contents, Interval, bootstrap, clustered, contents, table_path
 from ..erasure import methods
 from .attacking import COST
-from .curves import TARGET, Curve, CurveConfig, at_loss, curves_of, matched
+from .curves import TARGET, Curve, CurveConfig, curves_of, matched
 from .lab_table import FEWEST, LabTable, mean_over, table_of
 from .pooled import DIRECT, pooled
 
@@ -129,27 +129,6 @@ class LabView:
             if all(name in point.lost for point in at):
                 pairs.append((lost_over([p.lost[TARGET] for p in at]), lost_over([p.lost[name] for p in at])))
         return pairs
-
-    def lines(self, method: str, name: str) -> list[list[tuple[float, float]]]:
-        """The same of every concept by itself: means over its questions, without intervals."""
-        found = []
-        for curve in self.curves.get(method, {}).values():
-            points = [p for p in sorted(curve, key=lambda p: p.scale) if name in p.lost]
-            found.append([(_mean(p.lost[TARGET]), _mean(p.lost[name])) for p in points])
-        return found
-
-    def each_concept(self, loss: float, name: str, against: str = "pisces") -> dict[str, dict[str, float]]:
-        """method -> concept -> nats that a set loses at an equal loss beyond what it loses under another method."""
-        found: dict[str, dict[str, float]] = {}
-        for method, per_concept in self.curves.items():
-            for concept, curve in per_concept.items():
-                try:
-                    mine, other = (at_loss(c, loss).lost for c in (curve, self.curves[against][concept]))
-                except (NotPossible, KeyError):
-                    continue
-                if method != against and name in mine and name in other:
-                    found.setdefault(method, {})[concept] = float(mine[name].mean() - other[name].mean())
-        return found
 
     # ---- attacks --------------------------------------------------------------------------------------------
     def attacked(self, attack: str, strength: str | None = None, metric: str | None = None) -> dict[str, Interval]:
