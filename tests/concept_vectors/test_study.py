@@ -7,9 +7,12 @@ from conceptlab.concept_vectors import (
     ConceptVector,
     NoiseStudy,
     Replay,
+    answer_sizes,
     build_atlas,
     control_directions,
+    edit_effects,
     natural_activation,
+    nearest_in_size,
     noise_study,
     promoted_lists,
     readable_layers,
@@ -17,9 +20,10 @@ from conceptlab.concept_vectors import (
     search,
     share_above,
     strength_grid,
+    swap_edit,
 )
 from conceptlab.core import ConceptLabError, Interval
-from conceptlab.data import general_questions
+from conceptlab.data import FEW_SHOT, general_questions, question_stem
 
 
 @pytest.fixture
@@ -88,10 +92,10 @@ def test_the_study_asks_what_it_says_and_leaves_the_model_alone(tiny):
     questions = general_questions("dev")[:3]
     own, unrelated = {"a": Replay(tiny, questions, [2, 3])}, Replay(tiny, questions[:2], [2, 3])
     vectors = [ConceptVector(3, j, 1, 0.0) for j in range(3)]
-    chosen = {"a": {"concept": vectors, "matched": vectors[::-1], "random": vectors}}
+    chosen = {"a": {"concept": vectors, "matched": vectors[::-1], "words": vectors, "random": vectors}}
     study = noise_study(tiny, own, unrelated, chosen, 5.0, sizes=(1, 3), draws=2)
     assert study.sizes == (1, 3) and study.concepts == ("a",)
-    assert ("random", "unrelated", 1) not in study.shifts
+    assert all((kind, "unrelated", 1) not in study.shifts for kind in ("random", "words"))
     assert study.pooled("concept", "concept", 3).shape == (3,)
     assert study.pooled("concept", "unrelated", 3).shape == (2,)
     assert 0 < study.mean("concept", "concept", 3).value <= 100
@@ -102,6 +106,40 @@ def test_the_study_asks_what_it_says_and_leaves_the_model_alone(tiny):
     with pytest.raises(ConceptLabError, match="one concept at least"):
         strength_grid(tiny, {}, unrelated, chosen, (1.0,))
     assert all(torch.equal(p, before[name]) for name, p in tiny.hf.named_parameters())
+
+
+def test_sizes_at_answers_are_those_where_options_are_predicted(tiny):
+    q = general_questions("dev")[0]
+    stem, squares = FEW_SHOT + question_stem(q, FEW_SHOT), []
+    for option in q.options:
+        ids, _ = tiny.tokens([f"{stem} {option}"])
+        start = tiny.tokens([stem])[0].shape[1]
+        squares.append(tiny.capture(ids, [("neurons", 2)])["neurons", 2][0, start - 1 : -1].square())
+    expected = torch.cat(squares).mean(0).sqrt() * tiny.value_vectors(2).norm(dim=1)
+    size = answer_sizes(tiny, [q], [2])
+    torch.testing.assert_close(size[2], expected, rtol=1e-3, atol=1e-5)
+    like = [ConceptVector(2, 5, 1, 0.0), ConceptVector(2, 6, 1, 0.0)]
+    found = nearest_in_size(like, size, avoid=[ConceptVector(2, 7, 1, 0.0)])
+    assert len({v.neuron for v in found} | {5, 6, 7}) == 5
+    ratio = (size[2] / size[2][5]).log().abs()
+    assert found[0].neuron == min(set(range(tiny.d_mlp)) - {5, 6, 7}, key=lambda j: float(ratio[j]))
+
+
+def test_effects_are_of_the_edit_that_is_named_and_a_swap_keeps_the_length(tiny):
+    a, b = ConceptVector(3, 0, 1, 0.0), ConceptVector(3, 1, 1, 0.0)
+    lengths = tiny.value_vectors(3).norm(dim=1)
+    directions = torch.nn.functional.normalize(tiny.value_vectors(3), dim=1)
+    with swap_edit(tiny, [a], [b]).applied(tiny):
+        swapped = tiny.value_vectors(3)
+        torch.testing.assert_close(swapped.norm(dim=1), lengths)
+        torch.testing.assert_close(swapped[0], directions[1] * lengths[0])
+        torch.testing.assert_close(swapped[1], directions[1] * lengths[1])
+    own = {"x": Replay(tiny, general_questions("dev")[:3], [3])}
+    chosen = {"x": {"concept": [a], "matched": [b]}}
+    edits = {"swap": lambda v, w: swap_edit(tiny, v, w), "none": lambda v, _: swap_edit(tiny, v, v)}
+    found = edit_effects(tiny, own, chosen, edits)
+    assert found["swap"]["concept"][0].max() > 0 and found["swap"]["matched"][1].shape == (3,)
+    assert all(float(x.abs().max()) < 1e-3 for pair in found["none"].values() for x in pair)
 
 
 def test_a_natural_activation_has_the_sign_of_the_end_and_no_first_position(tiny):

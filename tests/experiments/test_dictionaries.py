@@ -33,8 +33,10 @@ def test_rivals_rebuild_what_they_are_made_of():
     neurons = torch.randn(300, 6, generator=g).relu()
     x = neurons @ W_down
     p = {"W_enc": W_down.T.clone(), "b_enc": torch.zeros(6), "W_dec": W_down.clone(), "b_dec": torch.zeros(6)}
-    found = D.explained_by_k(as_sae(p), x, neurons, W_down, x, [1, 6], n_refit=50)
-    assert list(found) == ["features", "neurons", "PCA", "random directions, refitted"]
+    found = D.explained_by_k(as_sae(p), x, neurons, W_down, x, [1, 6], chunk=70)
+    refitted = ("random directions, refitted", "directions of tokens, refitted")
+    assert list(found) == ["features", "neurons", "PCA", *refitted]
+    assert all(found[name][0] < found[name][1] for name in refitted)
     for name in ("features", "neurons", "PCA"):
         assert found[name][0] < 0.9 and found[name][1] == pytest.approx(1, abs=1e-4)
 

@@ -15,12 +15,24 @@ from .replay import Replay
 from .study import (
     NoiseStudy,
     concept_candidates,
+    edit_effects,
     natural_activation,
     noise_study,
     scaled_margins,
     strength_grid,
 )
-from .validation import answer_shift, intrinsic, matched_vectors, noise_edit, noise_shift, random_vectors, scale_edit
+from .validation import (
+    answer_shift,
+    answer_sizes,
+    intrinsic,
+    matched_vectors,
+    nearest_in_size,
+    noise_edit,
+    noise_shift,
+    random_vectors,
+    scale_edit,
+    swap_edit,
+)
 
 __all__ = [
     "Atlas",
@@ -29,16 +41,19 @@ __all__ = [
     "Replay",
     "all_value_vectors",
     "answer_shift",
+    "answer_sizes",
     "build_atlas",
     "concept_candidates",
     "coherence",
     "coherence_limit",
     "control_directions",
     "first_of_stem",
+    "edit_effects",
     "intrinsic",
     "layer_shares",
     "matched_vectors",
     "natural_activation",
+    "nearest_in_size",
     "noise_edit",
     "noise_shift",
     "noise_study",
@@ -52,6 +67,7 @@ __all__ = [
     "token_stems",
     "share_above",
     "strength_grid",
+    "swap_edit",
     "unit_embeddings",
     "word_effects",
 ]

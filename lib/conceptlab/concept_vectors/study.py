@@ -5,7 +5,7 @@ Replays are made by the caller, once per list of questions, so that an edit of a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,13 +14,22 @@ from torch import Tensor
 
 from ..core import ConceptLabError, Interval, bootstrap, paired_bootstrap
 from ..data import Concept
+from ..edits import WeightEdit
 from ..models import LanguageModel
 from .atlas import Atlas, ConceptVector
 from .find import search
 from .replay import Replay
-from .validation import matched_vectors, noise_shift, random_vectors, scale_edit
+from .validation import (
+    answer_shift,
+    answer_sizes,
+    matched_vectors,
+    nearest_in_size,
+    noise_shift,
+    random_vectors,
+    scale_edit,
+)
 
-Candidates = Mapping[str, Sequence[ConceptVector]]  # "concept", "matched", "random" -> vectors, best first
+Candidates = Mapping[str, Sequence[ConceptVector]]  # "concept", "matched", "words", "random" -> vectors, best first
 
 
 @dataclass(frozen=True)
@@ -50,15 +59,20 @@ class NoiseStudy:
 def concept_candidates(
     lm: LanguageModel, concept: Concept, atlas: Atlas, layers: Sequence[int], n: int = 20, seed: int = 1
 ) -> dict[str, list[ConceptVector]]:
-    """The `n` vectors of `layers` that promote the concept's words most, and two controls of the same layers.
+    """The `n` vectors of `layers` that promote the concept's words most, and three controls of the same layers.
 
-    `matched`: neurons that write as much on the concept's dev questions; `random`: any others.
+    `matched`: neurons that write as much where the options of the concept's dev questions are scored; `words`: those
+    that write as much on the words of these questions; `random`: any others.
     """
     found = search(lm, concept.words, 5 * n, atlas, layers)
     best = found[:n]
-    texts = [q.q for q in concept.dev[:10]]
-    matched = matched_vectors(lm, best, texts, avoid=found)
-    return {"concept": best, "matched": matched, "random": random_vectors(lm, best, seed)}
+    at_answers = answer_sizes(lm, concept.dev[:6], [v.layer for v in best])
+    return {
+        "concept": best,
+        "matched": nearest_in_size(best, at_answers, avoid=found),
+        "words": matched_vectors(lm, best, [q.q for q in concept.dev[:10]], avoid=found),
+        "random": random_vectors(lm, best, seed),
+    }
 
 
 def strength_grid(
@@ -90,13 +104,14 @@ def noise_study(
 ) -> NoiseStudy:
     """Noise on each concept's best vectors and on their controls; asked are concept questions and unrelated ones.
 
-    `draws`: how often the noise on a single vector is drawn anew. Random vectors are not asked unrelated questions.
+    `draws`: how often the noise on a single vector is drawn anew. Unrelated questions are asked under noise on concept
+    vectors and on `matched` ones.
     """
     shifts: dict[tuple[str, str, int], list[Tensor]] = {}
     for concept, replay in own.items():
         for n in sizes:
             for kind, vectors in chosen[concept].items():
-                asked = {"concept": replay} | ({} if kind == "random" else {"unrelated": unrelated})
+                asked = {"concept": replay} | ({"unrelated": unrelated} if kind in ("concept", "matched") else {})
                 seeds = range(draws if n == 1 else 1)
                 found = noise_shift(lm, list(asked.values()), vectors[:n], strength, seeds)
                 for name, shift in zip(asked, found, strict=True):
@@ -121,6 +136,31 @@ def scaled_margins(
                 vectors = chosen[concept][kind][:n]
                 with scale_edit(lm, vectors, factor).applied(lm):
                     row[concept] = replay.score(min(v.layer for v in vectors)).margin - replay.clean.margin
+    return table
+
+
+def edit_effects(
+    lm: LanguageModel,
+    own: Mapping[str, Replay],
+    chosen: Mapping[str, Candidates],
+    edits: Mapping[str, Callable[[Sequence[ConceptVector], Sequence[ConceptVector]], WeightEdit]],
+    n: int = 1,
+) -> dict[str, dict[str, tuple[Float[Tensor, " questions"], Float[Tensor, " questions"]]]]:
+    """Edit -> kind of vectors -> answer shift (%) and change of the margin (nats) of every question of all concepts.
+
+    An edit is made from `n` vectors and their partners: of a concept's vectors their matches, and the other way round.
+    """
+    table: dict[str, dict[str, tuple[Tensor, Tensor]]] = {}
+    for name, make in edits.items():
+        for kind, partner in (("concept", "matched"), ("matched", "concept")):
+            shifts, margins = [], []
+            for concept, replay in own.items():
+                vectors = chosen[concept][kind][:n]
+                with make(vectors, chosen[concept][partner][:n]).applied(lm):
+                    scores = replay.score(min(v.layer for v in vectors))
+                shifts.append(100 * answer_shift(replay.clean, scores))
+                margins.append(scores.margin - replay.clean.margin)
+            table.setdefault(name, {})[kind] = torch.cat(shifts), torch.cat(margins)
     return table
 
 

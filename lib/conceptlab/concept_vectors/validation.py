@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import add
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..core import ConceptLabError
+from ..data import FEW_SHOT, Question, question_stem
 from ..edits import WeightEdit, value_edit
 from ..evaluation import QuestionScores, trace, vector_residue
 from ..models import LanguageModel
@@ -36,7 +37,7 @@ def random_vectors(lm: LanguageModel, like: Sequence[ConceptVector], seed: int =
 def matched_vectors(
     lm: LanguageModel, like: Sequence[ConceptVector], texts: Sequence[str], avoid: Sequence[ConceptVector] = ()
 ) -> list[ConceptVector]:
-    """A stricter control: for each vector the neuron of its layer that writes as much on `texts`, none of `avoid`.
+    """For each vector the neuron of its layer that writes as much on `texts`, none of `avoid`.
 
     What a neuron writes is its mean |activation| times the length of its value vector; start tokens do not count.
     """
@@ -47,6 +48,35 @@ def matched_vectors(
     size = {
         layer: found[kind, layer][mask].abs().mean(0) * lm.value_vectors(layer).norm(dim=1) for kind, layer in sites
     }
+    return nearest_in_size(like, size, avoid)
+
+
+def answer_sizes(
+    lm: LanguageModel, questions: Sequence[Question], layers: Sequence[int]
+) -> dict[int, Float[Tensor, " d_mlp"]]:
+    """By layer: how much each neuron writes at the positions at which the options of `questions` are scored.
+
+    The root mean square of its activation there, times the length of its value vector.
+    """
+    sites = [("neurons", layer) for layer in sorted(set(layers))]
+    squares = {site: torch.zeros(lm.d_mlp, device=lm.device) for site in sites}
+    count = 0
+    for q in questions:
+        stem = FEW_SHOT + question_stem(q, FEW_SHOT)
+        ids, mask = lm.tokens([f"{stem} {option}" for option in q.options])
+        scored = mask.clone()  # a token is predicted one position before it stands
+        scored[:, : int(lm.tokens([stem])[1].sum()) - 1] = False
+        scored[torch.arange(len(ids)), mask.sum(1) - 1] = False
+        for site, found in lm.capture(ids, sites, mask).items():
+            squares[site] += found[scored].float().square().sum(0)
+        count += int(scored.sum())
+    return {site[1]: (x / count).sqrt() * lm.value_vectors(site[1]).norm(dim=1) for site, x in squares.items()}
+
+
+def nearest_in_size(
+    like: Sequence[ConceptVector], size: Mapping[int, Float[Tensor, " d_mlp"]], avoid: Sequence[ConceptVector] = ()
+) -> list[ConceptVector]:
+    """For each vector the neuron of its layer nearest to it in `size` (as a ratio), none twice, none of `avoid`."""
     taken = {(v.layer, v.neuron) for v in (*like, *avoid)}
     chosen = []
     for v in like:
@@ -89,6 +119,15 @@ def noise_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], c: float, se
 def scale_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], factor: float = 0.0) -> WeightEdit:
     """Multiply each value vector by `factor`: 0 ablates it (Needle), -1 turns it round."""
     return _edit(lm, vectors, lambda values: values * (factor - 1.0), {"edit": "scale", "times": factor})
+
+
+def swap_edit(lm: LanguageModel, vectors: Sequence[ConceptVector], others: Sequence[ConceptVector]) -> WeightEdit:
+    """Give each value vector the direction of its partner among `others`, and leave its length as it is."""
+    parts = []
+    for v, other in zip(vectors, others, strict=True):
+        mine, theirs = (lm.value_vectors(x.layer)[x.neuron] for x in (v, other))
+        parts.append(value_edit(lm, v.layer, [v.neuron], (F.normalize(theirs, dim=0) * mine.norm() - mine)[None]))
+    return reduce(add, parts)
 
 
 # ---- measures -------------------------------------------------------------------------------------------

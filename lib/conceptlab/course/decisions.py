@@ -40,7 +40,7 @@ DECISIONS = (
         "00", "scoring by log-probability", "Does a small model know the answer?",
         "one pass per option", "the same options without the question",
         "likely words win where the options differ in frequency",
-        "needed for models of this size; generation alone measures form",
+        "needed for models of this size; a written answer measures form and recall, too",
     ),
     Decision(
         "01", "vocabulary projection", "Which tokens does a single vector promote?",
@@ -55,10 +55,10 @@ DECISIONS = (
         "writes its list; at natural values the effect is small",
     ),
     Decision(
-        "01", "noise on a concept vector", "Do answers about a concept pass through this vector?",
-        "a pass per question and vector", "equally active neurons, same questions",
-        "noise writes something new; zeroing the same vector may change nothing",
-        "clear in one model, in the other only in the layers with readable vectors; zeroing changed nothing",
+        "01", "noise on a concept vector", "Is this neuron active where answers about a concept are scored?",
+        "a pass per question and vector", "neurons as active at the answers; edits of the same length",
+        "the noise is the same whatever the vector holds, so it says nothing about what is written",
+        "TODO",
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",

@@ -42,8 +42,9 @@ EXERCISES: Mapping[str, Exercise] = {
                 "directions that the unembedding does not read, or a form that later layers still have to turn.",
                 "Proposes a measurement that does not go through the unembedding (a trained probe, patching the "
                 "state into another run, or silencing parts and watching the answer).",
-                "Names the control of that measurement (a probe on shuffled labels, a patch from an unrelated "
-                "prompt, the same number of random parts).",
+                "Names a control that rules out that only the word was read or moved (the same probe or patch on the "
+                "embedding, or at a position whose word is the same in both runs), beside shuffled labels or an "
+                "unrelated prompt.",
             ),
         ),
         Exercise("01", "both ends of a value vector", 2, "easy", 5),
@@ -54,12 +55,12 @@ EXERCISES: Mapping[str, Exercise] = {
         Exercise(
             "01", "moved is not stored", 3, "medium", 10,
             rubric=(
-                "Says that noise writes something new into the stream: answers that move show that the model reads "
-                "what this vector writes, not that the fact is stored in it.",
+                "Says that noise writes something new into the stream, whatever the vector held: answers that move "
+                "show that the neuron is active where they are scored, not that the fact is stored in its vector.",
                 "Names a reason why taking the vector out may change nothing: other vectors or attention carry the "
                 "same, or it raises right and wrong options alike.",
                 "Names a measurement that would decide (zero many vectors, ask in other forms, try to get the fact "
-                "back) together with its control (equally active vectors, unrelated questions).",
+                "back) together with its control (vectors as active at the answers, unrelated questions).",
             ),
         ),
         Exercise("02", "forward pass and loss", 3, "medium", 15),

@@ -126,13 +126,14 @@ def explained_by_k(
     training: Float[Tensor, "m d_model"],
     ks: Sequence[int],
     seed: int = 0,
-    n_refit: int = 400,
+    chunk: int = 250,
 ) -> dict[str, list[float]]:
-    """Share of the variance of `x` that k directions per token explain, for each of `ks` and four kinds.
+    """Share of the variance of `x` that k directions per token explain, for each of `ks` and five kinds.
 
     Features: the k with the largest scores. Neurons: those that contribute most, `|a_j| |v_j|`, exact. PCA: the first k
-    axes of the activations `training`, the same for all tokens. Random directions, as many as features: the k that fit
-    a token best, their strengths refitted by least squares (on `n_refit` tokens, since that is slow).
+    axes of the activations `training`, the same for all tokens. Random directions, and directions of tokens of
+    `training`, each as many as features: the k that fit a token best, their strengths refitted by least squares (slow,
+    and `chunk` tokens at a time).
     """
     scores = getattr(sae, "pre_activations", sae.encode)(x)
     best = scores.topk(max(ks), dim=1)
@@ -141,16 +142,20 @@ def explained_by_k(
     axes = torch.linalg.svd(training - training.mean(0), full_matrices=False).Vh
     generator = torch.Generator().manual_seed(seed)
     noise = F.normalize(torch.randn(sae.cfg.d_sae, x.shape[1], generator=generator), dim=1).to(x.device)
-    found: dict[str, list[float]] = {"features": [], "neurons": [], "PCA": [], "random directions, refitted": []}
+    start = training[torch.randperm(len(training), generator=generator)[: sae.cfg.d_sae].to(training.device)]
+    tokens = F.normalize(start - training.mean(0), dim=1)
+    kinds = ("features", "neurons", "PCA", "random directions, refitted", "directions of tokens, refitted")
+    found: dict[str, list[float]] = {kind: [] for kind in kinds}
     for k in ks:
         rebuilt = weighted_rows(best.values[:, :k], best.indices[:, :k], sae.W_dec) + sae.b_dec
         kept = weighted_rows(neurons.gather(1, strong[:, :k]), strong[:, :k], W_down)
-        some = centred[:n_refit]
+        random, drawn = (torch.cat([refitted(x, rows, k) for x in centred.split(chunk)]) for rows in (noise, tokens))
         values = (
             fve(x, rebuilt),
             fve(centred, kept - kept.mean(0)),
             fve(centred, centred @ axes[:k].T @ axes[:k]),
-            fve(some, refitted(some, noise, k)),
+            fve(centred, random),
+            fve(centred, drawn),
         )
         for column, value in zip(found.values(), values, strict=True):
             column.append(value)
@@ -158,10 +163,11 @@ def explained_by_k(
 
 
 def refitted(x: Float[Tensor, "n d"], rows: Float[Tensor, "m d"], k: int) -> Float[Tensor, "n d"]:
-    """Each token from the k rows with the largest projections, strengths by least squares."""
+    """Each token from the k rows with the largest projections, strengths by least squares (rows may be alike)."""
     scores, indices = (x @ rows.T).topk(k, dim=1)
     used = rows[indices]  # [n, k, d]
-    return (used * torch.linalg.solve(used @ used.mT, scores[..., None])).sum(1)
+    gram = used @ used.mT + 1e-3 * torch.eye(k, device=x.device)
+    return (used * torch.linalg.solve(gram, scores[..., None])).sum(1)
 
 
 # ---- detectors, the model's loss, absorption ----------------------------------------------------------------------
@@ -209,20 +215,26 @@ def losses_in_place(
     layer: int,
     replacements: Mapping[str, Callable[[Tensor], Tensor]],
     n_resamples: int = 2_000,
-) -> dict[str, tuple[Interval, Interval]]:
-    """Name -> rise of the model's loss (nats per token) with the layer's output replaced, and share recovered.
+) -> dict[str, tuple[Interval, Interval, Interval]]:
+    """Name -> rise of the model's loss (nats per token) with the layer's output replaced, its difference to the rise
+    under the first replacement on the same rows, and the share recovered.
 
     0 of the loss is recovered by zeros, 1 by the true output. Intervals are over rows.
     """
     clean = spliced_loss(lm, ids, layer, None)
     zeros = spliced_loss(lm, ids, layer, torch.zeros_like)
     losses = {name: spliced_loss(lm, ids, layer, f) for name, f in replacements.items()} | {"zeros": zeros}
-    return {n: (paired_bootstrap(x, clean), loss_recovered(clean, x, zeros, n_resamples)) for n, x in losses.items()}
+    first = next(iter(losses.values()))
+    return {
+        name: (paired_bootstrap(x, clean), paired_bootstrap(x, first), loss_recovered(clean, x, zeros, n_resamples))
+        for name, x in losses.items()
+    }
 
 
 def absorption(widths: Sequence[int], common: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """Rows per width: cosine of children's features with the child and with child + parent; then how often the
-    parent's feature is silent although the parent is there: beside its child, beside another feature, beside neither.
+    parent's feature is silent although the parent is there: beside its child, beside another feature, beside neither;
+    and how much more often it is beside the child than beside another feature.
     """
     family = worlds.PlantedConfig(d_in=32, n_features=48, active=2.0, children=8, child_share=0.4)
     home, away = worlds.plant(family, 60_000), worlds.plant(family, 20_000, seed=2)
@@ -236,5 +248,5 @@ def absorption(widths: Sequence[int], common: Mapping[str, Any]) -> list[tuple[A
         holes = [
             torch.stack([silent[there[:, j] & beside[:, j], j].double().mean() for j in range(8)]) for beside in besides
         ]
-        rows.append((width, *(bootstrap(v) for v in (*near, *holes))))
+        rows.append((width, *(bootstrap(v) for v in (*near, *holes)), paired_bootstrap(holes[0], holes[1])))
     return rows

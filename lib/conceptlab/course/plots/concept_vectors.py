@@ -19,8 +19,8 @@ Triple = Sequence[float]  # value, lower end, upper end
 NOISE_SERIES = {
     ("concept", "concept"): ("concept vectors, concept questions", "target"),
     ("concept", "unrelated"): ("concept vectors, unrelated questions", "general"),
-    ("matched", "concept"): ("equally active, concept questions", "second"),
-    ("matched", "unrelated"): ("equally active, unrelated questions", "neighbour"),
+    ("matched", "concept"): ("as active at answers, concept questions", "second"),
+    ("matched", "unrelated"): ("as active at answers, unrelated questions", "neighbour"),
     ("random", "concept"): ("random vectors, concept questions", "control"),
 }
 
@@ -109,7 +109,8 @@ def clamp_curves(
 def piling(drift: Mapping[str, Sequence[float]], title: str = "") -> Figure:
     """Shift of unrelated answers (%) while concept after concept gets its noise; one line per way of restoring."""
     fig, ax = new_figure(width=8, height=3.2)
-    for (label, values), color in zip(drift.items(), (COLORS["general"], COLORS["accent"]), strict=False):
+    colors = (COLORS[name] for name in ("general", "accent", "ink"))
+    for (label, values), color in zip(drift.items(), colors, strict=False):
         ax.plot(range(1, len(values) + 1), [float(x) for x in values], color=color, marker="o", ms=4, label=label)
     finish(ax, title, "vectors disturbed so far, one after the other", "answer shift, unrelated (%)", legend=True)
     return fig
@@ -136,7 +137,7 @@ def margin_panels(
 
     `panels`: name -> kind of vectors -> vectors per concept -> concept -> change of each question's margin.
     """
-    names = {"concept": ("concept vectors", "target"), "matched": ("equally active vectors", "second")}
+    names = {"concept": ("concept vectors", "target"), "matched": ("vectors as active at answers", "second")}
     rows = {
         name: {
             names[kind][0]: [bootstrap(cat(list(each.values())), n_resamples) for each in sizes.values()]

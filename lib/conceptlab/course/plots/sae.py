@@ -115,7 +115,7 @@ def densities(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -
 def variance_against_k(ks: Sequence[int], series: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Held-out share of variance explained by k directions per token, one line per kind of direction."""
     fig, ax = new_figure(width=7, height=3.4)
-    colours = ("target", "neighbour", "general", "control")
+    colours = ("target", "neighbour", "general", "control", "accent")
     for (name, values), colour in zip(series.items(), colours, strict=False):
         ax.plot(ks, values, "o-", ms=4, color=COLORS[colour], label=plain(name))
     ax.set_xscale("log", base=2)
@@ -150,7 +150,7 @@ def class_areas(
 
 
 def training_curves(curves: Mapping[str, Sequence[float]], title: str, y: str = "loss") -> Figure:
-    """One line per run over its steps, each a running mean over nine steps; the steps themselves pale behind it.
+    """One line per run over its steps, each a running median over nine steps; the steps themselves pale behind it.
 
     The axis ends at twice the first value: a run that explodes leaves the picture, the others stay readable.
     """
@@ -159,7 +159,8 @@ def training_curves(curves: Mapping[str, Sequence[float]], title: str, y: str = 
         raw = np.asarray(values, dtype=float)
         ax.plot(raw, color=COLORS[colour], lw=0.6, alpha=0.35)
         if len(raw) >= 9:
-            ax.plot(np.arange(4, len(raw) - 4), np.convolve(raw, np.ones(9) / 9, "valid"), color=COLORS[colour])
+            middle = np.median(np.lib.stride_tricks.sliding_window_view(raw, 9), axis=1)
+            ax.plot(np.arange(4, len(raw) - 4), middle, color=COLORS[colour])
         ax.plot([], [], color=COLORS[colour], label=plain(name))
     low = min(min(values) for values in curves.values())
     ax.set_ylim(0.9 * low, 2 * max(values[0] for values in curves.values()))

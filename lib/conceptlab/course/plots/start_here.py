@@ -78,7 +78,7 @@ def partial_sums(counts: Sequence[int], errors: dict[str, dict[str, Float[Tensor
     """One panel per model: what is missing of the MLP's contribution when only some neurons are summed."""
     fig, axes = new_figure(1, len(errors), width=9, height=3.0, squeeze=False, sharey=True)
     for ax, (model, lines) in zip(axes[0], errors.items(), strict=True):
-        for (name, values), color in zip(lines.items(), ("target", "control"), strict=False):
+        for (name, values), color in zip(lines.items(), ("target", "control", "neighbour"), strict=False):
             ax.plot(counts, values, marker="o", ms=4, color=COLORS[color], label=plain(name))
         ax.set_xscale("log")
         finish(ax, model, "neurons in the sum (log scale)", "missing, share of the norm", legend=ax is axes[0][0])
@@ -101,9 +101,13 @@ def sink_norms(norms: dict[str, Float[Tensor, "layers pos"]], title: str) -> Fig
 
 
 def score_bars(
-    groups: dict[str, dict[str, Interval]], title: str, x: str, chance: float | None = None, unit: float = 1.0
-) -> Figure:
-    """Horizontal bars with 95 % intervals: per measure (outer key) one bar per model (inner key)."""
+    groups: dict[str, dict[str, Interval]], title: str, x: str, chance: float | None = None,
+    guessed: Sequence[str] | None = None, unit: float = 1.0,
+) -> Figure:  # fmt: skip
+    """Horizontal bars with 95 % intervals and their values: per measure (outer key) one bar per model (inner key).
+
+    The line of `chance` is drawn beside the measures of `guessed` only (None: all).
+    """
     models = list(next(iter(groups.values())))
     height = 0.8 / len(models)
     fig, ax = new_figure(width=9, height=0.5 * len(groups) + 1.3)
@@ -111,10 +115,12 @@ def score_bars(
         found = [unit * torch.tensor(group[model][:3]) for group in groups.values()]
         centres = [i + (k - (len(models) - 1) / 2) * height for i in range(len(groups))]
         ax.barh(centres, [float(f[0]) for f in found], height * 0.9, color=COLORS[color], label=plain(model))
-        for centre, (_, low, high) in zip(centres, found, strict=True):
+        for centre, (value, low, high) in zip(centres, found, strict=True):
             ax.plot([low, high], [centre, centre], color=COLORS["ink"], lw=1.2)
+            ax.text(high + 0.01 * unit, centre, f"{value:.{0 if unit > 1 else 2}f}", va="center", fontsize=8)
     if chance is not None:
-        ax.axvline(chance * unit, color=COLORS["control"], ls="--", label="chance")
+        at = np.array([i for i, group in enumerate(groups) if guessed is None or group in guessed])
+        ax.vlines(at * 0 + chance * unit, at - 0.5, at + 0.5, color=COLORS["control"], ls="--", label="a guess")
     ax.set_yticks(range(len(groups)), [plain(group) for group in groups])
     ax.invert_yaxis()
     ax.grid(False, axis="y")
