@@ -10,7 +10,7 @@ from .curves import CURVE, AtLoss, CurveConfig, Point, at_loss, curve_point, cur
 from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
-from .evidence import Relearnt, by_concept, paired_values, relearnt, table_number
+from .evidence import Relearnt, relearnt, table_number
 from .fact_depths import kept_losses, loss_correlations
 from .fiction import FictionScores, on_fiction
 from .fiction_table import FictionConfig, fiction
@@ -108,7 +108,6 @@ __all__ = [
     "bridged",
     "beside_control",
     "budget_for",
-    "by_concept",
     "check_gpu",
     "closing_rows",
     "curve_point",
@@ -136,7 +135,6 @@ __all__ = [
     "matched_rows",
     "of_kind",
     "on_fiction",
-    "paired_values",
     "per_concept",
     "pool_for",
     "pooled",

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 from ..core import Interval
 from .curves import TARGET
-from .lab_view import SPEAKERS, LabView, mean_of
+from .lab_table import mean_over
+from .lab_view import SPEAKERS, LabView
 
 EMPTY = "\u2013"  # a cell that has not been computed
 At = Mapping[str, Mapping[str, Interval]]  # `LabView.at`
@@ -192,7 +193,7 @@ def pool_for(view: LabView, at: At, loss: float) -> Pool:
     found, where = (unseen, "unseen") if unseen else (near, "neighbour")
     name = next((m for m in (*SPEAKERS["fine-tuning"], *found) if m in found), None)
     if name is None:
-        none = mean_of(list(view.value("pisces", "specificity").values()))
+        none = mean_over(list(view.value("pisces", "specificity").values()))
         return Pool("specificity of PISCES; no curve of fine-tuning is in the table yet", none, None, "")
     controls = differences(view, at, f"lost_{where}", "control")
     random = {m: x for m, x in controls.items() if m.startswith("random")} or controls

@@ -6,7 +6,8 @@ import math
 
 from .lab import FIT
 from .lab_page import EMPTY, At, differences, listed, name_of, shown
-from .lab_view import LabView, mean_of, of_kind, tally
+from .lab_table import mean_over
+from .lab_view import LabView, of_kind, tally
 from .pooled import DIRECT
 
 FOLDED = {"combination": "dictionary", "vectors": "localised"}  # kinds that a figure draws as one
@@ -83,7 +84,7 @@ def form_rows(view: LabView) -> list[tuple[str, ...]]:
     """What is left of known facts asked as usual and as a cloze, and whether the chosen strength passed the gates."""
     rows = []
     for method, kind in view.kinds.items():
-        asked = [mean_of(list(view.value(method, key).values())) for key in ("left_target_known", "left_cloze")]
+        asked = [mean_over(list(view.value(method, key).values())) for key in ("left_target_known", "left_cloze")]
         if asked[1].measurable:
             gates = view.value(method, "passed_gates", FIT)
             passed = EMPTY if not gates else f"{sum(x.value > 0 for x in gates.values())} of {len(gates)}"
