@@ -18,7 +18,7 @@ def scores(own: Tensor, others: Tensor) -> Tensor:
     return differential(own.abs(), others.abs())
 
 
-def matched(chosen: Tensor, activity: Tensor) -> Tensor:
+def nearest_in_rank(chosen: Tensor, activity: Tensor) -> Tensor:
     """Per chosen neuron the free one that is nearest in rank by activity, `[k]`."""
     order = activity.argsort()
     rank = torch.empty_like(order)
@@ -75,9 +75,9 @@ def hold_out(templates: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
     return [(~test, test) for test in tests]
 
 
-def share(matched: Any, naive: Any) -> Any:
+def surviving_share(left: Any, naive: Any) -> Any:
     """What is left of an AUROC's distance from chance."""
-    return (matched - 0.5) / (naive - 0.5)
+    return (left - 0.5) / (naive - 0.5)
 
 
 def move(h: Tensor, u: Tensor, w: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def move(h: Tensor, u: Tensor, w: Tensor) -> Tensor:
 
 ANSWERS: dict[str, Callable[..., Any]] = {
     "differential activity": scores,
-    "equally active neurons": matched,
+    "equally active neurons": nearest_in_rank,
     "noise floor": noise_floor,
     "overlap": overlap,
     "text without words": without,
@@ -96,6 +96,6 @@ ANSWERS: dict[str, Callable[..., Any]] = {
     "AUROC of a direction": area,
     "shuffled labels": shuffled,
     "held-out templates": hold_out,
-    "surviving share": share,
+    "surviving share": surviving_share,
     "control of equal energy": move,
 }
