@@ -98,10 +98,10 @@ def smaller_png(encoded: str) -> str:
     """A base64 PNG with a palette of 256 colours: figures look the same at a third of the size."""
     out = io.BytesIO()
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(encoded)))
-        if image.mode == "P":
+        found = Image.open(io.BytesIO(base64.b64decode(encoded)))
+        if found.mode == "P":
             return encoded
-        image = image.convert("RGB")
+        image = found.convert("RGB")
         image.quantize(palette=_palette(image), dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # no picture that Pillow can read
         return encoded

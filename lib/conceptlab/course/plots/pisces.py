@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ...core import ConceptLabError, Interval
 from .style import COLORS, finish, new_figure, plain
@@ -126,7 +127,7 @@ def plot_paired(
     more than its control. At most three controls.
     """
     fig, axes = new_figure(1, len(panels), width=4.6 * len(panels), height=4.6, sharey=False, squeeze=False)
-    drawn = {}
+    drawn: dict[str, Line2D] = {}
     for ax, (model, controls) in zip(axes[0], panels.items(), strict=True):
         first = next(iter(controls.values()), {})
         others = [c for found in controls.values() for c in found if c not in first]
@@ -147,7 +148,9 @@ def plot_paired(
         ax.set_yticks([-0.4, *range(1, len(names) + 1)], ["mean", *(plain(n.replace("_", " ")) for n in names)], size=9)
         ax.grid(False, axis="y")
         finish(ax, model, x)
-    fig.legend(list(drawn.values()), list(drawn), frameon=False, fontsize=9, loc="outside lower center", ncols=3)
+    fig.legend(
+        handles=list(drawn.values()), labels=list(drawn), frameon=False, fontsize=9, loc="outside lower center", ncols=3
+    )
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 
