@@ -2,6 +2,7 @@
 
 import base64
 import re
+from functools import partial
 
 import nbformat
 import pytest
@@ -25,6 +26,7 @@ from conceptlab.course.site import (
     write_figures,
 )
 from conceptlab.course.widgets import recorded as records
+from conceptlab.course.widgets.attacking import LIVE_ATTACKS
 from conceptlab.data import list_concepts, load_concept
 
 PNG = base64.b64encode(
@@ -206,6 +208,38 @@ def test_without_a_record_only_the_features_have_a_page(tmp_path, monkeypatch):
     (tmp_path / "f" / "old.png").write_bytes(b"")
     assert set(recorded.recorded_pages(STATES, tmp_path / "f")) == set(recorded.TITLES)
     assert len(list((tmp_path / "f").glob("*.png"))) == 4, "one per figure, and none of another record"
+
+
+def test_a_record_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, tiny_llama):
+    lm, made, broken = tiny_llama(), [], [True]
+
+    def state(i):
+        if i == 1 and broken:
+            raise KeyboardInterrupt
+        made.append(i)
+        return {"i": i}
+
+    monkeypatch.setattr(records, "states_path", lambda model: tmp_path / f"{model}.json")
+    for room in ("_erasures", "_attacks"):
+        monkeypatch.setattr(records, room, lambda lm: iter(()))
+    monkeypatch.setattr(records, "_vectors", lambda lm: (partial(state, i) for i in range(3)))
+    with pytest.raises(KeyboardInterrupt):
+        records.write_states(lm, str)
+    broken.clear()
+    records.write_states(lm, str)
+    assert made == [0, 1, 2] and [p.name for p in tmp_path.iterdir()] == ["tiny-llama.json"]
+
+
+def test_the_tracked_record_is_small_and_of_this_code():
+    found = records.read_states(recorded.MODEL)
+    assert found and records.states_path(recorded.MODEL).stat().st_size < 100_000
+    assert len(found["vectors"]) == len(records.SEARCHED) * len(records.HOLDS)
+    assert len(found["erasures"]) == len(records.ERASED) * len(records.AT_THE_DESK)
+    assert [x["attack"] for x in found["attacks"]] == list(LIVE_ATTACKS)
+    for state in found["erasures"]:
+        assert all(
+            len(right) == found["n_questions"] for by_set in state["right"].values() for right in by_set.values()
+        )
 
 
 # ---- a small site ------------------------------------------------------------------------------------------

@@ -8,14 +8,15 @@ and texts lie in data/ already.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...concept_vectors import search
 from ...core import ConceptLabError, atomic_path, data_dir
-from ...data import load_concept
+from ...data import Concept, load_concept
 from ...edits import WeightEdit
 from ...erasure import Feature, Shared
 from ...models import LanguageModel
@@ -33,6 +34,7 @@ AT_THE_DESK = (  # method, how many of the edit's features (None: all), mu
 N_QUESTIONS, STEPS = 12, 6
 
 Say = Callable[[str], object]
+Make = Callable[[], dict[str, Any]]  # runs one state
 
 
 def states_path(model: str) -> Path:
@@ -41,18 +43,30 @@ def states_path(model: str) -> Path:
 
 
 def write_states(lm: LanguageModel, say: Say = print) -> Path:
-    """Run every state and write the record; about ten minutes on two cores."""
-    found: dict[str, Any] = {"model": lm.name, "prompt": PROMPT, "n_questions": N_QUESTIONS, "steps": STEPS}
-    for name, made in (("vectors", _vectors(lm)), ("erasures", _erasures(lm)), ("attacks", _attacks(lm))):
-        found[name] = list[dict[str, Any]]()
-        for state in made:
-            found[name].append(state)
-            say(f"{name}: {len(found[name])}")
+    """Run every state and write the record; about ten minutes on two cores. An interruption loses one state."""
+    settings = {"model": lm.name, "prompt": PROMPT, "n_questions": N_QUESTIONS, "steps": STEPS}
     path = states_path(lm.name)
+    kept = path.with_suffix(".partial.json")
+    found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if {key: found.get(key) for key in settings} != settings:
+        found = dict(settings)
+    for name, made in (("vectors", _vectors(lm)), ("erasures", _erasures(lm)), ("attacks", _attacks(lm))):
+        states = found.setdefault(name, [])
+        for i, make in enumerate(made):
+            if i < len(states):
+                continue
+            states.append(make())
+            _write(kept, found)
+            say(f"{name}: {len(states)}")
+    _write(path, found)
+    kept.unlink()
+    return path
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
-    return path
 
 
 def read_states(model: str) -> dict[str, Any] | None:
@@ -68,15 +82,19 @@ def read_states(model: str) -> dict[str, Any] | None:
         ) from None
 
 
-def _vectors(lm: LanguageModel) -> Iterator[dict[str, Any]]:
+def _vectors(lm: LanguageModel) -> Iterator[Make]:
     for name in SEARCHED:
         concept = load_concept(name)
         best = search(lm, concept.words, 1)[0]
+        place = {"found_for": concept.title, "layer": best.layer, "neuron": best.neuron}
         for hold in HOLDS:
-            effects = vector_effects(lm, best.layer, best.neuron, hold, PROMPT)
-            short = {panel: [(token, float(f"{x:.3g}")) for token, x in bars] for panel, bars in effects.items()}
-            place = {"layer": best.layer, "neuron": best.neuron}
-            yield {"found_for": concept.title, **place, "hold": hold, "effects": short}
+            yield partial(_vector, lm, place, hold)
+
+
+def _vector(lm: LanguageModel, place: dict[str, Any], hold: float) -> dict[str, Any]:
+    effects = vector_effects(lm, place["layer"], place["neuron"], hold, PROMPT)
+    short = {panel: [(token, float(f"{x:.3g}")) for token, x in bars] for panel, bars in effects.items()}
+    return {**place, "hold": hold, "effects": short}
 
 
 def _shipped(lm: LanguageModel, concept: str, method: str) -> WeightEdit:
@@ -84,32 +102,32 @@ def _shipped(lm: LanguageModel, concept: str, method: str) -> WeightEdit:
     return WeightEdit.load(data_dir() / "results" / f"lab_{lm.name}" / f"{concept}_{method}.safetensors")
 
 
-def _erasures(lm: LanguageModel) -> Iterator[dict[str, Any]]:
+def _erasures(lm: LanguageModel) -> Iterator[Make]:
     for name in ERASED:
         concept = load_concept(name)
-        shared, edit = Shared(lm, concept), _shipped(lm, name, "pisces")
-        features = [Feature(*place) for place in edit.info["features"]]
+        shared, edit = Shared(lm, concept), _shipped(lm, name, "pisces")  # parts are made where one is asked for
         for method, n, mu in AT_THE_DESK:
-            chosen, tau = features[:n], float(edit.info["tau"])
-            found = erase(lm, shared.dictionaries, concept, chosen, tau, mu, N_QUESTIONS, shared.signs, method)
-            shown = asdict(found.shown())
-            shown["right"] = {
-                state: {of: [int(x) for x in right] for of, right in by_set.items()}
-                for state, by_set in shown["right"].items()
-            }
-            places = [f"{f.layer}:{f.index}" for f in chosen]
-            settings = {"method": method, "features": places, "tau": tau, "mu": mu, "shown": LIVE_METHODS[method].shown}
-            yield {"concept": concept.title, **settings, **shown}
+            yield partial(_erasure, shared, edit, method, n, mu)
 
 
-def _attacks(lm: LanguageModel) -> Iterator[dict[str, Any]]:
+def _erasure(shared: Shared, shipped: WeightEdit, method: str, n: int | None, mu: float) -> dict[str, Any]:
+    lm, concept, tau = shared.lm, shared.concept, float(shipped.info["tau"])
+    chosen = [Feature(*place) for place in shipped.info["features"]][:n]
+    found = erase(lm, shared.dictionaries, concept, chosen, tau, mu, N_QUESTIONS, shared.signs, method)
+    places = [f"{f.layer}:{f.index}" for f in chosen]
+    settings = {"method": method, "features": places, "tau": tau, "mu": mu, "shown": LIVE_METHODS[method].shown}
+    return {"concept": concept.title, **settings, **asdict(found.shown())}
+
+
+def _attacks(lm: LanguageModel) -> Iterator[Make]:
     name = ERASED[0]
-    concept = load_concept(name)
     methods = {"PISCES": "pisces", "same rows, other features": "other_features"}
     edits = {"original": None} | {label: _shipped(lm, name, method) for label, method in methods.items()}
     for attack in LIVE_ATTACKS:
-        found = asdict(attack_edits(lm, edits, concept, attack, STEPS, N_QUESTIONS))
-        short = {
-            label: [[float(f"{x:.4g}") for x in values] for values in lines] for label, lines in found["values"].items()
-        }
-        yield {"concept": concept.title, **found, "values": short}
+        yield partial(_attack, lm, load_concept(name), edits, attack)
+
+
+def _attack(lm: LanguageModel, concept: Concept, edits: Mapping[str, WeightEdit | None], attack: str) -> dict[str, Any]:
+    found = asdict(attack_edits(lm, edits, concept, attack, STEPS, N_QUESTIONS))
+    values = {label: [[float(f"{x:.4g}") for x in line] for line in lines] for label, lines in found["values"].items()}
+    return {"concept": concept.title, **found, "values": values}
