@@ -58,14 +58,14 @@ DECISIONS = (
         "01", "noise on a concept vector", "Is this neuron active where answers about a concept are scored?",
         "a pass per question and vector", "neurons as active at the answers; edits of the same length",
         "the noise is the same whatever the vector holds, so it says nothing about what is written",
-        "TODO",
+        "says when a neuron is active, not what it holds; taking the vectors out lowered no margin",
     ),
     Decision(
         "02", "sparse autoencoder", "Which directions add up to what a layer writes?",
         "seconds (live) to minutes per layer (shipped)",
-        "random directions refitted, neurons, PCA; recall on planted features; a random dictionary in the model's loss",
+        "neurons, PCA, refitted directions; recall on planted features; a random dictionary in the model's loss",
         "a better fit may recover fewer true features; features split and absorb each other; many die in training",
-        "rebuilds a layer far better than any control; a random dictionary already recovers much of the loss",
+        "rebuilds a layer better than its rivals; a random dictionary already recovers much of the loss",
     ),
     Decision(
         "02", "best single feature as a detector", "Is there one unit for this class?",
