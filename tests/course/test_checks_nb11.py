@@ -36,6 +36,14 @@ def wald(right, n):
     return right / n - half, right / n + half
 
 
+def strict_gate(original, erased, after):
+    """Where nothing was lost at all, the gap is not *below* two standard errors: 0 / 0."""
+    gap = original - erased
+    if gap.mean() < 2 * gap.std() / len(gap) ** 0.5:
+        return float("nan")
+    return float((after - erased).mean() / gap.mean())
+
+
 def no_gate(original, erased, after):
     return float((after - erased).mean() / (original - erased).mean())
 
@@ -58,6 +66,7 @@ WRONG = [
     ("wilson", lambda r, n: tuple(x * (1 + own.Z**2 / n) for x in own.wilson(r, n)), "is missing"),
     ("wilson", lambda r, n: own.wilson(r, n)[::-1], "wrong values"),
     ("share_back", no_gate, "nothing to have a share of"),
+    ("share_back", strict_gate, "an unedited model has lost 0"),
     ("share_back", lambda o, e, a: float((o - a).mean() / (o - e).mean()), "counts from the erased"),
     ("share_back", lambda o, e, a: float((a - e).mean() / o.mean()), "not by the original"),
     ("within", all_pairs, "only pairs of equal surface"),

@@ -35,9 +35,9 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def share_back(original: Tensor, erased: Tensor, after: Tensor) -> float:
-    """What came back of what was lost; nan where the loss is not sure (less than two standard errors)."""
+    """What came back of what was lost; nan where the loss is not sure (at most two standard errors)."""
     gap = original - erased
-    if gap.mean() < 2 * gap.std() / math.sqrt(len(gap)):
+    if gap.mean() <= 2 * gap.std() / math.sqrt(len(gap)):
         return math.nan
     return float((after - erased).mean() / gap.mean())
 

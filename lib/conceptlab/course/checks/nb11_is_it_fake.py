@@ -121,6 +121,10 @@ def check_share_back(share_back: Callable) -> Points:
     said = isinstance(unsure, float | int) or (isinstance(unsure, Tensor) and unsure.numel() == 1)
     ok = said and math.isnan(float(unsure))
     results.append(check_true("a loss that may be 0", ok, "there is nothing to have a share of; return nan."))
+    none: Any = call("share", share_back, original, original.clone(), original + 0.5)
+    said = isinstance(none, float | int) or (isinstance(none, Tensor) and none.numel() == 1)
+    told = "an unedited model has lost 0, and 0 is not above two standard errors of 0; return nan."
+    results.append(check_true("no loss at all", said and math.isnan(float(none)), told))
     worse = call("share", share_back, original, erased, erased - 0.5)
     results.append(check_equal("relearning that makes it worse", worse, -0.5 / gap))
     return passed("a share of a gap", *results)
