@@ -108,20 +108,20 @@ DECISIONS = (
         "05", "reading inside", "Is the answer still readable in the states?",
         "one pass per question", "the output's own best tokens, random labels, the options behind other questions",
         "finds any plausible word once the candidates are many; reads nothing where the original is unreadable",
-        "a probe reads dev questions, test questions not surely; the lens adds little to the output's own list",
+        "dev questions only, and nearly as well behind other questions; the lens adds nothing to the output's own list",
     ),
     Decision(
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
         "12 steps, half a minute",
         "neighbour, a near domain nobody tuned on, other forms, relearning; equal direct loss, in margins too",
         "spares no neighbour; rounding to the grid on which the old weights lie undoes small steps",
-        "costs the neighbour more than PISCES at equal loss; on a near domain unseen by any choice not surely",
+        "at equal loss most cost the neighbour more than PISCES; on a near domain unseen by any choice none surely",
     ),
     Decision(
         "06", "localised and closed forms (RMU, SSD, ROCR, ...)", "Can chosen weights be rewritten in one go?",
         "a pass over the texts, a solve of seconds", "the same keys with random targets; equal direct loss",
         "what is to be spared must be among the protected keys",
-        "no training, exact protection of the keys that were given, and of no others: the neighbour pays",
+        "exact protection of the keys that were given, and of no others; most cost the neighbour more than PISCES",
     ),
     Decision(
         "06", "run-time guards (ECO, ULD, refusal by prompt)", "Can it be kept from coming out, without a change?",
