@@ -87,8 +87,8 @@ def recorded_pages(states: Mapping[str, Any] | None, folder: Path) -> dict[str, 
 
 VECTORS = (
     "In JupyterLab, `vector_explorer(lm)` takes any layer, any neuron, a value to hold it at, and a prompt. Here are "
-    "some of its states: for a few concepts the vector that promotes their words most, held at three values. On the "
-    "left the two ends of the vector, on the right what holding its neuron does to the next word."
+    "some of its states: for a few concepts the vector one end of which promotes their words most, held at three "
+    "values. On the left the two ends of the vector, on the right what holding its neuron does to the next word."
 )
 FEATURES = (
     "In JupyterLab, `FeatureBrowser(records, contexts)` searches by word, goes to the next hit or to any feature, and "
