@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import COLORS, finish, new_figure, plain, printable
 
@@ -20,6 +21,7 @@ def two_sided_bars(panels: Mapping[str, Sequence[tuple[str, float]]], title: str
         ax.set_yticks(at, [plain(printable(token.strip()) or "\u00b7") for token, _ in bars], fontsize=8)
         ax.axvline(0, color=COLORS["ink"], lw=0.8)
         ax.grid(False, axis="y")
+        ax.xaxis.set_major_locator(MaxNLocator(4))  # probabilities have long numbers
         finish(ax, "", name)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig

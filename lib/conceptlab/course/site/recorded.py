@@ -66,7 +66,8 @@ def recorded_pages(states: Mapping[str, Any] | None, folder: Path) -> dict[str, 
             content = widgets.png(figure())
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
-        return f'<img src="recorded/{path.name}" alt="{escape(alt, quote=True)}" loading="lazy">'
+        picture = f'<img src="recorded/{path.name}" alt="{escape(alt, quote=True)}" loading="lazy">'
+        return f'<div class="scroll" tabindex="0" role="region" aria-label="Figure">{picture}</div>'
 
     pages = {"recorded_features": _page("recorded_features", FEATURES, ("search for", "show"), feature_states())}
     if states:

@@ -54,7 +54,9 @@ def attack_edits(
     values: dict[str, Sequence[Sequence[float]]] = {}
     strengths: tuple[str, ...] = ("",)
     told: tuple[tuple[str, str], ...] = ()
-    for name, edit in edits.items():
+    for name, edit in sorted(
+        edits.items(), key=lambda item: item[1] is None
+    ):  # edited ones first: theirs is the colour
         result = run_attack(attack, lm, edit, setting)
         values[name] = [per_question(v).tolist() for v in result.values]
         strengths = tuple(result.labels or map(str, result.steps))
