@@ -10,7 +10,7 @@ from conceptlab.concept_vectors import (
     answer_sizes,
     build_atlas,
     control_directions,
-    edit_effects,
+    dose_effects,
     natural_activation,
     nearest_in_size,
     noise_study,
@@ -137,7 +137,7 @@ def test_effects_are_of_the_edit_that_is_named_and_a_swap_keeps_the_length(tiny)
     own = {"x": Replay(tiny, general_questions("dev")[:3], [3])}
     chosen = {"x": {"concept": [a], "matched": [b]}}
     edits = {"swap": lambda v, w: swap_edit(tiny, v, w), "none": lambda v, _: swap_edit(tiny, v, v)}
-    found = edit_effects(tiny, own, chosen, edits)
+    found = dose_effects(tiny, own, chosen, edits)
     assert found["swap"]["concept"][0].max() > 0 and found["swap"]["matched"][1].shape == (3,)
     assert all(float(x.abs().max()) < 1e-3 for pair in found["none"].values() for x in pair)
 

@@ -15,7 +15,7 @@ from .replay import Replay
 from .study import (
     NoiseStudy,
     concept_candidates,
-    edit_effects,
+    dose_effects,
     natural_activation,
     noise_study,
     scaled_margins,
@@ -48,7 +48,7 @@ __all__ = [
     "coherence_limit",
     "control_directions",
     "first_of_stem",
-    "edit_effects",
+    "dose_effects",
     "intrinsic",
     "layer_shares",
     "matched_vectors",

@@ -139,7 +139,7 @@ def scaled_margins(
     return table
 
 
-def edit_effects(
+def dose_effects(
     lm: LanguageModel,
     own: Mapping[str, Replay],
     chosen: Mapping[str, Candidates],

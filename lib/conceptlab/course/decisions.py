@@ -70,8 +70,8 @@ DECISIONS = (
     Decision(
         "02", "best single feature as a detector", "Is there one unit for this class?",
         "one pass over labelled text", "best neuron of either sign, best random direction, chosen on other texts",
-        "silent on most members of a broad class: the class is split, and the rest of the activation is lost",
-        "no better than the best neuron; sixteen features lose to sixteen neurons and to random directions",
+        "silent on most members of a broad class; without its threshold the same feature detects better",
+        "no better than the best neuron; sixteen lose to sixteen neurons and do no better than random directions",
     ),
     Decision(
         "03", "label scored by detection", "Does a description say where a feature fires?",
@@ -150,7 +150,7 @@ DECISIONS = (
         "08", "differential activity, masking", "Which vectors are busy on a concept, and does it depend on them?",
         "a pass per list of questions and per set", "equally active vectors of the same layers; permuted labels",
         "ranks loud vectors and word detectors, too; hurts what every question needs",
-        "costs the concept more than equally active vectors do, hardly more than permuted labels; the rest suffers too",
+        "surely more than equally active vectors cost, less surely more than permuted labels; the rest suffers too",
     ),
     Decision(
         "08", "specialisation score (PSS)", "How differently do the concept and the rest suffer?",
@@ -180,7 +180,7 @@ DECISIONS = (
         "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",
         "one pass, seconds of fitting", "shuffled labels, random features, losses out of fold",
         "reads what is there, not what the model uses; an exit may be right by luck",
-        "most items are settled early; facts late, and not where an edit takes them",
+        "many items are settled early, most facts late; that is no address for an edit",
     ),
     Decision(
         "10", "stopping policy (ConsistentEE)", "Which items need depth?",

@@ -88,7 +88,7 @@ def clamp_curves(
 ) -> Figure:
     """One panel per concept: probability of its words against the clamped activation, with controls (log scale).
 
-    `natural`: the largest activation that text reaches; what lies beyond it is shaded.
+    `natural`: the largest activation on the texts that were run; what lies beyond it is shaded.
     """
     fig, axes = new_figure(1, len(panels), width=4.2 * len(panels), height=3.4, sharey=True, squeeze=False)
     for ax, (name, series) in zip(axes[0], panels.items(), strict=True):
@@ -98,7 +98,7 @@ def clamp_curves(
             ax.plot(values, found[:, 0], color=color, marker="o", ms=3, label=plain(label))
         ax.set_yscale("log")
         if natural is not None:
-            ax.axvspan(natural, max(values), color=COLORS["ink"], alpha=0.06, lw=0, label="beyond what text reaches")
+            ax.axvspan(natural, max(values), color=COLORS["ink"], alpha=0.06, lw=0, label="beyond these texts")
         finish(ax, name, x)
     axes[0, 0].set_ylabel(plain(y))
     axes[0, 0].legend(frameon=False, fontsize=9)
