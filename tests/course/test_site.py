@@ -145,7 +145,8 @@ def test_the_reference_holds_every_exported_function():
     assert "core" in api.rooms() and "course" in api.rooms()
 
 
-def test_the_tour_comes_first_on_the_site(tmp_path):
+def test_the_tour_comes_first_on_the_site(tmp_path, monkeypatch):
+    monkeypatch.setattr(builder, "recorded_pages", lambda *_: {})
     made = CourseSite(tmp_path)
     for name in ("01_next", "tour", "00_sound"):
         made.stage(name, small_notebook())
@@ -173,7 +174,7 @@ def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
 
 
 # ---- recorded states of the widgets ------------------------------------------------------------------------
-BARS = {"logit effect": [("tea", 1.5), ("cup", -2.0)], "change": [("hot", 0.1), ("cold", -0.2)]}
+BARS = {"logit effect": [["tea", 1.5], ["cup", -2.0]], "change": [["hot", 0.1], ["cold", -0.2]]}
 VECTOR = {"found_for": "Golf", "layer": 1, "neuron": 2, "effects": BARS}
 RIGHT = {state: {"target": [1, 0, 1], "general": [1, 1, 1]} for state in ("original", "edited", "control <x>")}
 ERASURE = {"concept": "Golf", "method": "pisces", "shown": "PISCES", "features": ["6:8"], "tau": 0.5, "mu": 16.0}

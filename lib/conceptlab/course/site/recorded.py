@@ -116,7 +116,7 @@ def vector_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
     title = vector_title(states["model"], states["prompt"])
     for i, found in enumerate(states["vectors"]):
         place = f"{found['found_for']}: layer {found['layer']}, neuron {found['neuron']}"
-        effects = found["effects"]
+        effects = {panel: [(str(t), float(x)) for t, x in bars] for panel, bars in found["effects"].items()}
         picture = draw(f"vector{i}", partial(two_sided_bars, effects, title), vector_alt(effects, title))
         yield State((place, f"{found['hold']:g}"), picture)
 
