@@ -243,7 +243,8 @@ def relearned_grid(table: Numbers) -> Grid:
 
 def relearning_curves(table: Numbers, most: int = 4) -> dict[str, dict[int, Interval]]:
     """model -> steps -> margin, of PISCES, one rival, the original and a random edit (in the order of the colours)."""
-    rivals = [m for m in ("npo", "gradient_difference", "words_both", "pisces+words_both") if m in table.attacked()]
+    named: tuple[str, ...] = ("npo", "gradient_difference", "words_both", "pisces+words_both")
+    rivals = [m for m in named if m in table.attacked()]
     found: dict[str, dict[int, Interval]] = {}
     for m in ("pisces", *(rivals[:1] or ["words"]), "original", "random_norm"):
         begin, later = table.under(m, "direct", "value", budget="margin"), table.strengths(m, "relearning", "value")

@@ -39,7 +39,8 @@ def relearnt(model: str, method: str, attack: str = "relearning") -> Relearnt:
     found = {concept: columns_of(view.record, concept, method, attack) for concept in view.concepts}
     rows = {concept: list(columns.values())[-1] for concept, columns in found.items() if columns}
     if not rows:
-        return Relearnt(*(torch.empty(0) for _ in range(3)), torch.empty(0).long(), ())
+        none = torch.empty(0)
+        return Relearnt(none, none, none, none.long(), ())
     index = [torch.full((len(row[0]),), i) for i, row in enumerate(rows.values())]
     before, erased, after = (torch.cat(column) for column in zip(*rows.values(), strict=True))
     return Relearnt(before, erased, after, torch.cat(index), tuple(rows))

@@ -35,8 +35,8 @@ def hard_score(
         return float("nan"), float("nan"), 0
     hard = bench.corpus.examples(partner[partner >= 0], "hard")
     scores = judge.judge(label, fires)
-    against = (float(auroc(scores, judge.judge(label, others))) for others in (hard, examples.silent))
-    return (*against, len(fires))
+    beside_hard, beside_silent = (float(auroc(scores, judge.judge(label, x))) for x in (hard, examples.silent))
+    return beside_hard, beside_silent, len(fires)
 
 
 def by_strength(

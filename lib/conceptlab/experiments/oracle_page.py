@@ -118,8 +118,11 @@ class FormTable:
 
     def held_rows(self) -> list[tuple[str, ...]]:
         """Method, trained form, and what shown facts and facts never shown keep in that very form."""
-        numbers = [(m, f, *(self.number(m, f, f, which) for which in ("shown", "held_out"))) for m, f in self.rows]
-        return [(m, f, *("\u2013" if x is None else str(x) for x in pair)) for m, f, *pair in numbers]
+        rows = []
+        for m, f in self.rows:
+            pair = (self.number(m, f, f, which) for which in ("shown", "held_out"))
+            rows.append((m, f, *("\u2013" if x is None else str(x) for x in pair)))
+        return rows
 
     def reading(self) -> str:
         """For how many trainings more is lost in the trained form: than in others, and than by training in others."""
