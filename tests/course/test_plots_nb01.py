@@ -37,7 +37,7 @@ def test_noise_panels_show_five_series_and_fewer_sizes_where_there_are_fewer():
 def test_margin_panels_compare_two_kinds():
     sizes = {1: {"a": torch.tensor([-1.0, -3.0])}, 5: {"a": torch.tensor([-2.0, -6.0])}}
     fig = plots.margin_panels({"zero": {"concept": sizes, "matched": sizes}}, 50, "claim")
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["concept vectors", "equally active vectors"]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["concept vectors", "vectors as active at answers"]
     assert list(fig.axes[0].containers[0].lines[0].get_ydata()) == [-2, -4]
 
 
