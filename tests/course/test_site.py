@@ -145,8 +145,7 @@ def test_the_reference_holds_every_exported_function():
     assert "core" in api.rooms() and "course" in api.rooms()
 
 
-def test_the_tour_comes_first_on_the_site(tmp_path, monkeypatch):
-    monkeypatch.setattr(builder, "recorded_pages", lambda *_: {})
+def test_the_tour_comes_first_on_the_site(tmp_path):
     made = CourseSite(tmp_path)
     for name in ("01_next", "tour", "00_sound"):
         made.stage(name, small_notebook())
@@ -205,9 +204,11 @@ def test_a_cell_with_a_widget_leads_to_its_recorded_states():
 
 def test_without_a_record_only_the_features_have_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(recorded, "feature_states", lambda: iter([recorded.State(("river", "first hit"), "x")]))
-    assert set(recorded.recorded_pages(None, tmp_path / "f")) == {"recorded_features"}
+    monkeypatch.setattr(records, "read_states", lambda model: None)
+    assert set(recorded.recorded_pages(tmp_path / "f")) == {"recorded_features"}
     (tmp_path / "f" / "old.png").write_bytes(b"")
-    assert set(recorded.recorded_pages(STATES, tmp_path / "f")) == set(recorded.TITLES)
+    monkeypatch.setattr(records, "read_states", lambda model: STATES)
+    assert set(recorded.recorded_pages(tmp_path / "f")) == set(recorded.TITLES) == recorded.recorded_names()
     assert len(list((tmp_path / "f").glob("*.png"))) == 4, "one per figure, and none of another record"
 
 

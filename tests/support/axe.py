@@ -31,6 +31,7 @@ def findings(page: Page) -> list[str]:
     """Serious and critical findings of the page that is open, each with the first elements it is about."""
     assert AXE is not None, WHY_SKIPPED
     page.evaluate(AXE.read_text(encoding="utf-8") + "; true")
+    page.evaluate("Promise.all(document.getAnimations().map(a => a.finished)).then(() => true)")  # colours have settled
     told = page.evaluate(
         "axe.run(document, {resultTypes: ['violations']}).then(found => JSON.stringify(found.violations.map(v => "
         "({id: v.id, impact: v.impact, n: v.nodes.length, at: v.nodes.slice(0, 3).map(x => x.target.join(' ') + ' ' + "

@@ -34,7 +34,7 @@ from .pages import (
     section_page,
     tables_with,
 )
-from .recorded import MODEL, TITLES, recorded_pages
+from .recorded import TITLES, recorded_names, recorded_pages
 from .stage import local_links, noted, staged, thumbnail, write_figures
 
 CONFIGURATION = Path(__file__).parent / "sphinx"  # holds conf.py
@@ -66,7 +66,6 @@ class CourseSite:
         self.root, self.source, self.out = root, root / "build" / "site-source", root / "build" / "site"
         self.shown: dict[str, Shown] = {}
         self._fixed: dict[str, str] = {}  # pages that no notebook changes, made once
-        self._widgets: dict[str, str] | None = None
         self.warnings = ""  # of the last build
         self.refused: dict[str, str] = {}  # notebook -> why its page is not there
 
@@ -80,7 +79,7 @@ class CourseSite:
         self.shown[name] = Shown(nb, result)
         target, picture = self.source / f"{name}.ipynb", self.source / "thumbnails" / f"{name}.png"
         try:
-            shown = noted(self._with_links(staged(nb, f"{name}.html"), name), self._recorded())
+            shown = noted(self._with_links(staged(nb, f"{name}.html"), name), recorded_names())
             _write_changed(target, nbformat.writes(shown) + "\n")
             figure = write_figures(nb, self.root / "build" / "figures" / name)
             if name in THUMBNAILS:
@@ -112,14 +111,6 @@ class CourseSite:
             if cell.cell_type == "markdown":
                 cell.source = local_links(cell.source, pages)
         return nb
-
-    def _recorded(self) -> dict[str, str]:
-        """Pages with recorded states of the widgets."""
-        if self._widgets is None:
-            from ..widgets.recorded import read_states  # the widgets use this room's contexts: the room is read first
-
-            self._widgets = recorded_pages(read_states(MODEL), self.source / "recorded")
-        return self._widgets
 
     def _docs(self) -> list[str]:
         """Pages in docs/, those for authors last."""
@@ -158,7 +149,7 @@ class CourseSite:
                 "changelog": changelog_page(self.root),
                 "decision_table": decision_page(),
                 "browser": browser_page(self._documents()),
-                **self._recorded(),
+                **recorded_pages(self.source / "recorded"),
                 "api": api_index(rooms()),
                 **{f"api/{room}": api_page(room) for room in rooms()},
                 **{f"concepts/{name}": concept_page(name) for name in list_concepts()},

@@ -48,13 +48,19 @@ class State(NamedTuple):
 Draw = Callable[[str, Callable[[], Figure], str], str]  # name, figure, alternative text -> the HTML of the picture
 
 
-def recorded_pages(states: Mapping[str, Any] | None, folder: Path) -> dict[str, str]:
-    """document -> Markdown; figures go to `folder`, and one that is there from the same record is left.
+def recorded_names() -> set[str]:
+    """Documents of the widgets that there are; without a record only the feature browser has one."""
+    from ..widgets import recorded  # the widgets use this room's contexts, so this room is read first
 
-    `states`: what `read_states` read; None: only the feature browser has a page.
-    """
-    from .. import widgets  # its browser uses this room's contexts, so the room is read first
+    return set(TITLES) if recorded.states_path(MODEL).exists() else {"recorded_features"}
 
+
+def recorded_pages(folder: Path) -> dict[str, str]:
+    """document -> Markdown; figures go to `folder`, and one that is there from the same record is left."""
+    from .. import widgets
+    from ..widgets.recorded import read_states
+
+    states = read_states(MODEL)
     stamp = hashlib.sha256(repr(states).encode()).hexdigest()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     drawn = set[str]()

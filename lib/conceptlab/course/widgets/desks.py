@@ -181,16 +181,18 @@ class FeatureSwitches(ipywidgets.VBox):
 
     def __init__(self, lm: LanguageModel):
         self.lm, self.ticks = lm, dict[str, ipywidgets.Checkbox]()
-        self.further = words_field("", "further features", "layer:feature, separated by commas")
+        self.further = words_field("", "further features", "such as 6:828, 24:3407")
         super().__init__([self.further])
 
     def offer(self, features: Sequence[Feature]) -> None:
         """Show these, all of them on, in place of what was there."""
         names = [f"{f.layer}:{'-' if f.sign < 0 else ''}{f.index}" for f in features]
+        fires = tokens_of(self.lm, features)
+        told = [words if words.startswith("(") else f"fires on {words}" for words in fires]
         layout = ipywidgets.Layout(width="auto")
         self.ticks = {
-            name: ipywidgets.Checkbox(True, description=f"{name} fires on {words}", indent=False, layout=layout)
-            for name, words in zip(names, tokens_of(self.lm, features), strict=True)
+            name: ipywidgets.Checkbox(True, description=f"{name} {words}", indent=False, layout=layout)
+            for name, words in zip(names, told, strict=True)
         }
         self.further.value = ""
         self.children = (*self.ticks.values(), self.further)

@@ -100,6 +100,7 @@ def feature_html(record: FeatureLabel, contexts: Sequence[Context] = ()) -> str:
 SHADES = {"a1": "#fdebd8", "a2": "#fbd0a3", "a3": "#f6ad64", "a4": "#ec8a2f"}  # as on the site, on a light page
 STYLE = "<style>{}.cl-feature mark {{ color: #111; }}{}</style>".format(
     ".cl-feature .context { white-space: pre-wrap; } .cl-feature cite { display: block; } "
+    ".cl-feature th { text-align: left; padding-right: 12px; } "
     ".cl-feature .chips { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 6px; } ",
     "".join(f".cl-feature mark.{kind} {{ background: {color}; }}" for kind, color in SHADES.items()),
 )  # JupyterLab has no style sheet of the course
