@@ -12,7 +12,7 @@ import axe
 from chromium import FOUND, WHY_SKIPPED, Chromium
 from conceptlab.autointerp import FeatureLabel
 from conceptlab.core import ConceptLabError
-from conceptlab.course import course_map
+from conceptlab.course import Grid, course_map
 from conceptlab.course.headline import MIME
 from conceptlab.course.site import (
     CourseSite,
@@ -38,6 +38,8 @@ NUMBER = {"label": "drop", "value": 0.5, "low": 0.4, "high": 0.6, "control_label
 def small_notebook():
     figure = new_output("display_data", data={"image/png": PNG}, metadata={"image/png": {"alt": "Bars; drop 0.5"}})
     plain = new_output("display_data", data={"image/png": PNG})
+    html = Grid([("a", "1")], ["word", "value"], "A caption")._repr_html_()
+    table = new_output("display_data", data={"text/html": html, "text/plain": "a 1"})
     number = new_output("display_data", data={"text/plain": "Headline: drop", MIME: NUMBER})
     return new_notebook(
         cells=[
@@ -51,6 +53,7 @@ def small_notebook():
             new_code_cell("x", outputs=[plain]),
             new_code_cell("secret = 1", metadata={"jupyter": {"source_hidden": True}, "tags": ["solution"]}),
             new_code_cell("headline()", outputs=[number]),
+            new_code_cell("Grid(...)", outputs=[table]),
         ]
     )
 
