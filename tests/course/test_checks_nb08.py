@@ -7,26 +7,12 @@ import torch
 
 from conceptlab.course.checks import nb08_specialisation as nb
 from conceptlab.course.checks.answers import ANSWERS
+from conceptlab.course.checks.answers_parameters import cut, nearest_in_rank, scores
 from exercises_of_checks import assert_passes_and_nonsense_does_not
 
 
-def scores(own, others):
-    return own.abs().mean(0) - others.abs().mean(0)
-
-
 def matched(chosen, activity):
-    order = activity.argsort()
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    free = torch.ones(len(order), dtype=torch.bool)
-    free[rank[chosen]] = False
-    found = []
-    for r in rank[chosen].tolist():
-        places = free.nonzero()[:, 0]
-        place = places[(places - r).abs().argmin()]
-        free[place] = False
-        found.append(int(order[place]))
-    return torch.tensor(found)
+    return nearest_in_rank(chosen, activity)
 
 
 def floor(n, m, p):
@@ -45,14 +31,6 @@ def without(text, words):
     if not words:
         return text
     return re.sub(r"\b(" + "|".join(map(re.escape, words)) + r")\b", "it", text, flags=re.I)
-
-
-def cut(loss_at, target):
-    low, high = 0.0, 1.0
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (low, middle) if loss_at(middle) <= target else (middle, high)
-    return high
 
 
 SOLUTIONS = (scores, matched, floor, overlap, without, cut)

@@ -216,7 +216,7 @@ def test_without_a_record_only_the_features_have_a_page(tmp_path, monkeypatch):
 
 
 def test_a_record_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, tiny_llama):
-    lm, made, broken = tiny_llama(), [], [True]
+    lm, made, broken, fingerprints = tiny_llama(), [], [True], ["a"]
 
     def state(i):
         if i == 1 and broken:
@@ -225,6 +225,7 @@ def test_a_record_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, tiny_llama
         return {"i": i}
 
     monkeypatch.setattr(records, "states_path", lambda model: tmp_path / f"{model}.json")
+    monkeypatch.setattr(records, "made_of", lambda lm: {"model": lm.name, "fingerprint": fingerprints[-1]})
     for room in ("_erasures", "_attacks"):
         monkeypatch.setattr(records, room, lambda lm: iter(()))
     monkeypatch.setattr(records, "_vectors", lambda lm: (partial(state, i) for i in range(3)))
@@ -233,11 +234,19 @@ def test_a_record_goes_on_where_it_was_cut_off(tmp_path, monkeypatch, tiny_llama
     broken.clear()
     records.write_states(lm, str)
     assert made == [0, 1, 2] and [p.name for p in tmp_path.iterdir()] == ["tiny-llama.json"]
+    broken.append(True)
+    with pytest.raises(KeyboardInterrupt):
+        records.write_states(lm, str)
+    broken.clear()
+    fingerprints.append("b")  # other weights under the same name
+    records.write_states(lm, str)
+    assert made == [0, 1, 2, 0, 0, 1, 2]
 
 
 def test_the_tracked_record_is_small_and_of_this_code():
     found = records.read_states(recorded.MODEL)
     assert found and records.states_path(recorded.MODEL).stat().st_size < 100_000
+    assert found["edits"] == records.edit_sums(recorded.MODEL), "made of other edits; run `states` anew"
     assert len(found["vectors"]) == len(records.SEARCHED) * len(records.HOLDS)
     assert len(found["erasures"]) == len(records.ERASED) * len(records.AT_THE_DESK)
     assert [x["attack"] for x in found["attacks"]] == list(LIVE_ATTACKS)

@@ -110,22 +110,6 @@ def test_feature_widget_draws_the_static_figure(dictionary):
     assert box.value == 4_000 and "does not exist" in widget.message.value, "refused, not clipped"
 
 
-def test_label_widget_shows_the_static_table():
-    from conceptlab.autointerp import FeatureLabel, hit_lines, search_labels
-    from conceptlab.course.widgets import label_widget
-
-    records = [FeatureLabel(0, i, "on <x>", "ensemble", i == 0, 0.1, {}, None, (" Nile",)) for i in range(2)]
-    widget = label_widget(records, "nile")
-    box, only, shown = widget.controls["words"], widget.controls["only"], widget.text
-    assert hit_lines(search_labels(records, "nile")).replace("<", "&lt;").replace(">", "&gt;") in shown.value
-    only.value = True
-    assert shown.value.count("0:") == 1
-    box.value = "desert"
-    assert "No label" in shown.value
-    box.value = " "
-    assert "at least one word" in widget.message.value
-
-
 # ---- vectors and labelled features ---------------------------------------------------------------------------
 def test_vector_explorer_draws_the_static_figure_and_refuses_what_is_not_there(tiny_llama):
     from conceptlab.course.widgets import vector_explorer, vector_figure

@@ -122,6 +122,14 @@ def test_pisces_is_fitted_scored_and_its_edit_kept(lm, saes, tmp_path, monkeypat
     assert edit.info["mu"] == setting["mu"] and len(edit.info["features"]) == setting["n"]
 
 
+def test_a_concept_with_a_single_feature_does_not_stop_the_table(lm, saes, tmp_path, monkeypatch):
+    monkeypatch.setattr(interface, "cache_dir", lambda: tmp_path / "cache")
+    path, one = tmp_path / "lab.csv", replace(CFG, shared=replace(SMALL, n_candidates=1))
+    lab(lm, path, ["golf"], ("pisces",), ("fit", "score"), cfg=one, saes=saes)
+    (row,) = (r for r in read_table(path) if r["metric"] == "energy_left")
+    assert (row["n"], row["low"]) == ("1", row["high"])
+
+
 def test_what_is_there_is_not_fitted_again(lm, toys, tmp_path):
     path = tmp_path / "lab.csv"
     lab(lm, path, ["golf"], ("small",), ("fit",), cfg=CFG, saes={})

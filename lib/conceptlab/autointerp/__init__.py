@@ -40,7 +40,7 @@ from .labels import (
 from .neuronpedia import read_neuronpedia, write_neuronpedia
 from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
-from .search import Hit, hit_lines, search_labels
+from .search import Hit, search_labels
 from .steer import SCORE_PROMPTS, SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 
 __all__ = [
@@ -86,7 +86,6 @@ __all__ = [
     "first_contexts",
     "fuzzing",
     "hard_negatives",
-    "hit_lines",
     "intruder",
     "judge_all",
     "keep_neurons",

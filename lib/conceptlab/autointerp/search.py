@@ -10,7 +10,7 @@ was not measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -36,12 +36,11 @@ class Hit(NamedTuple):
 
 
 def search_labels(
-    records: Iterable[FeatureLabel],
+    records: Sequence[FeatureLabel],
     query: str | Sequence[str],
     concept: Concept | None = None,
     lm: LanguageModel | None = None,
     n: int = 10,
-    explained_only: bool = False,
 ) -> list[Hit]:
     """Features for some words, best first, with what matches on the input side and on the output side.
 
@@ -51,7 +50,6 @@ def search_labels(
     wanted = _words([query] if isinstance(query, str) else query) + (_words(concept.words) if concept else [])
     if not wanted:
         raise ConceptLabError("Give at least one word to search for.")
-    records = [r for r in records if r.explained or not explained_only]
     near = _near(lm, records, wanted) if lm is not None and records else torch.zeros(len(records))
     hits, stems, starts = [], {_stem(w) for w in wanted}, tuple(w for w in wanted if len(w) >= 4)
     for record, meaning in zip(records, near.tolist(), strict=True):
@@ -103,20 +101,3 @@ def _embedded(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "texts d
     owner = torch.tensor([i for i, row in enumerate(rows) for _ in row], dtype=torch.long)
     total = torch.zeros(len(texts), weight.shape[1]).index_add(0, owner, weight[ids] - weight.mean(0))
     return torch.nn.functional.normalize(total, dim=1)
-
-
-def hit_lines(hits: Sequence[Hit], width: int = 112) -> str:
-    """A table in plain text: where, how well the label detects, what matches on each side, and the label."""
-    lines = [f"{'layer:feature':14}{'AUROC':7}{'reads':26}{'writes':26}label"]
-    for hit in hits:
-        record = hit.record
-        area = f"{record.scores['detection_auroc'][0]:.2f}" if "detection_auroc" in record.scores else "-"
-        reads, writes = (_shortened(", ".join(x.strip() for x in side) or "-", 24) for side in (hit.reads, hit.writes))
-        line = f"{f'{record.layer}:{record.feature}':14}{area:7}{reads:26}{writes:26}{record.label}"
-        lines.append(_shortened(line, width))
-    return "\n".join(lines)
-
-
-def _shortened(text: str, width: int) -> str:
-    text = " ".join(text.split("\n"))
-    return text if len(text) <= width else text[: width - 1] + "\u2026"

@@ -218,12 +218,16 @@ def key_of(cell: Cell, seed: int) -> Key:
 
 
 def rows_of(note: Mapping[str, Any], key: Key, metrics: Mapping[str, Interval]) -> list[Row]:
-    """The rows of a cell. Raises ConceptLabError for what a table cannot hold."""
+    """The rows of a cell; a single item has no interval, so its value stands at both ends (and n is 1).
+
+    Raises ConceptLabError for what a table cannot hold.
+    """
     if not metrics:
         raise ConceptLabError(f"The cell {named(key)} holds no number; what is not possible is a number too.")
     rows = []
     for metric, interval in metrics.items():
-        texts = [f"{float(x):.5g}" for x in interval[:3]]
+        alone = int(interval[3]) == 1 and math.isnan(interval[1]) and math.isnan(interval[2])
+        texts = [f"{float(x):.5g}" for x in ([interval[0]] * 3 if alone else interval[:3])]
         values = (note["experiment"], note["model"], *key[:4], metric, *texts, str(int(interval[3])), key[4])
         row = dict(zip(COLUMNS, values, strict=True))
         wrong = _wrong(row)

@@ -8,7 +8,7 @@ from .predictions import predict, recall_guess
 from .profiles import PROFILES, get_profile
 from .record import Points, progress_lines, read_record, record_file
 from .tables import Grid
-from .widgets import label_widget, search_figure, search_widget
+from .widgets import search_figure, search_widget
 
 __all__ = [
     "DECISIONS",
@@ -22,7 +22,6 @@ __all__ = [
     "get_profile",
     "grade_folder",
     "headline",
-    "label_widget",
     "predict",
     "progress_lines",
     "read_record",

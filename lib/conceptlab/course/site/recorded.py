@@ -28,7 +28,7 @@ HITS = ("first hit", "second hit", "third hit")
 CALLS = {  # in a notebook's cell -> the page with recorded states
     "vector_explorer(": "recorded_vectors", "search_widget(": "recorded_vectors",
     "FeatureBrowser(": "recorded_features", "feature_widget(": "recorded_features",
-    "label_widget(": "recorded_features", "erasure_desk(": "recorded_erasure", "attack_desk(": "recorded_attack",
+    "erasure_desk(": "recorded_erasure", "attack_desk(": "recorded_attack",
 }  # fmt: skip
 TITLES = {
     "recorded_vectors": "Vector explorer",

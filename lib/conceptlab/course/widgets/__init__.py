@@ -1,23 +1,23 @@
 """Widgets: each a thin layer over a plain function whose figure also stands on the page without it."""
 
-from .attacking import Attacked, attack_desk, attack_edits, attack_figure, transcript_html
+from .attacking import Attacked, attack_alt, attack_desk, attack_edits, attack_figure, transcript_html
 from .desks import (
     Erased,
     FeatureSwitches,
     ShownErasure,
     answers_html,
     erase,
+    erasure_alt,
     erasure_desk,
     erasure_figure,
     feature_places,
     judged,
 )
-from .explore import FeatureBrowser, feature_html, vector_effects, vector_explorer, vector_figure
+from .explore import FeatureBrowser, feature_html, vector_alt, vector_effects, vector_explorer, vector_figure
 from .figures import (
     feature_figure,
     feature_widget,
     label_hits,
-    label_widget,
     search_figure,
     search_widget,
     top_contexts,
@@ -32,10 +32,12 @@ __all__ = [
     "Panel",
     "ShownErasure",
     "answers_html",
+    "attack_alt",
     "attack_desk",
     "attack_edits",
     "attack_figure",
     "erase",
+    "erasure_alt",
     "erasure_desk",
     "erasure_figure",
     "feature_figure",
@@ -44,12 +46,12 @@ __all__ = [
     "feature_widget",
     "judged",
     "label_hits",
-    "label_widget",
     "png",
     "search_figure",
     "search_widget",
     "top_contexts",
     "transcript_html",
+    "vector_alt",
     "vector_effects",
     "vector_explorer",
     "vector_figure",

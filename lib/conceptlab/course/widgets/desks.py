@@ -9,10 +9,9 @@ from html import escape
 from typing import NamedTuple
 
 import ipywidgets
-import torch
 from matplotlib.figure import Figure
 
-from ...core import ConceptLabError, bootstrap
+from ...core import ConceptLabError, proportion
 from ...data import Concept, Question
 from ...edits import WeightEdit, applied
 from ...erasure import (
@@ -149,7 +148,7 @@ def erasure_figure(found: Erased | ShownErasure, title: str) -> Figure:
     """Share of right answers by set of questions: original, edited, and the control, with intervals over questions."""
     shown = found.shown() if isinstance(found, Erased) else found
     states = {
-        state: [bootstrap(torch.tensor(right).float(), 1_000) for right in by_set.values()]
+        state: [proportion(sum(right), len(right)) for right in by_set.values()]
         for state, by_set in shown.right.items()
     }
     sets = list(next(iter(shown.right.values())))

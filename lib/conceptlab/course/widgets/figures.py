@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 
 import ipywidgets
 import torch
 from matplotlib.figure import Figure
 
-from ...autointerp import FeatureLabel, Firings, Hit, hit_lines, search_labels
+from ...autointerp import FeatureLabel, Firings, Hit, search_labels
 from ...concept_vectors import Atlas, search
 from ...core import ConceptLabError
 from ...data import Harvest, list_concepts, load_concept
@@ -79,28 +78,7 @@ def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings
     return Panel(controls, lambda feature: feature_figure(lm, sae, found, firings, feature))
 
 
-def label_hits(
-    records: Sequence[FeatureLabel], query: str, lm: LanguageModel | None = None, explained_only: bool = False
-) -> list[Hit]:
+def label_hits(records: Sequence[FeatureLabel], query: str, lm: LanguageModel | None = None) -> list[Hit]:
     """Features for words, or for a concept of the course where the query is its name or title ("Harry Potter")."""
     named = [c for c in map(load_concept, list_concepts()) if query.strip().lower() in (c.name, c.title.lower())]
-    return search_labels(records, query, named[0] if named else None, lm, explained_only=explained_only)
-
-
-def label_widget(
-    records: Sequence[FeatureLabel], words: str = "river, water", lm: LanguageModel | None = None
-) -> Panel:
-    """A search box over labels: type words, separated by commas, or a concept's title. Shows `hit_lines`.
-
-    `lm`: also finds what is near in meaning.
-    """
-    controls = {
-        "words": words_field(words, "words", "words or a concept, then Enter"),
-        "only": ipywidgets.Checkbox(False, description="explained only"),
-    }
-
-    def draw(words: str, only: bool) -> str:
-        hits = label_hits(records, words, lm, only)
-        return f"<pre>{html.escape(hit_lines(hits) if hits else 'No label has to do with these words.')}</pre>"
-
-    return Panel(controls, draw)
+    return search_labels(records, query, named[0] if named else None, lm)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ...concept_vectors import search
-from ...core import ConceptLabError, atomic_path, data_dir
+from ...core import ConceptLabError, atomic_path, data_dir, sha256
 from ...data import Concept, load_concept
 from ...edits import WeightEdit
-from ...erasure import Feature, Shared
-from ...models import LanguageModel
+from ...erasure import Feature, Shared, shipped_dictionaries
+from ...models import LanguageModel, fingerprint
 from .attacking import LIVE_ATTACKS, attack_edits
 from .desks import LIVE_METHODS, erase
 from .explore import vector_effects
@@ -31,6 +31,8 @@ ERASED = ("japan", "chemical_elements")  # at the desk; their edits ship with th
 AT_THE_DESK = (  # method, how many of the edit's features (None: all), mu
     ("pisces", None, 16.0), ("pisces", None, 4.0), ("pisces", 1, 16.0), ("words", 0, 1.0), ("words_both", 0, 1.0),
 )  # fmt: skip
+UNDER_ATTACK = {"PISCES": "pisces", "same rows, other features": "other_features"}  # edits of the first, under attack
+OF_EDITS = (*((name, "pisces") for name in ERASED), *((ERASED[0], method) for method in UNDER_ATTACK.values()))
 N_QUESTIONS, STEPS = 12, 6
 
 Say = Callable[[str], object]
@@ -43,8 +45,11 @@ def states_path(model: str) -> Path:
 
 
 def write_states(lm: LanguageModel, say: Say = print) -> Path:
-    """Run every state and write the record; about ten minutes on two cores. An interruption loses one state."""
-    settings = {"model": lm.name, "prompt": PROMPT, "n_questions": N_QUESTIONS, "steps": STEPS}
+    """Run every state and write the record; about ten minutes on two cores. An interruption loses one state.
+
+    What an interrupted run left is taken up where model, edits, dictionaries and settings are the same.
+    """
+    settings = made_of(lm)
     path = states_path(lm.name)
     kept = path.with_suffix(".partial.json")
     found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
@@ -61,6 +66,22 @@ def write_states(lm: LanguageModel, say: Say = print) -> Path:
     _write(path, found)
     kept.unlink()
     return path
+
+
+def made_of(lm: LanguageModel) -> dict[str, Any]:
+    """What a record depends on: settings, and fingerprints of the model, of the edits and of the dictionaries."""
+    saes = {str(layer): fingerprint(dict(sae.state_dict())) for layer, sae in shipped_dictionaries(lm).items()}
+    asked = {
+        "searched": SEARCHED, "holds": HOLDS, "erased": ERASED, "at_the_desk": AT_THE_DESK, "attacked": UNDER_ATTACK,
+        "live_attacks": LIVE_ATTACKS, "prompt": PROMPT, "n_questions": N_QUESTIONS, "steps": STEPS,
+    }  # fmt: skip
+    prints = {"fingerprint": lm.fingerprint(), "edits": edit_sums(lm.name), "dictionaries": saes}
+    return dict(json.loads(json.dumps({"model": lm.name} | asked | prints)))  # tuples as lists: as it is read back
+
+
+def edit_sums(model: str) -> dict[str, str]:
+    """The first digits of the checksum of every edit that a record is made of."""
+    return {f"{name}_{method}": sha256(_edit_path(model, name, method))[:16] for name, method in OF_EDITS}
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
@@ -99,7 +120,11 @@ def _vector(lm: LanguageModel, place: dict[str, Any], hold: float) -> dict[str, 
 
 def _shipped(lm: LanguageModel, concept: str, method: str) -> WeightEdit:
     """An edit that came with the lab's table."""
-    return WeightEdit.load(data_dir() / "results" / f"lab_{lm.name}" / f"{concept}_{method}.safetensors")
+    return WeightEdit.load(_edit_path(lm.name, concept, method))
+
+
+def _edit_path(model: str, concept: str, method: str) -> Path:
+    return data_dir() / "results" / f"lab_{model}" / f"{concept}_{method}.safetensors"
 
 
 def _erasures(lm: LanguageModel) -> Iterator[Make]:
@@ -121,8 +146,7 @@ def _erasure(shared: Shared, shipped: WeightEdit, method: str, n: int | None, mu
 
 def _attacks(lm: LanguageModel) -> Iterator[Make]:
     name = ERASED[0]
-    methods = {"PISCES": "pisces", "same rows, other features": "other_features"}
-    edits = {"original": None} | {label: _shipped(lm, name, method) for label, method in methods.items()}
+    edits = {"original": None} | {label: _shipped(lm, name, method) for label, method in UNDER_ATTACK.items()}
     for attack in LIVE_ATTACKS:
         yield partial(_attack, lm, load_concept(name), edits, attack)
 
