@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from conceptlab.course import authors, colab, notebook
+from conceptlab.course.course_map import PLAIN
 from conceptlab.course.plots.picture import GROUPS, SERIES, erased_estimates
 from conceptlab.course.plots.thumbnails import THUMBNAILS
 
@@ -39,7 +40,8 @@ def test_the_front_page_says_what_the_table_says():
 def test_every_notebook_is_on_the_map():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in NOTEBOOKS:
-        assert f"](notebooks/{path.name})" in text, f"{path.stem} has no row, or its row no link"
+        plain = PLAIN[path.stem]
+        assert f"](notebooks/{path.name})<br>{plain} |" in text, f"{path.stem} has no row, or its row no link or result"
 
 
 def test_thumbnails_and_badges_are_what_the_code_draws():

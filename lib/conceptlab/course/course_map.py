@@ -10,22 +10,20 @@ PARTS = (
     ("III. How does it lie there?", ("08", "09", "10", "11")),
 )
 
-# What came out, without numbers: the headline beside it has those of the last run.
+# What came out, without numbers, here and in the README's map: the headline beside it has those of the last run.
 PLAIN = {
     "tour": "Ten minutes with one concept: find where Japan is written, erase it, and see what brings it back.",
-    "00_start_here": "An MLP layer is a sum of fixed vectors. A fact can be read off the model only in its last "
-    "layers, "
+    "00_start_here": "An MLP layer is a sum of fixed vectors. A fact can be read off the model only in its last layers, "
     "although it is used earlier.",
-    "01_concept_vectors": "A few single vectors in the weights belong to a concept: noise on them moves the "
-    "answers about "
-    "it, and hardly any others. That does not make them the place where the knowledge is stored.",
+    "01_concept_vectors": "A few single vectors write a concept's words. Noise on them moves the answers about it, "
+    "though not surely more than noise on other busy neurons; writing a word is not yet holding the knowledge.",
     "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random directions do. "
     "A better fit is not a better dictionary, and as detectors of known classes features lose to neurons.",
     "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach "
     "two thirds of that with labels of their own, and hard negatives take most of the lead.",
-    "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan and "
-    "little else. "
-    "Other features in the same rows do nearly as much, so the control matters.",
+    "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan. The neighbour "
+    "that was watched is spared; a near country that nobody watched is not. Other features in the same rows do nearly "
+    "as much, so the control matters.",
     "05_attacks": "A few steps of training on text without the answers bring part of it back. A random edit gets back "
     "as large a share of its damage, so that is not surely knowledge that was hidden.",
     "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
@@ -34,6 +32,8 @@ PLAIN = {
     "noise has damaged as much. The last layers repair both, so what repairs a model is not what was changed in it.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
+    "09_reasoning_or_memory": "A direction that tells reasoning from recall perfectly tells two kinds of text apart. "
+    "Where story, words and digits are the same, nothing sure is left of it.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "
     "question helps on some of them; on others only the mixture of depths does. Where a fact can be read is not where "
     "it can be erased.",
