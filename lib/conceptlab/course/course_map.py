@@ -13,8 +13,8 @@ PARTS = (
 # What came out, without numbers, here and in the README's map: the headline beside it has those of the last run.
 PLAIN = {
     "tour": "Ten minutes with one concept: find where Japan is written, erase it, and see what brings it back.",
-    "00_start_here": "An MLP layer is a sum of fixed vectors. A fact can be read off the model only in its last layers, "
-    "although it is used earlier.",
+    "00_start_here": "An MLP layer is a sum of fixed vectors. A fact can be read off the model only in its last "
+    "layers, although it is used earlier.",
     "01_concept_vectors": "A few single vectors write a concept's words. Noise on them moves the answers about it, "
     "though not surely more than noise on other busy neurons; writing a word is not yet holding the knowledge.",
     "02_sparse_autoencoders": "A learnt dictionary explains far more of what a layer writes than random directions do. "
