@@ -7,11 +7,13 @@ from conceptlab.core import ConceptLabError
 from conceptlab.data import contrast_examples, matched_stories, trivia_contrast
 from conceptlab.directions import (
     SURFACES,
+    WRITTEN,
     Added,
     Multiplied,
     by_template,
     cosine_draws,
     direction_cosines,
+    equal_energy_directions,
     equally_hard,
     halves,
     held_out,
@@ -23,6 +25,7 @@ from conceptlab.directions import (
     random_directions,
     ridge,
     shuffled_limit,
+    site_moment,
     split_auroc,
     steering_plan,
     unit,
@@ -191,13 +194,11 @@ def test_steering_changes_states_as_said_and_comes_off(tiny_llama, stories):
 
 def test_a_direction_multiplied_by_minus_one_is_gone(tiny_llama, stories):
     lm = tiny_llama(n_layers=3)
-    u, w = random_directions(2, lm.d_model)
+    u = random_directions(1, lm.d_model)[0]
     before = item_states(lm, stories[:3])
     with Multiplied(u, -1.0).applied(lm):
         gone = item_states(lm, stories[:3])
     assert (before.resid @ u).abs().max() > 1e-3 and (gone.resid @ u).abs().max() < 1e-4
-    with Multiplied(u, -1.0, w).applied(lm):
-        assert not torch.allclose(item_states(lm, stories[:3]).resid, before.resid)
     with pytest.raises(ConceptLabError, match="length 1"):
         Multiplied(2 * u, -1.0)
     with pytest.raises(ConceptLabError, match="without length"):
@@ -207,8 +208,36 @@ def test_a_direction_multiplied_by_minus_one_is_gone(tiny_llama, stories):
 def test_every_direction_of_a_plan_moves_as_far_as_the_naive_one(tiny_llama):
     lm = tiny_llama(n_layers=3)
     kept = {"naive": 3 * torch.ones(lm.d_model), "step-memory": torch.eye(lm.d_model)[0]}
-    plan = steering_plan(lm, kept, 1, 10)
+    plan = steering_plan(lm, kept, 1, 10, texts=["one two three", "four five"])
     full = [float(change.vector.norm()) for (rule, _, dose), change in plan.items() if rule == "added" and dose == 1.0]
     assert len(full) == 12 and full == pytest.approx([3 * lm.d_model**0.5] * 12)
     controls = [c for (rule, name, _), c in plan.items() if rule == "multiplied" and name.startswith("random")]
-    assert len(controls) == 10 and all(torch.equal(c.u, unit(kept["naive"])) and c.w is not None for c in controls)
+    assert len(controls) == 20
+    moment = site_moment(lm, ["one two three", "four five"])
+    shares = [float(c.u.double() @ moment @ c.u.double()) for c in (plan["multiplied", "naive", -1.0], *controls)]
+    assert shares == pytest.approx([shares[0]] * 21, rel=0.02)
+    assert not any(rule == "multiplied" and "random" in name for rule, name, _ in steering_plan(lm, kept, 1, 10))
+
+
+def test_directions_of_equal_energy_by_hand():
+    values = torch.tensor([0.7, 0.2, 0.06, 0.04], dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))).Q
+    moment = turn @ values.diag() @ turn.T
+    for u in (turn[:, 1], (turn[:, 1] + turn[:, 2]) / 2**0.5):
+        found = equal_energy_directions(moment, u.float(), 5).double()
+        assert found.norm(dim=1).tolist() == pytest.approx([1] * 5, abs=1e-5)
+        share = float(u @ moment @ u)
+        assert [float(w @ moment @ w) for w in found] == pytest.approx([share] * 5, rel=0.02)
+        assert (found @ found.T).fill_diagonal_(0).abs().max() < 0.9999  # so many different ones
+
+
+def test_the_moment_says_which_share_a_direction_holds(tiny_llama):
+    lm = tiny_llama(n_layers=2)
+    moment, u = site_moment(lm, ["one two", "three four five"]), random_directions(1, lm.d_model)[0].double()
+    assert float(moment.trace()) == pytest.approx(1) and torch.allclose(moment, moment.T)
+    shares = []
+    for text in ("one two", "three four five"):
+        sites = [(site, layer) for layer in range(2) for site in WRITTEN]
+        states = lm.capture(lm.tokens(text)[0], sites).values()
+        shares += [float((x[0, 1:].double() @ u).square().sum() / x[0, 1:].double().square().sum()) for x in states]
+    assert float(u @ moment @ u) == pytest.approx(sum(shares) / len(shares))

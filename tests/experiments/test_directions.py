@@ -20,7 +20,7 @@ def test_the_table_has_every_reading_control_and_dose_and_goes_on(tiny_llama, tm
     mmlu_items(), general_questions("dev")  # from the usual cache, before it moves
     monkeypatch.setenv("CONCEPTLAB_CACHE", str(tmp_path / "cache"))
     module = importlib.import_module("conceptlab.experiments.directions")  # the name alone is the function
-    few = {("added", "random 0", 1.0), ("multiplied", "naive", -1.0)}
+    few = {("added", "random 0", 1.0), ("multiplied", "naive", -1.0), ("multiplied", "random 0", -1.0)}
     monkeypatch.setattr(module, "steering_plan", lambda *a: {k: v for k, v in steering_plan(*a).items() if k in few})
     assert run(lm, path, SMALL) == path
     rows = read_table(path)
@@ -32,7 +32,8 @@ def test_the_table_has_every_reading_control_and_dose_and_goes_on(tiny_llama, tm
         assert {(name, surface, "templates", "") for surface in ("counts", "words", "asked", "said")} <= cells
         assert (name, "transfer", "naive", "1") in cells and ("cosine", "naive", name, "1") in cells
     assert {("verdict", name, way, "") for name in ("trivia", "step-copy") for way in ("own", "naive")} <= cells
-    assert {("steering", "added", "random 0", "1"), ("steering", "multiplied", "naive", "-1")} <= cells
+    steered = {("steering", "added", "random 0", "1"), ("steering", "multiplied", "naive", "-1")}
+    assert steered | {("steering", "multiplied", "random 0", "-1")} <= cells
     assert all(0 <= float(r["value"]) <= 1 for r in rows if r["metric"] in ("auroc", "accuracy", "shuffled"))
     monkeypatch.setattr(module, "contrast_sets", None)  # would be called again if a reading were missing
     run(lm, path, SMALL)

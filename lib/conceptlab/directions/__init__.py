@@ -19,7 +19,18 @@ from .reading import (
     split_draws,
 )
 from .states import ItemStates, item_states, kept_states, margins
-from .steering import DOSES, FACTORS, WRITTEN, Added, Multiplied, random_directions, steering_plan, unit
+from .steering import (
+    DOSES,
+    FACTORS,
+    WRITTEN,
+    Added,
+    Multiplied,
+    equal_energy_directions,
+    random_directions,
+    site_moment,
+    steering_plan,
+    unit,
+)
 from .surface import SURFACES, asked_words, counts, said_words, words
 
 __all__ = [
@@ -38,6 +49,7 @@ __all__ = [
     "cosine_draws",
     "direction_cosines",
     "counts",
+    "equal_energy_directions",
     "equally_hard",
     "halves",
     "held_out",
@@ -51,6 +63,7 @@ __all__ = [
     "ridge",
     "said_words",
     "shuffled_limit",
+    "site_moment",
     "split_auroc",
     "split_draws",
     "steering_plan",

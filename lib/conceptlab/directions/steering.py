@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from ..edits import Intervention
 from ..models import LanguageModel
 
 DOSES = (-1.0, -0.5, 0.5, 1.0)  # times the distance between the naive kinds' means
-FACTORS = (-1.0, -0.5, 0.1)  # of the multiplication; -1 projects out, .1 is the default of the paper's code
+FACTORS = (-1.0, 0.1)  # of the multiplication; -1 projects out, .1 is the default of the paper's code
 WRITTEN = ("resid_pre", "attn_contribution", "mlp_contribution")  # the sites that the released code multiplies at
 
 
@@ -34,32 +34,24 @@ class Added:
 
 @dataclass(frozen=True)
 class Multiplied:
-    """`h <- h + factor (h . u) w` at block input, attention and MLP of every layer; `u` of length 1.
+    """`h <- h + factor (h . u) u` at block input, attention and MLP of every layer, as in the released code.
 
-    `w` is `u` itself, as in the released code (`factor` -1 projects the direction out), or another direction of length
-    1, which moves a state as far, but somewhere else, at *one* site. Over all sites it moves the stream much farther:
-    what was projected out is gone at the next site, while the part along `u` that a push along `w` leaves there is
-    read again.
+    `u` has length 1; `factor` -1 projects the direction out.
     """
 
     u: Float[Tensor, " d_model"]
     factor: float
-    w: Float[Tensor, " d_model"] | None = None
 
     def __post_init__(self):
-        for vector in (self.u, self.w):
-            if vector is not None and abs(float(vector.norm()) - 1) > 1e-3:
-                raise ConceptLabError(
-                    f"A direction of length 1 is multiplied; this one has {float(vector.norm()):.3g}."
-                )
+        if abs(float(self.u.norm()) - 1) > 1e-3:
+            raise ConceptLabError(f"A direction of length 1 is multiplied; this one has {float(self.u.norm()):.3g}.")
 
     def applied(self, lm: LanguageModel) -> AbstractContextManager:
         """The model steered, inside the block."""
         u = self.u.to(lm.device, lm.dtype)
-        w = u if self.w is None else self.w.to(u)
 
         def change(h: Tensor) -> Tensor:
-            return h + self.factor * (h @ u)[..., None] * w
+            return h + self.factor * (h @ u)[..., None] * u
 
         return lm.intervene({(site, layer): change for layer in range(lm.n_layers) for site in WRITTEN})
 
@@ -78,12 +70,60 @@ def random_directions(n: int, d_model: int, seed: int = 0) -> Float[Tensor, "n d
     return drawn / drawn.norm(dim=1, keepdim=True)
 
 
-def steering_plan(
-    lm: LanguageModel, kept: Mapping[str, Float[Tensor, " d_model"]], layer: int, n_random: int, seed: int = 0
-) -> dict[tuple[str, str, float], Intervention]:
-    """Rule, direction and dose -> the change. All directions move as far as the naive one's dose does.
+@torch.no_grad()
+def site_moment(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "d_model d_model"]:
+    """Second moment of the states at the sites that `Multiplied` changes, scaled to trace 1 in each text and site.
 
-    `multiplied` random directions take the naive direction's own coefficients, so that each state moves as far.
+    `u @ moment @ u` is the share of the states' energy (squared length) along `u`, averaged over texts and sites. The
+    first position is left out: its states are so large that they would be all that counts.
+    """
+    sites = [(site, layer) for layer in range(lm.n_layers) for site in WRITTEN]
+    total = torch.zeros(lm.d_model, lm.d_model, dtype=torch.float64)
+    for text in texts:
+        for states in lm.capture(lm.tokens(text)[0], sites).values():
+            x = states[0, 1:].double().cpu()
+            total += x.T @ x / x.square().sum()
+    return total / (len(sites) * len(texts))
+
+
+def equal_energy_directions(
+    moment: Float[Tensor, "d_model d_model"], u: Float[Tensor, " d_model"], n: int, seed: int = 0
+) -> Float[Tensor, "n d_model"]:
+    """`n` random directions of length 1 along which states hold as large a share of their energy as along `u`.
+
+    A random direction holds far less than one along which states differ, so projecting it out changes less. Each draw
+    z is pulled towards (or away from) what is common in the states, w ~ moment^s z, with s found by bisection. Raises
+    ConceptLabError where the states hold no more along any direction than along `u`.
+    """
+    values, vectors = torch.linalg.eigh(moment.double())
+    values = values.clamp_min(values[-1] * 1e-12)
+    wanted = float(u.double() @ moment.double() @ u.double() / u.double().square().sum())
+    found = []
+    for z in random_directions(n, len(moment), seed).double() @ vectors:
+        low, high = -8.0, 8.0
+        for _ in range(60):
+            s = (low + high) / 2
+            w = (values / values[-1]) ** s * z
+            w = w / w.norm()
+            low, high = (s, high) if float(values @ w.square()) < wanted else (low, s)
+        if abs(float(values @ w.square()) / wanted - 1) > 0.01:
+            raise ConceptLabError("No random direction holds as much of the states' energy as this one; take another.")
+        found.append(vectors @ w)
+    return torch.stack(found).float()
+
+
+def steering_plan(
+    lm: LanguageModel,
+    kept: Mapping[str, Float[Tensor, " d_model"]],
+    layer: int,
+    n_random: int,
+    seed: int = 0,
+    texts: Sequence[str] = (),
+) -> dict[tuple[str, str, float], Intervention]:
+    """Rule, direction and dose -> the change. Added directions all move as far as the naive one's dose does.
+
+    `multiplied` random directions hold as much of the states' energy in `texts` as the naive one; without texts there
+    are none.
     """
     size, drawn = float(kept["naive"].norm()), random_directions(n_random, lm.d_model, seed)
     plan: dict[tuple[str, str, float], Intervention] = {}
@@ -91,8 +131,9 @@ def steering_plan(
         plan |= {("added", name, dose): Added(layer, dose * size * unit(d)) for dose in DOSES}
     for i, d in enumerate(drawn):  # minus a random direction is another one: positive doses are enough
         plan |= {("added", f"random {i}", dose): Added(layer, dose * size * d) for dose in DOSES if dose > 0}
-    for name in ("naive", "step-memory"):
-        plan |= {("multiplied", name, f): Multiplied(unit(kept[name]), f) for f in FACTORS}
-    for i, d in enumerate(drawn):
-        plan["multiplied", f"random {i}", -1.0] = Multiplied(unit(kept["naive"]), -1.0, d)
+    u = unit(kept["naive"])
+    plan |= {("multiplied", "naive", f): Multiplied(u, f) for f in FACTORS}
+    if texts:
+        equal = equal_energy_directions(site_moment(lm, texts), u, n_random, seed)
+        plan |= {("multiplied", f"random {i}", f): Multiplied(d, f) for i, d in enumerate(equal) for f in FACTORS}
     return plan

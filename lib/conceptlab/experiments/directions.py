@@ -248,8 +248,9 @@ def _verdict(store: Store, sets: Mapping[str, Contrast], config: DirectionsConfi
 def _steer(lm: LanguageModel, store: Store, config: DirectionsConfig) -> None:
     """Margins of the same stories while the model is steered, minus those before."""
     kept = {name: torch.tensor(d) for name, d in store.record(Cell("steering", "directions")).items()}
-    plan = steering_plan(lm, kept, lm.n_layers // 2, config.n_random, store.seed)
     items, examples = matched_stories(config.n_steered, store.seed + 1), contrast_examples()
+    texts = [f"{examples}\n\n{item.text}" for item in items[:: len(ITEM_KINDS) + 1]]  # of every kind
+    plan = steering_plan(lm, kept, lm.n_layers // 2, config.n_random, store.seed, texts)
     cells = {Cell("steering", *key): change for key, change in plan.items()}
     store.progress(list(cells))
     before: ItemStates | None = None
