@@ -45,7 +45,12 @@ def test_a_curve_is_in_the_order_of_layers():
 
 def test_doses_tell_named_directions_from_random_ones():
     lines, drawn = plots.doses(ROWS, "added", ("step",), {"naive": "the naive one"})
-    assert lines == {"step": {"the naive one": {1.0: (0.5, 0.1, 0.9)}}} and drawn == {"step": {1.0: [0.2]}}
+    assert lines == {"step": {"the naive one": {1.0: (0.5, 0.1, 0.9)}}}
+    assert drawn == {"step": {1.0: [0.2], -1.0: [0.2]}}  # minus a random direction is one, too
+    assert plots.outside(lines, drawn) == {"the naive one": (1, 1)}
+    assert plots.outside(
+        {"step": {"x": {1.0: (0.3, 0.0, 1.0), 2.0: (9.0, 9.0, 9.0)}}}, {"step": {1.0: [0.2, 0.4]}}
+    ) == {"x": (0, 1)}
     fig = plots.plot_doses(lines, drawn, "t")
     (ax,) = fig.axes
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["random directions", "the naive one"]
@@ -54,7 +59,7 @@ def test_doses_tell_named_directions_from_random_ones():
 
 def test_ablations_stand_beside_the_random_ones():
     (line,) = plots.ablations(ROWS, "naive", ("step", "copy"))
-    assert line == "step: -0.50 [-0.90, -0.10], random of equal energy -0.20 to +0.30"
+    assert line == ("-1", "step", "-0.50 [-0.90, -0.10]", "-0.20 to +0.30 (2)")
 
 
 def test_ladder_and_layers_leave_out_what_is_not_there():

@@ -172,9 +172,9 @@ DECISIONS = (
     ),
     Decision(
         "09", "steering along a direction", "Does the model use the direction?",
-        "a pass per dose", "ten directions of equal energy at one site, shuffled labels, a surface direction",
-        "any large push changes answers; a control repeated in every layer is no longer equal",
-        "no claim: not measured beside its controls",
+        "a pass per dose", "ten random directions of equal length or energy, shuffled labels, a surface direction",
+        "any large push changes answers; kinds that share their options move against each other",
+        "steps rise and copies fall, memories do not: no switch between reasoning and recall",
     ),
     Decision(
         "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",

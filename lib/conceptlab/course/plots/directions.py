@@ -136,7 +136,10 @@ def number(
 def doses(
     rows: Sequence[Mapping[str, str]], rule: str, kinds: Sequence[str], names: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, dict[float, Triple]]], dict[str, dict[float, list[float]]]]:
-    """What `plot_doses` takes: per kind the curves of `names` (in the table -> label), and every random direction's."""
+    """What `plot_doses` takes: per kind the curves of `names` (in the table -> label), and every random direction's.
+
+    Minus a random direction is another one, so what was added stands at both signs of a dose.
+    """
     lines: dict[str, dict[str, dict[float, Triple]]] = {kind: {label: {} for label in names.values()} for kind in kinds}
     drawn: dict[str, dict[float, list[float]]] = {kind: {} for kind in kinds}
     for r in rows:
@@ -145,20 +148,38 @@ def doses(
             if r["attack"] in names:
                 lines[r["metric"]][names[r["attack"]]][dose] = (value, float(r["low"]), float(r["high"]))
             elif r["attack"].startswith("random"):
-                drawn[r["metric"]].setdefault(dose, []).append(value)
+                for at in (dose, -dose) if rule == "added" else (dose,):
+                    drawn[r["metric"]].setdefault(at, []).append(value)
     return lines, drawn
 
 
-def ablations(rows: Sequence[Mapping[str, str]], name: str, kinds: Sequence[str]) -> list[str]:
-    """One line per kind: what projecting the direction out does to the margin, against random ones of equal energy."""
+def outside(
+    lines: Mapping[str, Mapping[str, Mapping[float, Triple]]], random: Mapping[str, Mapping[float, Sequence[float]]]
+) -> dict[str, tuple[int, int]]:
+    """Per direction: at how many points (kind and dose) it lies beyond all random ones, and how many points there are.
+
+    Of n random directions and one more, each is the lowest or the highest at a point with probability 2 / (n + 1).
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for kind, by_name in lines.items():
+        for name, curve in by_name.items():
+            beside = [(x[0], random[kind][dose]) for dose, x in curve.items() if dose in random[kind]]
+            beyond, n = found.get(name, (0, 0))
+            found[name] = (beyond + sum(not min(r) <= x <= max(r) for x, r in beside), n + len(beside))
+    return found
+
+
+def ablations(
+    rows: Sequence[Mapping[str, str]], name: str, kinds: Sequence[str], factors: Sequence[str] = ("-1", "0.1")
+) -> list[tuple[str, ...]]:
+    """Factor and kind, what multiplying the direction does to the margin, the range of random ones of equal energy."""
     lines = []
-    for kind in kinds:
-        found = number(rows, "steering", "multiplied", name, kind, "-1")
-        others = doses(rows, "multiplied", (kind,), {})[1][kind].get(-1.0, [])
-        if found and others:
-            value, low, high = found
-            lines.append(
-                f"{kind}: {value:+.2f} [{low:+.2f}, {high:+.2f}], random of equal energy {min(others):+.2f} to "
-                f"{max(others):+.2f}"
-            )
+    for factor in factors:
+        for kind in kinds:
+            found = number(rows, "steering", "multiplied", name, kind, factor)
+            others = doses(rows, "multiplied", (kind,), {})[1][kind].get(float(factor), [])
+            if found and others:
+                value, low, high = found
+                beside = f"{min(others):+.2f} to {max(others):+.2f} ({len(others)})"
+                lines.append((factor, kind, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", beside))
     return lines
