@@ -55,6 +55,9 @@ def test_methods_are_compared_within_each_concept():
     pair = comparing.pairs_grid((t, LabTable("x", {})), (("pisces", "words"), ("pisces", "embedding"))).cells
     assert len(pair) == 1 and pair[0][1:3] == ["PISCES minus words alone", "3"]
     assert pair[0][3].startswith("0.10") and pair[0][4].startswith("-0.10") and pair[0][5] == "-"
+    (means,) = comparing.unseen_means_grid(t, ("pisces", "words"), 1).cells
+    assert (means[0], means[3][:4], means[4][:4], means[5]) == ("PISCES", "0.40", "0.50", "1")  # .9 seen, .4 unseen
+    assert comparing.unseen_means_grid(t, ("pisces", "words")).cells == []  # too few concepts
     unseen = comparing.unseen_grid(t, "japan", ("pisces", "words")).cells
     assert [row[0] for row in unseen] == ["PISCES"] and unseen[0][3].startswith("0.40")
 

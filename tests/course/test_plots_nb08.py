@@ -41,10 +41,6 @@ def test_the_map_leaves_its_diagonal_out():
     assert not plots.plot_overlap(np.full((9, 9), 0.2), list("abcdefghi"), "t").axes[0].texts
 
 
-def test_layers_add_up_and_arms_have_their_names():
+def test_layers_add_up():
     ax = plots.plot_layers({"m": np.array([1.0, 3.0])}, "t").axes[0]
     assert ax.lines[0].get_ydata().tolist() == [0.25, 0.75] and ax.lines[0].get_xdata().tolist() == [0.5, 1.0]
-    found = {"cost": {arm: np.array([1.0, 0.5, np.nan]) for arm in plots.ARMS}}
-    fig = plots.plot_teaching(found, "t")
-    fig.canvas.draw()
-    assert [t.get_text() for t in fig.axes[0].get_yticklabels()] == list(plots.ARMS.values())

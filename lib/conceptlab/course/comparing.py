@@ -28,6 +28,22 @@ def unseen_grid(table: Numbers, concept: str, methods: Sequence[str]) -> Grid:
     return Grid([row for row in rows if row[-1] != "-"], ["edit", *columns], title)
 
 
+def unseen_means_grid(table: Numbers, methods: Sequence[str], at_least: int = 5) -> Grid:
+    """Over concepts: what is kept of near domains that were looked at, of those never looked at, and the difference.
+
+    Of methods for which at least `at_least` concepts have both.
+    """
+    seen, unseen, rows = "specificity_known", "specificity_unseen_known", []
+    for m in methods:
+        gap, n = table.change(m, seen, unseen), len(table.column(m, unseen))
+        if n >= at_least:
+            means = (table.mean(m, x) for x in ("efficacy_known", seen, unseen))
+            rows.append((METHOD_STYLE[m][0], *map(shown, means), shown(gap), gap.n))
+    columns = ["method", "taken from the target", "kept: neighbour and general", "kept: unseen near domain",
+               "the former minus the latter", "concepts"]  # fmt: skip
+    return Grid(rows, columns, f"{table.model}: near domains that no choice has seen, known test questions")
+
+
 def pairs_grid(tables: Sequence[Numbers], pairs: Sequence[tuple[str, str]]) -> Grid:
     """One method minus another, paired over concepts, axis by axis."""
     axes = {"efficacy": "efficacy_known", "specificity": "specificity_known", "coherence": "coherence",

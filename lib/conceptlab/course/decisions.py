@@ -84,7 +84,7 @@ DECISIONS = (
         "seconds per edit, minutes for the search",
         "the same rows along other features' directions; the same changes at other neurons",
         "drowns rather than removes; hits near subjects that no choice looked at; facts asked by a clue survive",
-        "erases nearly half, precisely as far as the gates look; whether the directions matter: see the paired table",
+        "erases nearly half, precisely as far as the gates look; which rows matters, which directions less surely",
     ),
     Decision(
         "04", "editing the words' embeddings", "Can a model be kept from reading or writing a concept's names?",
@@ -162,7 +162,7 @@ DECISIONS = (
         "08", "teaching through chosen vectors", "Does it matter where a fact is learnt?",
         "a short training per set", "as many parameters at equal loss; equally active and random vectors",
         "sets compared after equal steps have learnt different amounts",
-        "active vectors learn faster; that the concept's own are gentler was not seen",
+        "active vectors learn faster, and at equal loss move ordinary text more than random ones do",
     ),
     Decision(
         "09", "difference-of-means direction", "Do two sets of prompts differ linearly in the state?",

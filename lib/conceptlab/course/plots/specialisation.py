@@ -17,13 +17,6 @@ MASKED_SETS = {  # method -> label, colour, marker
     "permuted": ("permuted labels", COLORS["accent"], "D"),
     "others": ("the concept's vectors, on other concepts", COLORS["general"], "v:"),
 }
-ARMS = {
-    "own": "the concept's vectors",
-    "equal": "equally active",
-    "random": "random",
-    "complement": "all but the concept's",
-    "all": "all",
-}
 
 
 def diagram() -> Diagram:
@@ -113,21 +106,4 @@ def plot_layers(counts: Mapping[str, np.ndarray], title: str) -> Figure:
         depth = (np.arange(len(rows)) + 1) / len(rows)
         ax.plot(depth, rows / max(rows.sum(), 1e-9), "o-", ms=4, color=COLORS[color], label=plain(model))
     finish(ax, title, "depth (layer / number of layers)", "share of the set", True)
-    return fig
-
-
-def plot_teaching(found: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
-    """One panel per measure, one row per arm: `found[measure][arm]` is value, low and high."""
-    fig, axes = new_figure(1, len(found), width=3.3 * len(found), height=2.9, sharey=True, squeeze=False)
-    for ax, (measure, rows) in zip(axes[0], found.items(), strict=True):
-        for i, (arm, row) in enumerate(rows.items()):
-            value, low, high = np.asarray(row, dtype=float)
-            error = np.nan_to_num(np.array([[value - low], [high - value]]))
-            color = COLORS["target" if arm == "own" else "control" if arm == "random" else "neighbour"]
-            ax.errorbar([value], [i], xerr=np.abs(error), fmt="o", ms=6, color=color, capsize=2)
-        ax.set_yticks(range(len(rows)), [ARMS[arm] for arm in rows])
-        ax.axvline(0, color=COLORS["ink"], lw=0.8)
-        finish(ax, "", measure)
-    axes[0, 0].invert_yaxis()
-    fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig

@@ -8,8 +8,10 @@ from functools import cached_property
 
 from ...core import Contents, Interval, contents, mean_interval, row_interval, table_path
 from .bench import MAIN, SpecialisationConfig
+from .teaching import ARMS
 
 ALL = "all"  # the concept of rows that are means over concepts
+TAUGHT_METRICS = ("steps", "right", "drift", "own_cost", "other_cost")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,34 @@ class MaskingTable:
         """One number per concept."""
         wanted = (method, kind, share, metric)
         return {key[4]: x for key, x in self._rows.items() if key[:4] == wanted and key[4] != ALL}
+
+    def taught_rows(self) -> list[tuple[str, ...]]:
+        """Arm by arm what teaching the same facts to the same loss came to, and the concept's vectors minus each arm.
+
+        Per learning rate: the concepts in which the loss was reached (only these count), then means over them of
+        `TAUGHT_METRICS`; the differences are paired over concepts, with their interval.
+        """
+        keys = {(key[0], key[2]) for key in self._rows if key[1] == "teaching" and key[4] != ALL}
+        order = sorted(keys, key=lambda key: (-float(key[1]), ARMS.index(key[0])))
+        rows = []
+        for arm, rate in order:
+            kept = self._taught(arm, rate)
+            means = (mean_interval([x[m] for x in kept.values()]) if kept else None for m in TAUGHT_METRICS)
+            rows.append((arm, rate, str(len(kept)), *("-" if x is None else f"{x.value:.2f}" for x in means)))
+        for arm, rate in order:
+            mine, theirs = self._taught("own", rate), self._taught(arm, rate)
+            both = [c for c in mine if c in theirs]
+            if arm != "own" and len(both) > 2:
+                gaps = [mean_interval([mine[c][m] - theirs[c][m] for c in both]) for m in TAUGHT_METRICS]
+                rows.append((f"own minus {arm}", rate, str(len(both)), *map(str, gaps)))
+        return rows
+
+    def _taught(self, arm: str, rate: str) -> dict[str, dict[str, float]]:
+        """Concept -> metrics, where the loss was reached."""
+        found = {m: self.each(arm, m, "teaching", rate) for m in (*TAUGHT_METRICS, "reached")}
+        return {
+            c: {m: found[m][c].value for m in TAUGHT_METRICS} for c, x in found["reached"].items() if x.value == 1.0
+        }
 
     def score_parts(self, method: str) -> dict[str, Interval]:
         """The score after masking, what it would be if all questions had suffered alike, and the signed difference.
