@@ -46,13 +46,14 @@ class Items:
 
 @dataclass(frozen=True)
 class Skill:
-    """A classification task with the words that answer it, and its items in three parts that share no text."""
+    """A classification task with the words that answer it, and its items in four parts that share no text."""
 
     name: str
     words: tuple[str, ...]  # one per class
     taught: Items  # the original is tuned on these, with true labels
     trained: Items  # the forgetting trains on these
-    heldout: Items  # nothing is trained on these
+    probed: Items  # probes are fitted on these: what a trained item's state holds of its dealt label would mislead them
+    heldout: Items  # nothing is trained or fitted on these
 
 
 def dealt_labels(labels: Sequence[int], n_classes: int, seed: int = 0) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, say, table_path
+from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, mean_interval, say, table_path
 from ..data import vital_articles
 from ..dissection import (
     SKILL_PROMPT,
@@ -58,7 +58,7 @@ WORDS: dict[str, tuple[str, ...] | None] = {
 SKILLS = ("agreement", "sentiment", "verb", "two_hops", "topic")  # a tuned SmolLM2-135M can do these
 ARMS = ("random", "true", "salad")
 Metrics = dict[str, Interval]
-Record = Mapping[str, Sequence[float]]
+Record = Mapping[str, list]  # per item: right (0 or 1), margin, and the same of the probe
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class SkillsConfig:
 
     n_taught: int = 64  # items of every task that make the original
     n_trained: int = 60  # items that the forgetting trains on
-    n_heldout: int = 60  # items that nothing is trained on
+    n_probed: int = 100  # items that probes are fitted on, and nothing else is
+    n_heldout: int = 60  # items that nothing is trained or fitted on
     n_others: int = 40  # of these, asked after another task was forgotten
     random_draws: int = 2  # of the random labels
     shuffles: int = 5  # of the labels of the probe's control
@@ -117,11 +118,14 @@ def skills(
 
 
 def load_skill(name: str, config: SkillsConfig, seed: int = 0) -> Skill:
-    """The first items of a task's training part as taught and trained ones, the first of its test part as held out."""
+    """Taught, trained and probed items from the front of a task's training part, held-out ones from that of its test.
+
+    Raises ConceptLabError where the task has too few.
+    """
     task = load_task(name, seed=seed)
     a, b, c = config.n_taught, config.n_taught + config.n_trained, task.n_train
-    parts = [(0, a), (a, b), (c, c + config.n_heldout)]
-    if b > c or parts[-1][1] > len(task.texts):
+    parts = [(0, a), (a, b), (b, b + config.n_probed), (c, c + config.n_heldout)]
+    if b + config.n_probed > c or parts[-1][1] > len(task.texts):
         raise ConceptLabError(f"{name} has {c} items to train on and {len(task.texts) - c} to test; ask for fewer.")
     groups = _groups(task, seed)
     found = [Items(task.texts[i:j], task.labels[i:j], groups[i:j]) for i, j in parts]
@@ -175,7 +179,7 @@ class _Bench:
     def _own(self, skill: Skill, given: Sequence[int] | None) -> tuple[Metrics, Record]:
         """What the model answers on its own task, and what a probe reads; `given`: the labels it was trained on."""
         metrics: Metrics = {}
-        record: dict[str, Sequence[float]] = {}
+        record: dict[str, list] = {}
         for part, items in (("trained", skill.trained), ("heldout", skill.heldout)):
             said = answered(self.lm, items, skill.words)
             metrics[f"accuracy_{part}"] = _share(said.right, items.groups)
@@ -192,8 +196,8 @@ class _Bench:
         return {"accuracy": _share(said.right, groups), "margin": bootstrap(by_group(said.margin, groups))}, _kept(said)
 
     def _probe(self, skill: Skill) -> tuple[Metrics, Record]:
-        """A logistic probe per layer on true labels of taught and trained items, the layer chosen out of fold."""
-        texts = [SKILL_PROMPT.format(t) for part in (skill.taught, skill.trained, skill.heldout) for t in part.texts]
+        """A logistic probe per layer on true labels of the probed items, the layer chosen out of fold."""
+        texts = [SKILL_PROMPT.format(t) for part in (skill.probed, skill.heldout) for t in part.texts]
         x = text_states(self.lm, texts)[:: self.config.probe_every].float()
         states = _standardised(x, skill)
         folds, test = fit_exits(states)
@@ -202,14 +206,14 @@ class _Bench:
         groups = skill.heldout.groups
         metrics = {
             "probe": _share(right, groups), "probe_shuffled": bootstrap(by_group(dealt, groups)),
-            "probe_layer": _point(layer * self.config.probe_every),
+            "probe_layer": _layer(layer * self.config.probe_every),
             "probe_minus_shuffled": bootstrap(by_group(right.double() - dealt, groups)),
         }  # fmt: skip
         return metrics, {"probe": right.int().tolist()}
 
     def _letters(self, skill: Skill) -> Metrics:
         """The two baselines without a model: letters in place of states, and the most common class."""
-        texts = [t for part in (skill.taught, skill.trained, skill.heldout) for t in part.texts]
+        texts = [t for part in (skill.probed, skill.heldout) for t in part.texts]
         states = _standardised(letter_features(texts), skill)
         read = read_exits(fit_heads(states.train, states.y_train, states.n_classes), states.test, states.y_test)
         common = states.y_train.bincount().argmax() == states.y_test
@@ -218,8 +222,8 @@ class _Bench:
 
 
 def _standardised(x: Float[Tensor, "layers n d"], skill: Skill) -> States:
-    """Taught and trained items to fit on, held-out ones to test; every number standardised over the former."""
-    k, y = len(skill.taught) + len(skill.trained), [*skill.taught.labels, *skill.trained.labels]
+    """Probed items to fit on, held-out ones to test; every number standardised over the former."""
+    k, y = len(skill.probed), skill.probed.labels
     z = (x - x[:, :k].mean(1, keepdim=True)) / x[:, :k].std(1, keepdim=True).clamp_min(1e-3)
     return States(z[:, :k], z[:, k:], torch.tensor(y), torch.tensor(skill.heldout.labels), len(skill.words))
 
@@ -238,34 +242,47 @@ def _shuffled(states: States, layer: int, n: int) -> Float[Tensor, " n_test"]:
 # ---- over the draws -------------------------------------------------------------------------------------------
 def _pool(store: Store, config: SkillsConfig, task: str, arm: str, tasks: Sequence[str]) -> None:
     """Means over the draws of the labels: what was lost on each part, the forget gap, and what other tasks lost."""
-    skill, cells = load_skill(task, config, store.seed), {}
-    now, before = _mean(store, config, task, arm), store.record(Cell(task, "original"))
-    true = _mean(store, config, task, "true")
+    skill, before = load_skill(task, config, store.seed), store.record(Cell(task, "original"))
+    now, true = _mean(store, config, task, arm), _mean(store, config, task, "true")
     if before is None or not now:
         return
-    lost, metrics = {}, {}
-    for key in ("right", "margin"):
-        for part, items in (("trained", skill.trained), ("heldout", skill.heldout)):
-            name = f"{key}_{part}"
-            lost[name] = by_group(torch.tensor(before[name]) - now[name], items.groups)
-            metrics[f"lost_{name}"] = bootstrap(lost[name])
-            if true and arm != "true":
-                metrics[f"minus_true_{name}"] = bootstrap(by_group(true[name] - now[name], items.groups))
-        metrics[f"forget_gap_{key}"] = forget_gap(lost[f"{key}_heldout"], lost[f"{key}_trained"])
-    over = now["probe"] - now["right_heldout"]
-    metrics |= {
-        "lost_probe": bootstrap(by_group(torch.tensor(before["probe"]) - now["probe"], skill.heldout.groups)),
-        "probe_over_answers": bootstrap(by_group(over, skill.heldout.groups)),
-    }
-    cells[Cell(task, arm, "", "all")] = {k: x for k, x in metrics.items() if x.measurable}
+    metrics = _losses(skill, {k: torch.tensor(x).double() for k, x in before.items()}, now)
+    if true and arm != "true":
+        for name, items in _parts(skill).items():
+            metrics[f"minus_true_{name}"] = bootstrap(by_group(true[name] - now[name], items.groups))
+    cells, n = {}, config.n_others
     for other in (t for t in tasks if t != task):
-        groups = load_skill(other, config, store.seed).heldout.groups[: config.n_others]
+        groups = load_skill(other, config, store.seed).heldout.groups[:n]
         base, after = store.record(Cell(other, "original")), _mean(store, config, task, arm, other)
         cells[Cell(task, arm, other, "all")] = {
-            f"lost_{k}": bootstrap(by_group(torch.tensor(base[f"{k}_heldout"][: config.n_others]) - after[k], groups))
+            f"lost_{k}": bootstrap(by_group(torch.tensor(base[f"{k}_heldout"][:n]) - after[k], groups))
             for k in ("right", "margin")
         }
+    if cells:
+        metrics["lost_right_others"] = mean_interval([x["lost_right"] for x in cells.values()], over="tasks")
+    cells[Cell(task, arm, "", "all")] = {k: x for k, x in metrics.items() if x.measurable and x.bounded}
     store.add_all(cells)
+
+
+def _losses(skill: Skill, before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Metrics:
+    """One task: shares of right answers, and what they and the margins lost against the original; the probe's, too."""
+    lost = {name: by_group(before[name] - now[name], items.groups) for name, items in _parts(skill).items()}
+    metrics = {f"lost_{name}": bootstrap(x) for name, x in lost.items()}
+    for key in ("right", "margin"):
+        metrics[f"forget_gap_{key}"] = forget_gap(lost[f"{key}_heldout"], lost[f"{key}_trained"])
+    groups = skill.heldout.groups
+    for name in ("right_trained", "right_heldout"):
+        metrics[name.replace("right", "accuracy")] = bootstrap(by_group(now[name], _parts(skill)[name].groups))
+    return metrics | {
+        "probe": bootstrap(by_group(now["probe"], groups)),
+        "lost_probe": bootstrap(by_group(before["probe"] - now["probe"], groups)),
+        "probe_over_answers": bootstrap(by_group(now["probe"] - now["right_heldout"], groups)),
+    }
+
+
+def _parts(skill: Skill) -> dict[str, Items]:
+    both = (("trained", skill.trained), ("heldout", skill.heldout))
+    return {f"{key}_{part}": items for key in ("right", "margin") for part, items in both}
 
 
 def _mean(store: Store, config: SkillsConfig, task: str, arm: str, other: str = "") -> dict[str, Tensor]:
@@ -277,7 +294,7 @@ def _mean(store: Store, config: SkillsConfig, task: str, arm: str, other: str = 
 
 
 # ---- small things ---------------------------------------------------------------------------------------------
-def _kept(said: Answered) -> dict[str, list[float]]:
+def _kept(said: Answered) -> dict[str, list]:
     return {"right": said.right.int().tolist(), "margin": [round(x, 4) for x in said.margin.tolist()]}
 
 
@@ -289,5 +306,5 @@ def _share(right: Bool[Tensor, " n"], groups: Sequence[int]) -> Interval:
     return bootstrap(by_group(right, groups), over="words") if groups else bootstrap(right)
 
 
-def _point(value: float) -> Interval:
-    return Interval(value, value, value, 1)
+def _layer(layer: int) -> Interval:
+    return Interval(layer, layer, layer, 1)
