@@ -21,14 +21,15 @@ def forgetting_grid(model: str, rows: Sequence[Mapping[str, str]] | None = None)
     found = _numbers(results("skills", model) if rows is None else rows)
     lines = []
     for task in _tasks(found):
-        first = [found.get((task, "original", "", "", f"accuracy_{part}")) for part in ("trained", "heldout")]
-        probe = (found.get((task, "original", "", "", k)) for k in ("probe", "letters"))
-        lines.append((task, "original", *map(_shown, first), "", *map(_shown, probe), ""))
+        first = [found.get((task, "original", "", "all", k)) for k in ("accuracy_trained", "accuracy_heldout", "probe")]
+        right, held, probe = map(_shown, first)
+        letters = _shown(found.get((task, "original", "", "", "letters")))
+        lines.append((task, "original", right, held, "", probe, letters, ""))
         for arm, name in TRAINED_WITH.items():
             if (task, arm, "", "all", "accuracy_heldout") in found:
                 lines.append((task, name, *_line(found, task, arm)))
     columns = ["skill", "trained with", "right: trained items", "right: held-out items", "forget gap",
-               "probe, held-out items", "probe without a model, or of shuffled labels", "lost by other skills"]  # fmt: skip
+               "probe, held-out items", "the same without model or labels", "lost by other skills"]  # fmt: skip
     return Grid(lines, columns, "Skills forgotten by random labels: shares, 95 % intervals over items or their words")
 
 

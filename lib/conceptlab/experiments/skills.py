@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, mean_interval, say, table_path
+from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, mean_interval, proportion, say, table_path
 from ..data import vital_articles
 from ..dissection import (
     SKILL_PROMPT,
@@ -246,11 +246,12 @@ def _pool(store: Store, config: SkillsConfig, task: str, arm: str, tasks: Sequen
     now, true = _mean(store, config, task, arm), _mean(store, config, task, "true")
     if before is None or not now:
         return
-    metrics = _losses(skill, {k: torch.tensor(x).double() for k, x in before.items()}, now)
+    was = {k: torch.tensor(x).double() for k, x in before.items()}
+    metrics = _losses(skill, was, now)
     if true and arm != "true":
         for name, items in _parts(skill).items():
             metrics[f"minus_true_{name}"] = bootstrap(by_group(true[name] - now[name], items.groups))
-    cells, n = {}, config.n_others
+    cells, n = {Cell(task, "original", "", "all"): _shares(skill, was)}, config.n_others
     for other in (t for t in tasks if t != task):
         groups = load_skill(other, config, store.seed).heldout.groups[:n]
         base, after = store.record(Cell(other, "original")), _mean(store, config, task, arm, other)
@@ -258,8 +259,8 @@ def _pool(store: Store, config: SkillsConfig, task: str, arm: str, tasks: Sequen
             f"lost_{k}": bootstrap(by_group(torch.tensor(base[f"{k}_heldout"][:n]) - after[k], groups))
             for k in ("right", "margin")
         }
-    if cells:
-        metrics["lost_right_others"] = mean_interval([x["lost_right"] for x in cells.values()], over="tasks")
+    if others := [x["lost_right"] for x in cells.values() if "lost_right" in x]:
+        metrics["lost_right_others"] = mean_interval(others, over="tasks")
     cells[Cell(task, arm, "", "all")] = {k: x for k, x in metrics.items() if x.measurable and x.bounded}
     store.add_all(cells)
 
@@ -271,12 +272,22 @@ def _losses(skill: Skill, before: Mapping[str, Tensor], now: Mapping[str, Tensor
     for key in ("right", "margin"):
         metrics[f"forget_gap_{key}"] = forget_gap(lost[f"{key}_heldout"], lost[f"{key}_trained"])
     groups = skill.heldout.groups
-    for name in ("right_trained", "right_heldout"):
-        metrics[name.replace("right", "accuracy")] = bootstrap(by_group(now[name], _parts(skill)[name].groups))
-    return metrics | {
-        "probe": bootstrap(by_group(now["probe"], groups)),
-        "lost_probe": bootstrap(by_group(before["probe"] - now["probe"], groups)),
-        "probe_over_answers": bootstrap(by_group(now["probe"] - now["right_heldout"], groups)),
+    return (
+        metrics
+        | _shares(skill, now)
+        | {
+            "lost_probe": bootstrap(by_group(before["probe"] - now["probe"], groups)),
+            "probe_over_answers": bootstrap(by_group(now["probe"] - now["right_heldout"], groups)),
+        }
+    )
+
+
+def _shares(skill: Skill, now: Mapping[str, Tensor]) -> Metrics:
+    """Shares of right answers and of right readings of the probe."""
+    return {
+        "accuracy_trained": _share(now["right_trained"], skill.trained.groups),
+        "accuracy_heldout": _share(now["right_heldout"], skill.heldout.groups),
+        "probe": _share(now["probe"], skill.heldout.groups),
     }
 
 
@@ -302,8 +313,13 @@ def _first(items: Items, n: int) -> Items:
     return Items(items.texts[:n], items.labels[:n], items.groups[:n])
 
 
-def _share(right: Bool[Tensor, " n"], groups: Sequence[int]) -> Interval:
-    return bootstrap(by_group(right, groups), over="words") if groups else bootstrap(right)
+def _share(right: Shaped[Tensor, " n"], groups: Sequence[int]) -> Interval:
+    """Mean over items or their words, within 0 and 1; where all are right, or none, Wilson's interval: it has width."""
+    units = by_group(right, groups)
+    if bool(((units == 0) | (units == 1)).all()):
+        return proportion(int(units.sum()), len(units), "words" if groups else "items")
+    found = bootstrap(units)
+    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n, "words" if groups else "items")
 
 
 def _layer(layer: int) -> Interval:
