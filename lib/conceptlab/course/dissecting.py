@@ -19,7 +19,7 @@ def forgetting_grid(model: str, rows: Sequence[Mapping[str, str]] | None = None)
     `rows`: of the table (default: the one in data/results). Cells of the table that are not there are left as dashes.
     """
     found = _numbers(results("skills", model) if rows is None else rows)
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for task in _tasks(found):
         first = [found.get((task, "original", "", "all", k)) for k in ("accuracy_trained", "accuracy_heldout", "probe")]
         right, held, probe = map(_shown, first)

@@ -1,7 +1,7 @@
 """What did unlearning change? Parts of the original put back into an unlearned model, and the other way round.
 
 The knowledge recovery experiment of Hong et al. (arXiv 2410.06606), with the controls that it lacks, and where the
-weights moved.
+weights moved; and skills forgotten by random labels: how far beyond the trained items that reaches (`skills.py`).
 """
 
 from .damage import at_damage, random_as_costly

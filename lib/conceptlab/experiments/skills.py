@@ -58,7 +58,7 @@ WORDS: dict[str, tuple[str, ...] | None] = {
 SKILLS = ("agreement", "sentiment", "verb", "two_hops", "topic")  # a tuned SmolLM2-135M can do these
 ARMS = ("random", "true", "salad")
 Metrics = dict[str, Interval]
-Record = Mapping[str, list]  # per item: right (0 or 1), margin, and the same of the probe
+Record = dict[str, list]  # per item: right (0 or 1), margin, and the same of the probe
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ class _Bench:
     def _own(self, skill: Skill, given: Sequence[int] | None) -> tuple[Metrics, Record]:
         """What the model answers on its own task, and what a probe reads; `given`: the labels it was trained on."""
         metrics: Metrics = {}
-        record: dict[str, list] = {}
+        record: Record = {}
         for part, items in (("trained", skill.trained), ("heldout", skill.heldout)):
             said = answered(self.lm, items, skill.words)
             metrics[f"accuracy_{part}"] = _share(said.right, items.groups)
@@ -305,7 +305,7 @@ def _mean(store: Store, config: SkillsConfig, task: str, arm: str, other: str = 
 
 
 # ---- small things ---------------------------------------------------------------------------------------------
-def _kept(said: Answered) -> dict[str, list]:
+def _kept(said: Answered) -> Record:
     return {"right": said.right.int().tolist(), "margin": [round(x, 4) for x in said.margin.tolist()]}
 
 
