@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, mean_interval, proportion, say, table_path
+from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, say, table_path
 from ..data import vital_articles
 from ..dissection import (
     SKILL_PROMPT,
@@ -31,7 +31,6 @@ from ..dissection import (
     answered,
     by_group,
     dealt_labels,
-    forget_gap,
     label_rows,
     tuned,
     word_salad,
@@ -49,6 +48,7 @@ from ..early_exit import (
 )
 from ..erasure import TuningConfig
 from ..models import LanguageModel
+from .skill_losses import pool_draws, share
 
 # task -> the words that answer it; None: the first word of each class' name
 WORDS: dict[str, tuple[str, ...] | None] = {
@@ -109,11 +109,12 @@ def skills(
     ) as store:  # fmt: skip
         plan = [Cell(t, arm, "", k) for arm in methods for k in config.draws(arm) for t in tasks]
         store.progress([*(Cell(t, "original") for t in tasks), *plan])
+        loaded = {t: load_skill(t, config, seed) for t in tasks}
         if any(map(store.missing, plan)):
-            _Bench(lm, store, config, [load_skill(t, config, seed) for t in tasks]).run(plan)
+            _Bench(lm, store, config, loaded).run(plan)
         for arm in methods:
             for task in tasks:
-                _pool(store, config, task, arm, tasks)
+                pool_draws(store, loaded, task, arm, config.draws, config.n_others)
         return store.finish()
 
 
@@ -145,9 +146,8 @@ def _groups(task: Task, seed: int) -> tuple[int, ...]:
 class _Bench:
     """The original and what is trained from it, one cell after another."""
 
-    def __init__(self, lm: LanguageModel, store: Store, config: SkillsConfig, skills: Sequence[Skill]):
-        self.lm, self.store, self.config = lm, store, config
-        self.skills = {skill.name: skill for skill in skills}
+    def __init__(self, lm: LanguageModel, store: Store, config: SkillsConfig, skills: Mapping[str, Skill]):
+        self.lm, self.store, self.config, self.skills = lm, store, config, skills
 
     def run(self, plan: Sequence[Cell]) -> None:
         rows = [r for s in self.skills.values() for r in label_rows(self.lm, s.taught.texts, s.taught.labels, s.words)]
@@ -182,18 +182,18 @@ class _Bench:
         record: Record = {}
         for part, items in (("trained", skill.trained), ("heldout", skill.heldout)):
             said = answered(self.lm, items, skill.words)
-            metrics[f"accuracy_{part}"] = _share(said.right, items.groups)
+            metrics[f"accuracy_{part}"] = share(said.right, items.groups)
             metrics[f"margin_{part}"] = bootstrap(by_group(said.margin, items.groups))
             record |= {f"{k}_{part}": v for k, v in _kept(said).items()}
             if part == "trained" and given is not None:
-                metrics["fitted"] = _share(said.says(given), items.groups)
+                metrics["fitted"] = share(said.says(given), items.groups)
         probed, read = self._probe(skill)
         return metrics | probed, record | read
 
     def _other(self, skill: Skill) -> tuple[Metrics, Record]:
         said = answered(self.lm, _first(skill.heldout, self.config.n_others), skill.words)
         groups = skill.heldout.groups[: self.config.n_others]
-        return {"accuracy": _share(said.right, groups), "margin": bootstrap(by_group(said.margin, groups))}, _kept(said)
+        return {"accuracy": share(said.right, groups), "margin": bootstrap(by_group(said.margin, groups))}, _kept(said)
 
     def _probe(self, skill: Skill) -> tuple[Metrics, Record]:
         """A logistic probe per layer on true labels of the probed items, the layer chosen out of fold."""
@@ -205,7 +205,7 @@ class _Bench:
         right, dealt = test.correct[:, layer], _shuffled(states, layer, self.config.shuffles)
         groups = skill.heldout.groups
         metrics = {
-            "probe": _share(right, groups), "probe_shuffled": bootstrap(by_group(dealt, groups)),
+            "probe": share(right, groups), "probe_shuffled": bootstrap(by_group(dealt, groups)),
             "probe_layer": _layer(layer * self.config.probe_every),
             "probe_minus_shuffled": bootstrap(by_group(right.double() - dealt, groups)),
         }  # fmt: skip
@@ -218,7 +218,7 @@ class _Bench:
         read = read_exits(fit_heads(states.train, states.y_train, states.n_classes), states.test, states.y_test)
         common = states.y_train.bincount().argmax() == states.y_test
         groups = skill.heldout.groups
-        return {"letters": _share(read.correct[:, 0], groups), "most_common": _share(common, groups)}
+        return {"letters": share(read.correct[:, 0], groups), "most_common": share(common, groups)}
 
 
 def _standardised(x: Float[Tensor, "layers n d"], skill: Skill) -> States:
@@ -239,71 +239,6 @@ def _shuffled(states: States, layer: int, n: int) -> Float[Tensor, " n_test"]:
     return torch.stack(found).mean(0)
 
 
-# ---- over the draws -------------------------------------------------------------------------------------------
-def _pool(store: Store, config: SkillsConfig, task: str, arm: str, tasks: Sequence[str]) -> None:
-    """Means over the draws of the labels: what was lost on each part, the forget gap, and what other tasks lost."""
-    skill, before = load_skill(task, config, store.seed), store.record(Cell(task, "original"))
-    now, true = _mean(store, config, task, arm), _mean(store, config, task, "true")
-    if before is None or not now:
-        return
-    was = {k: torch.tensor(x).double() for k, x in before.items()}
-    metrics = _losses(skill, was, now)
-    if true and arm != "true":
-        for name, items in _parts(skill).items():
-            metrics[f"minus_true_{name}"] = bootstrap(by_group(true[name] - now[name], items.groups))
-    cells, n = {Cell(task, "original", "", "all"): _shares(skill, was)}, config.n_others
-    for other in (t for t in tasks if t != task):
-        groups = load_skill(other, config, store.seed).heldout.groups[:n]
-        base, after = store.record(Cell(other, "original")), _mean(store, config, task, arm, other)
-        cells[Cell(task, arm, other, "all")] = {
-            f"lost_{k}": bootstrap(by_group(torch.tensor(base[f"{k}_heldout"][:n]) - after[k], groups))
-            for k in ("right", "margin")
-        }
-    if others := [x["lost_right"] for x in cells.values() if "lost_right" in x]:
-        metrics["lost_right_others"] = mean_interval(others, over="tasks")
-    cells[Cell(task, arm, "", "all")] = {k: x for k, x in metrics.items() if x.measurable and x.bounded}
-    store.add_all(cells)
-
-
-def _losses(skill: Skill, before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Metrics:
-    """One task: shares of right answers, and what they and the margins lost against the original; the probe's, too."""
-    lost = {name: by_group(before[name] - now[name], items.groups) for name, items in _parts(skill).items()}
-    metrics = {f"lost_{name}": bootstrap(x) for name, x in lost.items()}
-    for key in ("right", "margin"):
-        metrics[f"forget_gap_{key}"] = forget_gap(lost[f"{key}_heldout"], lost[f"{key}_trained"])
-    groups = skill.heldout.groups
-    return (
-        metrics
-        | _shares(skill, now)
-        | {
-            "lost_probe": bootstrap(by_group(before["probe"] - now["probe"], groups)),
-            "probe_over_answers": bootstrap(by_group(now["probe"] - now["right_heldout"], groups)),
-        }
-    )
-
-
-def _shares(skill: Skill, now: Mapping[str, Tensor]) -> Metrics:
-    """Shares of right answers and of right readings of the probe."""
-    return {
-        "accuracy_trained": _share(now["right_trained"], skill.trained.groups),
-        "accuracy_heldout": _share(now["right_heldout"], skill.heldout.groups),
-        "probe": _share(now["probe"], skill.heldout.groups),
-    }
-
-
-def _parts(skill: Skill) -> dict[str, Items]:
-    both = (("trained", skill.trained), ("heldout", skill.heldout))
-    return {f"{key}_{part}": items for key in ("right", "margin") for part, items in both}
-
-
-def _mean(store: Store, config: SkillsConfig, task: str, arm: str, other: str = "") -> dict[str, Tensor]:
-    """Per item the mean over the draws; nothing where a draw is missing."""
-    found = [store.record(Cell(task, arm, other, k)) for k in config.draws(arm)]
-    if any(record is None for record in found):
-        return {}
-    return {key: torch.tensor([r[key] for r in found]).double().mean(0) for key in found[0]}
-
-
 # ---- small things ---------------------------------------------------------------------------------------------
 def _kept(said: Answered) -> Record:
     return {"right": said.right.int().tolist(), "margin": [round(x, 4) for x in said.margin.tolist()]}
@@ -311,15 +246,6 @@ def _kept(said: Answered) -> Record:
 
 def _first(items: Items, n: int) -> Items:
     return Items(items.texts[:n], items.labels[:n], items.groups[:n])
-
-
-def _share(right: Shaped[Tensor, " n"], groups: Sequence[int]) -> Interval:
-    """Mean over items or their words, within 0 and 1; where all are right, or none, Wilson's interval: it has width."""
-    units = by_group(right, groups)
-    if bool(((units == 0) | (units == 1)).all()):
-        return proportion(int(units.sum()), len(units), "words" if groups else "items")
-    found = bootstrap(units)
-    return Interval(found.value, max(found.low, 0.0), min(found.high, 1.0), found.n, "words" if groups else "items")
 
 
 def _layer(layer: int) -> Interval:
