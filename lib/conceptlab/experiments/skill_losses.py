@@ -64,9 +64,9 @@ def _losses(skill: Skill, before: Mapping[str, Tensor], now: Mapping[str, Tensor
 def _shares(skill: Skill, now: Mapping[str, Tensor]) -> Metrics:
     """Shares of right answers and of right readings of the probe."""
     return {
-        "accuracy_trained": share(now["right_trained"], skill.trained.groups),
-        "accuracy_heldout": share(now["right_heldout"], skill.heldout.groups),
-        "probe": share(now["probe"], skill.heldout.groups),
+        "accuracy_trained": share_right(now["right_trained"], skill.trained.groups),
+        "accuracy_heldout": share_right(now["right_heldout"], skill.heldout.groups),
+        "probe": share_right(now["probe"], skill.heldout.groups),
     }
 
 
@@ -83,7 +83,7 @@ def _mean(store: Store, draws: Sequence[int], task: str, arm: str, other: str = 
     return {key: torch.tensor([r[key] for r in found]).double().mean(0) for key in found[0]}
 
 
-def share(right: Shaped[Tensor, " n"], groups: Sequence[int]) -> Interval:
+def share_right(right: Shaped[Tensor, " n"], groups: Sequence[int]) -> Interval:
     """Mean over items or their words, within 0 and 1; where all are right, or none, Wilson's interval: it has width."""
     units = by_group(right, groups)
     if bool(((units == 0) | (units == 1)).all()):

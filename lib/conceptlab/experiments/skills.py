@@ -48,7 +48,7 @@ from ..early_exit import (
 )
 from ..erasure import TuningConfig
 from ..models import LanguageModel
-from .skill_losses import pool_draws, share
+from .skill_losses import pool_draws, share_right
 
 # task -> the words that answer it; None: the first word of each class' name
 WORDS: dict[str, tuple[str, ...] | None] = {
@@ -97,7 +97,7 @@ def skills(
 
     The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
     The tasks are part of what the original is tuned on, so a table goes on with more arms, not with more tasks. `seed`:
-    choice of items, order of training. Raises ConceptLabError for an unknown arm or task.
+    choice of items, draws of labels. Raises ConceptLabError for an unknown arm or task.
     """
     config = config or SkillsConfig()
     for kind, names, known in (("arm", methods, ARMS), ("task", tasks, tuple(WORDS))):
@@ -182,18 +182,20 @@ class _Bench:
         record: Record = {}
         for part, items in (("trained", skill.trained), ("heldout", skill.heldout)):
             said = answered(self.lm, items, skill.words)
-            metrics[f"accuracy_{part}"] = share(said.right, items.groups)
+            metrics[f"accuracy_{part}"] = share_right(said.right, items.groups)
             metrics[f"margin_{part}"] = bootstrap(by_group(said.margin, items.groups))
             record |= {f"{k}_{part}": v for k, v in _kept(said).items()}
             if part == "trained" and given is not None:
-                metrics["fitted"] = share(said.says(given), items.groups)
+                metrics["fitted"] = share_right(said.says(given), items.groups)
         probed, read = self._probe(skill)
         return metrics | probed, record | read
 
     def _other(self, skill: Skill) -> tuple[Metrics, Record]:
         said = answered(self.lm, _first(skill.heldout, self.config.n_others), skill.words)
         groups = skill.heldout.groups[: self.config.n_others]
-        return {"accuracy": share(said.right, groups), "margin": bootstrap(by_group(said.margin, groups))}, _kept(said)
+        return {"accuracy": share_right(said.right, groups), "margin": bootstrap(by_group(said.margin, groups))}, _kept(
+            said
+        )
 
     def _probe(self, skill: Skill) -> tuple[Metrics, Record]:
         """A logistic probe per layer on true labels of the probed items, the layer chosen out of fold."""
@@ -205,7 +207,7 @@ class _Bench:
         right, dealt = test.correct[:, layer], _shuffled(states, layer, self.config.shuffles)
         groups = skill.heldout.groups
         metrics = {
-            "probe": share(right, groups), "probe_shuffled": bootstrap(by_group(dealt, groups)),
+            "probe": share_right(right, groups), "probe_shuffled": bootstrap(by_group(dealt, groups)),
             "probe_layer": _layer(layer * self.config.probe_every),
             "probe_minus_shuffled": bootstrap(by_group(right.double() - dealt, groups)),
         }  # fmt: skip
@@ -218,7 +220,7 @@ class _Bench:
         read = read_exits(fit_heads(states.train, states.y_train, states.n_classes), states.test, states.y_test)
         common = states.y_train.bincount().argmax() == states.y_test
         groups = skill.heldout.groups
-        return {"letters": share(read.correct[:, 0], groups), "most_common": share(common, groups)}
+        return {"letters": share_right(read.correct[:, 0], groups), "most_common": share_right(common, groups)}
 
 
 def _standardised(x: Float[Tensor, "layers n d"], skill: Skill) -> States:
