@@ -1,7 +1,7 @@
 """What did unlearning change? Parts of the original put back into an unlearned model, and the other way round.
 
 The knowledge recovery experiment of Hong et al. (arXiv 2410.06606), with the controls that it lacks, and where the
-weights moved.
+weights moved; and skills forgotten by random labels: how far beyond the trained items that reaches (`skills.py`).
 """
 
 from .damage import at_damage, random_as_costly
@@ -9,6 +9,20 @@ from .distances import DISTANCES, Distances, distances, share_taken_back
 from .forced import Forced, forced_gold, forced_own
 from .moves import concept_span, in_span, inside_span, moved_by_layer, outside_span, random_span
 from .patching import ACTIVATIONS, TISSUES, WEIGHTS, Dissection, Traced, layer_windows, traced
+from .skills import (
+    SKILL_PROMPT,
+    Answered,
+    Items,
+    Skill,
+    answered,
+    by_group,
+    dealt_labels,
+    forget_gap,
+    label_rows,
+    label_tokens,
+    tuned,
+    word_salad,
+)
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,5 +46,17 @@ __all__ = [
     "random_span",
     "share_taken_back",
     "traced",
+    "SKILL_PROMPT",
+    "Answered",
+    "Items",
+    "Skill",
+    "answered",
+    "by_group",
+    "dealt_labels",
+    "forget_gap",
+    "label_rows",
+    "label_tokens",
+    "tuned",
+    "word_salad",
     "inside_span",
 ]

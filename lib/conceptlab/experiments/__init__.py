@@ -49,6 +49,7 @@ from .matching import scale_to
 from .oracle_page import FictionTable, FormTable
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
+from .skills import SKILLS, SkillsConfig, skills
 from .specialisation import MaskingTable, SpecialisationConfig, masking_table, specialisation, teaching_sets
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
@@ -61,6 +62,7 @@ EXPERIMENTS: dict[str, Callable[..., Path]] = {
     "forms": forms,
     "lab": lab,
     "layers": layers,
+    "skills": skills,
     "specialisation": specialisation,
 }
 
@@ -97,8 +99,10 @@ __all__ = [
     "ROUNDED",
     "Record",
     "Relearnt",
+    "SKILLS",
     "SUMMARIES",
     "Scoring",
+    "SkillsConfig",
     "SpecialisationConfig",
     "TALLIED",
     "TOGETHER",
@@ -146,6 +150,7 @@ __all__ = [
     "scale_to",
     "shifts_under_prompts",
     "shipped_edit",
+    "skills",
     "specialisation",
     "summarise_lab",
     "table_number",
