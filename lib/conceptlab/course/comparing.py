@@ -35,8 +35,8 @@ def unseen_means_grid(table: Numbers, methods: Sequence[str], at_least: int = 5)
     """
     seen, unseen, rows = "specificity_known", "specificity_unseen_known", []
     for m in methods:
-        gap, n = table.change(m, seen, unseen), len(table.column(m, unseen))
-        if n >= at_least:
+        gap = table.change(m, seen, unseen)
+        if gap.n >= at_least:
             means = (table.mean(m, x) for x in ("efficacy_known", seen, unseen))
             rows.append((METHOD_STYLE[m][0], *map(shown, means), shown(gap), gap.n))
     columns = ["method", "taken from the target", "kept: neighbour and general", "kept: unseen near domain",

@@ -21,9 +21,9 @@ PLAIN = {
     "A better fit is not a better dictionary, and as detectors of known classes features lose to neurons.",
     "03_autointerp": "Counting words labels features well enough to predict where they fire. Random directions reach "
     "two thirds of that with labels of their own, and hard negatives take most of the lead.",
-    "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan. The neighbour "
-    "that was watched is spared; a near country that nobody watched is not. Which rows are changed matters in both "
-    "models; which feature's direction is written there has been shown to matter in one of them.",
+    "04_pisces": "Rewriting a few rows of the weights costs the model most of what it knew about Japan. Near subjects "
+    "are mostly spared, but not always: Korea, which nobody had watched, goes along. Which rows are changed matters in "
+    "both models; which feature's direction is written there has been shown to matter in one of them.",
     "05_attacks": "A few steps of training on text without the answers bring part of it back. A random edit gets back "
     "as large a share of its damage, so that is not surely knowledge that was hidden.",
     "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
