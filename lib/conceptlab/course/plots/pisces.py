@@ -74,7 +74,7 @@ METHOD_STYLE = {  # method -> label, colour, marker
     "random_words": ("random words", COLORS["control"], "+"),
     "random_words_both": ("random words, both sides", COLORS["control"], "2"),
     "other_features": ("same rows, other features", COLORS["ink"], "x"),
-    "permuted_neurons": ("same changes, other neurons", COLORS["neighbour"], "P"),
+    "permuted_neurons": ("same changes, other neurons", COLORS["control"], "P"),
     "frozen_decoder": ("PISCES in a random dictionary", COLORS["second"], "d"),
     "random_direction": ("same rows, random direction", COLORS["ink"], "+"),
     "random_norm": ("random rows", COLORS["control"], "1"),
