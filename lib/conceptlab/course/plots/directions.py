@@ -173,7 +173,7 @@ def ablations(
     rows: Sequence[Mapping[str, str]], name: str, kinds: Sequence[str], factors: Sequence[str] = ("-1", "0.1")
 ) -> list[tuple[str, ...]]:
     """Factor and kind, what multiplying the direction does to the margin, the range of random ones of equal energy."""
-    lines = []
+    lines = list[tuple[str, ...]]()
     for factor in factors:
         for kind in kinds:
             found = number(rows, "steering", "multiplied", name, kind, factor)
