@@ -83,8 +83,8 @@ DECISIONS = (
         "04", "PISCES", "Can a concept be written out of the MLP weights without training?",
         "seconds per edit, minutes for the search",
         "the same rows along other features' directions; the same changes at other neurons",
-        "drowns rather than removes; hits near subjects that no choice looked at; facts asked by a clue survive",
-        "erases nearly half, precisely as far as the gates look; which rows matters, which directions less surely",
+        "drowns rather than removes; can hit a near subject that no choice looked at; facts asked by a clue survive",
+        "erases nearly half and mostly spares what is near; which rows matters, which directions less surely",
     ),
     Decision(
         "04", "editing the words' embeddings", "Can a model be kept from reading or writing a concept's names?",
@@ -162,7 +162,7 @@ DECISIONS = (
         "08", "teaching through chosen vectors", "Does it matter where a fact is learnt?",
         "a short training per set", "as many parameters at equal loss; equally active and random vectors",
         "sets compared after equal steps have learnt different amounts",
-        "active vectors learn faster, and at equal loss move ordinary text more than random ones do",
+        "active vectors learn faster; that the concept's own are gentler was not seen, at the fastest rate the reverse",
     ),
     Decision(
         "09", "difference-of-means direction", "Do two sets of prompts differ linearly in the state?",
@@ -174,7 +174,7 @@ DECISIONS = (
         "09", "steering along a direction", "Does the model use the direction?",
         "a pass per dose", "ten random directions of equal length or energy, shuffled labels, a surface direction",
         "any large push changes answers; kinds that share their options move against each other",
-        "steps rise and copies fall, memories do not: no switch between reasoning and recall",
+        "added, steps rise and copies fall; multiplied, the reverse: no switch between reasoning and recall",
     ),
     Decision(
         "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",
