@@ -29,7 +29,8 @@ def forgetting_grid(model: str, rows: Sequence[Mapping[str, str]] | None = None)
             if (task, arm, "", "all", "accuracy_heldout") in found:
                 lines.append((task, name, *_line(found, task, arm)))
     columns = ["skill", "trained with", "right: trained items", "right: held-out items", "forget gap",
-               "probe, held-out items", "letters alone (original) or shuffled labels", "lost by other skills"]  # fmt: skip
+               "probe, held-out items", "letters alone (original) or shuffled labels",
+               "lost by other skills"]  # fmt: skip
     return Grid(lines, columns, "Skills forgotten by random labels: shares, 95 % intervals over items or their words")
 
 
