@@ -13,6 +13,7 @@ from conceptlab.course import authors, colab, notebook
 from conceptlab.course.course_map import PLAIN
 from conceptlab.course.plots.picture import GROUPS, SERIES, erased_estimates
 from conceptlab.course.plots.thumbnails import THUMBNAILS
+from conceptlab.experiments import lab_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]
@@ -34,6 +35,11 @@ def test_the_front_page_says_what_the_table_says():
     assert f"lost {1 - after[0][0]:.0%}".replace("%", " %") in text
     assert f"kept {after[1][0]:.0%}".replace("%", " %") in text
     assert f"lost it {1 - control[0][0]:.0%}".replace("%", " %") in text
+    near = lab_table("smollm2-135m").mean("pisces", "specificity_unseen_known")
+    assert (
+        near.n == 16
+        and f"keep {near.value:.0%} [{near.low * 100:.0f}, {near.high * 100:.0f}]".replace("%", " %") in text
+    )
     assert (ROOT / "docs" / "images" / "japan_erased.png").stat().st_size > 5_000
 
 

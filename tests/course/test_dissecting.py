@@ -2,6 +2,7 @@
 
 import pytest
 
+from conceptlab.core import data_dir, results, row_interval
 from conceptlab.course.dissecting import forgetting_grid, spill_grid
 
 
@@ -44,3 +45,14 @@ def test_the_diagonal_is_what_a_skill_lost_itself(rows):
 
 def test_a_table_that_is_not_there_is_an_empty_grid():
     assert forgetting_grid("tiny", []).cells == [] == spill_grid("tiny", []).cells
+
+
+def test_numbers_in_the_prose_of_the_notebook_are_those_of_the_table():
+    source = (data_dir().parent / "notebooks" / "07_dissecting_unlearning.ipynb").read_text(encoding="utf-8")
+    rows = results("skills", "smollm2-135m")
+    for skill in ("sentiment", "two_hops", "topic"):
+        (lost,) = (r for r in rows if (r["concept"], r["method"], r["attack"], r["budget"], r["metric"]) == (
+            skill, "random", "", "all", "lost_probe"))  # fmt: skip
+        assert str(row_interval(lost)).replace("0.", ".") in source, skill
+    fitted = [float(r["value"]) for r in rows if r["method"] == "random" and r["metric"] == "fitted"]
+    assert f"{100 * min(fitted):.0f} to {100 * max(fitted):.0f} %" in source

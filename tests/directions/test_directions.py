@@ -241,3 +241,5 @@ def test_the_moment_says_which_share_a_direction_holds(tiny_llama):
         states = lm.capture(lm.tokens(text)[0], sites).values()
         shares += [float((x[0, 1:].double() @ u).square().sum() / x[0, 1:].double().square().sum()) for x in states]
     assert float(u @ moment @ u) == pytest.approx(sum(shares) / len(shares))
+    with pytest.raises(ConceptLabError, match="two tokens"):
+        site_moment(lm, [""])

@@ -75,8 +75,12 @@ def site_moment(lm: LanguageModel, texts: Sequence[str]) -> Float[Tensor, "d_mod
     """Second moment of the states at the sites that `Multiplied` changes, scaled to trace 1 in each text and site.
 
     `u @ moment @ u` is the share of the states' energy (squared length) along `u`, averaged over texts and sites. The
-    first position is left out: its states are so large that they would be all that counts.
+    first position is left out: its states are so large that they would be all that counts. Raises ConceptLabError
+    without a text of two tokens.
     """
+    texts = [text for text in texts if len(lm.encode(text)) + len(lm.start_ids) > 1]
+    if not texts:
+        raise ConceptLabError("Give at least one text of two tokens or more; the first position does not count.")
     sites = [(site, layer) for layer in range(lm.n_layers) for site in WRITTEN]
     total = torch.zeros(lm.d_model, lm.d_model, dtype=torch.float64)
     for text in texts:
@@ -91,8 +95,8 @@ def equal_energy_directions(
 ) -> Float[Tensor, "n d_model"]:
     """`n` random directions of length 1 along which states hold as large a share of their energy as along `u`.
 
-    A random direction holds far less than one along which states differ, so projecting it out changes less. Each draw
-    z is pulled towards (or away from) what is common in the states, w ~ moment^s z, with s found by bisection. Raises
+    A random direction may hold more or less, and then projecting it out changes states more or less. Each draw z is
+    pulled towards (or away from) what is common in the states, w ~ moment^s z, with s found by bisection. Raises
     ConceptLabError where the states hold no more along any direction than along `u`.
     """
     values, vectors = torch.linalg.eigh(moment.double())
