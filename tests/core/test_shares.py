@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import coverage_of_intervals as simulated
-from conceptlab.core import ConceptLabError, recovered_share, share_difference
+from conceptlab.core import ConceptLabError, recovered_share, share_difference, share_of_means
 
 
 def test_recovered_share_by_hand():
@@ -111,3 +111,25 @@ def test_distances_that_are_all_zero_are_exact_and_not_answers():
     assert (same.value, same.low, same.high) == pytest.approx((0, 0, 0))
     right = recovered_share(torch.ones(6), torch.full((6,), 0.25), torch.ones(6))
     assert right.low < 1 < right.high  # six right answers do hide something
+
+
+def test_a_share_of_two_independent_means_by_hand():
+    whole = torch.tensor([0.9, 1.1] * 20)
+    assert share_of_means(0.5 * whole, whole).value == pytest.approx(0.5)
+    nothing = share_of_means(torch.tensor([0.1, -0.1] * 20), whole)
+    assert nothing.value == pytest.approx(0) and nothing.low < 0 < nothing.high < 0.1
+    assert not share_of_means(whole, torch.tensor([1.0, -1.0] * 20)).measurable
+    assert not share_of_means(whole, -whole).measurable
+    assert not share_of_means(whole[:1], whole).measurable
+    with pytest.raises(ConceptLabError, match="finite"):
+        share_of_means(whole, torch.tensor([1.0, math.nan]))
+
+
+def test_the_interval_of_a_share_of_means_holds_the_truth_as_often_as_it_says():
+    generator, held = torch.Generator().manual_seed(0), 0
+    for _ in range(300):
+        whole = torch.randn(25, generator=generator) + 2
+        part = torch.randn(40, generator=generator) + 1
+        found = share_of_means(part, whole)
+        held += found.low <= 0.5 <= found.high
+    assert 0.91 <= held / 300 <= 0.99

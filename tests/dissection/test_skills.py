@@ -11,7 +11,6 @@ from conceptlab.dissection import (
     answered,
     by_group,
     dealt_labels,
-    forget_gap,
     label_rows,
     label_tokens,
     tuned,
@@ -101,23 +100,3 @@ def test_groups_are_units():
 def test_items_need_a_label_each():
     with pytest.raises(ConceptLabError, match="label"):
         Items(TEXTS, (0, 1))
-
-
-def test_the_forget_gap_of_known_losses():
-    trained = torch.tensor([0.9, 1.1] * 20)
-    assert forget_gap(0.5 * trained, trained).value == pytest.approx(0.5)
-    nothing = forget_gap(torch.tensor([0.1, -0.1] * 20), trained)
-    assert nothing.value == pytest.approx(0) and nothing.low < 0 < nothing.high < 0.1
-    assert not forget_gap(trained, torch.tensor([1.0, -1.0] * 20)).measurable
-    assert not forget_gap(trained, -trained).measurable
-    assert not forget_gap(trained[:1], trained).measurable
-
-
-def test_the_interval_of_the_forget_gap_holds_the_truth_as_often_as_it_says():
-    generator, held = torch.Generator().manual_seed(0), 0
-    for _ in range(300):
-        trained = torch.randn(25, generator=generator) + 2
-        heldout = torch.randn(40, generator=generator) + 1
-        found = forget_gap(heldout, trained)
-        held += found.low <= 0.5 <= found.high
-    assert 0.91 <= held / 300 <= 0.99

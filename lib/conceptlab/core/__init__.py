@@ -22,7 +22,7 @@ from .ranking import (
     f1_interval,
 )
 from .selection import largest
-from .shares import recovered_share, share_difference
+from .shares import recovered_share, share_difference, share_of_means
 from .statistics import (
     Interval,
     binomial_draws,
@@ -94,6 +94,7 @@ __all__ = [
     "say",
     "sha256",
     "share_difference",
+    "share_of_means",
     "t_quantile",
     "table_path",
     "versions",

@@ -59,6 +59,37 @@ def share_difference(
     return Interval(value, value - half, value + half, mine.n, mine.over)
 
 
+def share_of_means(part: Float[Tensor, " n"], whole: Float[Tensor, " m"], over: str = "items") -> Interval:
+    """Mean of `part` over the mean of `whole`, two independent samples, with Fieller's 95 % interval (1954).
+
+    What held-out units lost over what trained units lost, e.g.: 1 where forgetting reaches new items as far as the
+    trained ones, 0 where it does not reach them. The shares R for which mean(part) - R mean(whole) is not significantly
+    different from 0. Not measurable where the interval of the whole reaches 0. `over`: what the units are.
+    Raises where a number is not finite.
+    """
+    part, whole = part.double().flatten(), whole.double().flatten()
+    if not bool(part.isfinite().all() and whole.isfinite().all()):
+        raise ConceptLabError("A share of means needs finite numbers.")
+    n = min(len(part), len(whole))
+    if n < 2:
+        return Interval.unmeasured(f"a share needs at least two {over} on both sides", n, over)
+    p, w = float(part.mean()), float(whole.mean())
+    var_p, var_w = (float(x.var()) / len(x) for x in (part, whole))
+    t2 = t_quantile(n - 1) ** 2
+    a = w * w - t2 * var_w
+    if w <= 0 or a <= 0:
+        return _no_gap(w, math.sqrt(t2 * var_w), n, over)
+    root = math.sqrt(max((p * w) ** 2 - a * (p * p - t2 * var_p), 0.0))
+    value = p / w
+    return Interval(value, min((p * w - root) / a, value), max((p * w + root) / a, value), n, over)
+
+
+def _no_gap(gap: float, half: float, n: int, over: str) -> Interval:
+    """No share of a gap whose interval reaches 0."""
+    reason = f"the gap is {gap:.2f} [{gap - half:.2f}, {gap + half:.2f}], so it is not sure that there is one"
+    return Interval.unmeasured(reason, n, over)
+
+
 class _Units:
     """Gains and gaps of the things that are drawn anew: questions, or whole concepts."""
 
@@ -95,12 +126,7 @@ class _Units:
         half = t_quantile(self.n - 1) * float(self.gap.std()) / math.sqrt(self.n)
         if self.total - half > 0:
             return None
-        low, high = self.total - half, self.total + half
-        return Interval.unmeasured(
-            f"the gap is {self.total:.2f} [{low:.2f}, {high:.2f}], so it is not sure that there is one",
-            self.n,
-            self.over,
-        )
+        return _no_gap(self.total, half, self.n, self.over)
 
     def influence(self) -> Float[Tensor, " n"]:
         """What each unit adds to the share, linearised."""

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ..core import ConceptLabError, Interval, t_quantile
+from ..core import ConceptLabError
 from ..data import AnswerRow
 from ..edits import WeightEdit
 from ..erasure import GradientDescent, Material, TuningConfig, finetune
@@ -148,25 +148,3 @@ def by_group(values: Tensor, groups: Sequence[int]) -> Float[Tensor, " units"]:
     if len(groups) != len(values):
         raise ConceptLabError(f"There are {len(values)} values and {len(groups)} groups named; name one for each.")
     return torch.stack([values[torch.tensor(groups) == g].mean() for g in sorted(set(groups))])
-
-
-def forget_gap(heldout: Float[Tensor, " n"], trained: Float[Tensor, " m"]) -> Interval:
-    """Mean loss of held-out units over mean loss of trained units, two independent samples, with Fieller's interval.
-
-    1: forgetting reaches new items as far as the trained ones; 0: it does not reach them. The shares R for which
-    mean(heldout) - R mean(trained) is not significantly different from 0. Not measurable where the interval of the
-    trained units' loss reaches 0: what was not lost has no share.
-    """
-    n, over = min(len(heldout), len(trained)), "items"
-    if n < 2:
-        return Interval.unmeasured("a share needs at least two units on both sides", n, over)
-    h, t = float(heldout.double().mean()), float(trained.double().mean())
-    var_h, var_t = (float(x.double().var()) / len(x) for x in (heldout, trained))
-    t2 = t_quantile(n - 1) ** 2
-    a = t * t - t2 * var_t
-    if t <= 0 or a <= 0:
-        half = math.sqrt(t2 * var_t)
-        return Interval.unmeasured(f"trained items lost {t:.2f} [{t - half:.2f}, {t + half:.2f}]", n, over)
-    root = math.sqrt(max((h * t) ** 2 - a * (h * h - t2 * var_h), 0.0))
-    value = h / t
-    return Interval(value, min((h * t - root) / a, value), max((h * t + root) / a, value), n, over)

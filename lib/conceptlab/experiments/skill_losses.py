@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ..core import Cell, Interval, Store, bootstrap, mean_interval, proportion
-from ..dissection import Items, Skill, by_group, forget_gap
+from ..core import Cell, Interval, Store, bootstrap, mean_interval, proportion, share_of_means
+from ..dissection import Items, Skill, by_group
 
 Metrics = dict[str, Interval]
 
@@ -49,7 +49,7 @@ def _losses(skill: Skill, before: Mapping[str, Tensor], now: Mapping[str, Tensor
     lost = {name: by_group(before[name] - now[name], items.groups) for name, items in _parts(skill).items()}
     metrics = {f"lost_{name}": bootstrap(x) for name, x in lost.items()}
     for key in ("right", "margin"):
-        metrics[f"forget_gap_{key}"] = forget_gap(lost[f"{key}_heldout"], lost[f"{key}_trained"])
+        metrics[f"forget_gap_{key}"] = share_of_means(lost[f"{key}_heldout"], lost[f"{key}_trained"])
     groups = skill.heldout.groups
     return (
         metrics
