@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -109,3 +110,57 @@ def test_only_models_tokenises():
     for path in MODULES:
         if path.relative_to(LIBRARY).parts[0] != "models" and path != LIBRARY / "autointerp" / "embedding.py":
             assert not re.search(r"tokenizer\(", path.read_text(encoding="utf-8")), path
+
+
+# ---- nothing stands here for its tests alone --------------------------------------------------------------------
+KEPT = {  # public names that only tests and pages use
+    "SETTINGS": "adding_a_method.md: how many settings a method of one's own must have",
+    "register_attack": "adding_an_attack.md: called by whoever adds one",
+    "load_card": "library.md: how good a dictionary that ships is",
+    "in_words": "statistics.md: an interval with what it is over",
+    "Explainer": "the interface that an explainer of one's own has to fit",
+    "EndpointExplainer": "library.md: labels written by a model elsewhere",
+    "accuracy_original": "statistics.md: a number of a scorecard's change",
+    "continuations": "what a model wrote, for whoever wants to read it",
+    "auth_flow": "called by httpx",
+    "model_config": "read by pydantic",
+    "prune_after_relearning": "the other half of the antidote; 05 is to show it, or it goes",
+    "plot_tokens": "10 is to show it, or it goes",
+}
+
+
+def words_of(tree: ast.AST) -> set[str]:
+    """Names that a module reads, calls or spells as a string (a profile's field, a registry's key)."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+            found.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def defined(body: list[ast.stmt]):
+    """Public functions, classes, methods, fields and constants of a module."""
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        for target in targets:
+            if name := getattr(target, "name", None) or getattr(target, "id", None):
+                yield name
+        if isinstance(node, ast.ClassDef):
+            yield from defined(node.body)
+
+
+def test_no_public_name_is_there_for_its_tests_alone():
+    used, made = set(), {}
+    for path in MODULES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if path.name == "__init__.py":  # a door names what it shows, and uses nothing
+            tree.body = [node for node in tree.body if "__all__" not in ast.unparse(node)]
+        used |= words_of(tree)
+        made |= {name: path.relative_to(LIBRARY) for name in defined(tree.body) if not name.startswith("_")}
+    for path in (LIBRARY.parents[1] / "notebooks").glob("*.ipynb"):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            used |= set(re.findall(r"\w+", "".join(cell["source"])))
+    unused = {name: str(path) for name, path in made.items() if name not in used | KEPT.keys()}
+    assert not unused, f"named nowhere in the library and the notebooks: {unused}; delete them, or say why in KEPT"

@@ -98,30 +98,24 @@ def test_every_title_finds_features(bundled):
     assert len(search_labels(records, "Halloween", lm=bundled)) == 10, "by meaning alone"
 
 
-def test_an_export_comes_back_as_it_went(tmp_path):
-    from conceptlab.autointerp import read_neuronpedia, write_neuronpedia
+def test_an_export_has_the_layout_of_neuronpedia(tmp_path):
+    from conceptlab.autointerp import write_neuronpedia
 
     records = [record(i, f"label {i} é $") for i in range(1500)] + [record(9999, "unexplained", explained=False)]
     paths = write_neuronpedia(records, "Owner/Model.1", tmp_path)
     folder = tmp_path / "v1" / "owner-model-1" / "0-conceptlab-mlp-out" / "explanations"
     assert paths == [folder / "batch-0.jsonl.gz", folder / "batch-1.jsonl.gz"]
-    assert read_neuronpedia(folder) == {i: f"label {i} é $" for i in range(1500)}
     rows = [json.loads(x) for p in paths for x in gzip.decompress(p.read_bytes()).decode().splitlines()]
+    assert {int(row["index"]): row["description"] for row in rows} == {i: f"label {i} é $" for i in range(1500)}
     columns = ["id", "modelId", "layer", "index", "authorId", "description", "embedding", "typeName",
                "explanationModelName", "umap_x", "umap_y", "umap_cluster", "umap_log_feature_sparsity"]  # fmt: skip
     assert all(list(row) == columns for row in rows) and len({row["id"] for row in rows}) == 1500
     assert [r["index"] for r in rows] == sorted(r["index"] for r in rows) and rows[0][
         "typeName"
     ] == "conceptlab_ensemble"
-    for wrong in ({"index": 3}, {"index": "-3"}, {"description": None}, {"umap_x": "0"}, {"typeName": 7}):
-        paths[1].write_bytes(gzip.compress(json.dumps(rows[0] | wrong).encode()))
-        with pytest.raises(ConceptLabError, match=f"has a {next(iter(wrong))} that does not fit"):
-            read_neuronpedia(folder)
-    paths[1].write_bytes(b"no gzip")
-    with pytest.raises(ConceptLabError, match="cannot be read"):
-        read_neuronpedia(folder)
-    with pytest.raises(ConceptLabError, match="holds no batch"):
-        read_neuronpedia(tmp_path)
+    texts = ("id", "modelId", "layer", "index", "authorId", "description", "typeName")
+    assert all(isinstance(row[name], str) for row in rows for name in texts)
+    assert all(row[name] is None for row in rows for name in columns if name not in texts)
     with pytest.raises(ConceptLabError, match="one layer's labels; got 2"):
         write_neuronpedia([record(1), record(1, layer=2)], "m", tmp_path)
 

@@ -11,7 +11,6 @@ import pytest
 
 from conceptlab.core import (
     ConceptLabError,
-    allocate,
     atomic_path,
     cache_dir,
     check_output,
@@ -291,26 +290,6 @@ def test_files_get_the_mode_of_the_umask(tmp_path, umask, file_mode, folder_mode
 
 
 # ---- room, and the cache ----------------------------------------------------------------------------------------
-def test_allocated_files_have_their_blocks(tmp_path):
-    allocate(tmp_path / "rows", 1_000_000)
-    stat = (tmp_path / "rows").stat()
-    assert stat.st_size == 1_000_000 and stat.st_blocks * 512 >= 1_000_000
-    allocate(tmp_path / "none", 0)
-    assert (tmp_path / "none").stat().st_size == 0
-
-
-@pytest.mark.parametrize("fallocate", [True, False])
-def test_a_file_that_has_no_room_fails_before_it_is_mapped(tmp_path, monkeypatch, fallocate):
-    if not fallocate:  # macOS
-        monkeypatch.delattr(os, "posix_fallocate")
-        monkeypatch.setattr(files.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-    n_bytes = 1 << 62 if fallocate else 100
-    with pytest.raises(ConceptLabError, match="rows needs .* GB and there is no room for it") as error:
-        allocate(tmp_path / "rows", n_bytes)
-    one_sentence(error)
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("value", ["", " "])
 def test_a_cache_variable_set_to_nothing_is_not_set(tmp_path, monkeypatch, value):
     monkeypatch.setenv("CONCEPTLAB_CACHE", value)

@@ -4,9 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from conceptlab.course.plots import described, early_exit, new_figure
+from conceptlab.course.plots import described, drawings, early_exit, new_figure
 from conceptlab.course.plots.diagrams import Diagram
-from conceptlab.course.plots.drawings import DRAWINGS
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -70,9 +69,9 @@ def spans(text):
     return left, left + width
 
 
-@pytest.mark.parametrize("name", DRAWINGS)
+@pytest.mark.parametrize("name", drawings.__all__)
 def test_the_drawings_of_the_notebooks_are_valid_and_readable(name):
-    drawing = DRAWINGS[name]()
+    drawing = getattr(drawings, name)()
     root = ET.fromstring(drawing.svg())
     width, height = map(float, root.get("viewBox").split()[2:])
     assert len(drawing.alt) > 100 and root.get("aria-label") == drawing.alt

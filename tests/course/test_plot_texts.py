@@ -34,7 +34,6 @@ def figures(t):
     yield "score_bars", start_here.score_bars({t: {t: AREA}}, t, t)
     yield "plot_reach", pisces.plot_reach(np.ones(1), np.ones(1), [t], [True], t)
     yield "plot_card", pisces.plot_card([t], {t: THREE}, t)
-    yield "plot_concepts", pisces.plot_concepts([t], {"pisces": THREE}, t, t)
     yield "attack_matrix", attacks.attack_matrix({t: {t: AREA}}, t)
     yield "recovery_curves", attacks.recovery_curves({t: {1: AREA}}, {t: 0.5}, t, t)
     yield "step_histogram", attacks.step_histogram({t: np.ones(3)}, t)

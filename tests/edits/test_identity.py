@@ -19,7 +19,7 @@ from conceptlab.edits import (
     value_edit,
 )
 from conceptlab.erasure import Loss, NegativePreference, TuningConfig, finetune_texts
-from conceptlab.models import LanguageModel
+from conceptlab.models import Change, LanguageModel
 from untouched import TEXTS, assert_untouched, weights
 
 REFUSED = r"was made for tiny-llama with the weights .*load the model it was made for, or say applied\(lm, force=True\)"
@@ -102,7 +102,7 @@ def test_export_and_save_are_refused_inside_a_block(tiny_llama, tmp_path, kind):
         "rounding": lambda: Quantised(edit, 4).applied(lm),
         "hooks": lambda: lm.intervene({("mlp_output", 0): lambda x: x}),
         "training": lambda: trainable(lm, trained_parameters(lm)),
-        "untied": lm.untied,
+        "untied": lambda: Change(lm, "untied embeddings", lm.untie),
     }[kind]
     with block():
         with pytest.raises(ConceptLabError, match="cannot be exported while changes are on it .* in it twice"):

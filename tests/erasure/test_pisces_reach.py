@@ -74,7 +74,6 @@ def test_figures_hold_what_they_are_given():
     assert (float(mean.get_xdata()[0]), float(mean.get_ydata()[0])) == pytest.approx((0.3, 0.95))
     assert len(fig.axes[0].lines) == 5 and not list(plots.plot_plane({}, "t").axes[0].lines)
     bars = {m: np.array([[0.5, 0.4, 0.7], [0.1, 0.0, 0.3]]) for m in ("pisces", "zeroed_vectors")}
-    assert len(plots.plot_concepts(["golf", "japan"], bars, "t", "y").axes[0].patches) == 4
     assert len(plots.plot_card(["efficacy", "overall"], bars, "t").axes[0].patches) == 4
 
 

@@ -11,7 +11,7 @@ from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import Method
 from conceptlab.erasure import method as interface
 from conceptlab.experiments import FictionConfig, FictionTable, FormsConfig, FormTable, fiction, forms
-from conceptlab.experiments.fiction import taught_copy
+from conceptlab.experiments.fiction_table import taught_copy
 from untouched import assert_untouched, weights
 
 

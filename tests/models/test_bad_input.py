@@ -64,7 +64,6 @@ INPUTS = {
     "hidden_beyond_the_context": ("lm.final_hidden(long)", "has 101 tokens and the context"),
     "embeds_beyond_the_context": ("lm.final_hidden(embeds=torch.zeros(1, 40, 16))", "has 40 tokens and the context"),
     "loss_beyond_the_context": ("next_token_loss(lm, long, long.bool())", "has 101 tokens and the context"),
-    "scores_beyond_the_context": ("sequence_logprobs(lm, long, long.bool())", "has 101 tokens and the context"),
     "prefix_beyond_the_context": ("shared_prefix(lm, WORD * 101)", "has 101 tokens and the context"),
     "branches_beyond_the_context": ("branch_logprobs(lm, prefix, [(WORD, [WORD, WORD * 2])])", "has 33 tokens and"),
     "states_beyond_the_context": ("branch_states(lm, prefix, [(WORD, [WORD * 2])], [('neurons', 0)])", "has 33 tokens"),

@@ -36,7 +36,7 @@ def kinds(lm):
         "lora": lambda: lora(lm, [lm.down_proj_name(1)], 2),
         "hooks": lambda: lm.intervene({("mlp_output", 0): lambda x: 0 * x}),
         "soft prompt": lambda: SoftPrompt((5,), torch.ones(1, 16)).applied(lm),
-        "untied": lambda: lm.untied(),
+        "untied": lambda: Change(lm, "untied embeddings", lm.untie),
         "skipped": lambda: lm.skip_before(1),
     }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conceptlab.edits import Dense, WeightEdit
-from conceptlab.models import fingerprint
+from conceptlab.models import Change, fingerprint
 
 
 def test_every_bit_counts_and_names_do_not(tiny_llama):
@@ -61,7 +61,7 @@ def test_another_copy_of_the_unembedding_at_the_same_address(tiny_llama):
     lm = tiny_llama(tie_word_embeddings=True)
     found = []
     for row in range(5):
-        with lm.untied():
+        with Change(lm, "untied embeddings", lm.untie):
             with torch.no_grad():
                 lm.unembedding_rows()[row] += 1
             found.append(lm.fingerprint())
@@ -71,7 +71,7 @@ def test_another_copy_of_the_unembedding_at_the_same_address(tiny_llama):
 def test_an_untied_unembedding_counts(tiny_llama):
     lm = tiny_llama(tie_word_embeddings=True)
     before = lm.fingerprint()
-    with lm.untied():
+    with Change(lm, "untied embeddings", lm.untie):
         with torch.no_grad():
             lm.unembedding_rows()[7] += 1
         assert lm.fingerprint() != before

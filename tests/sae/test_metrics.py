@@ -38,14 +38,6 @@ def test_quality_by_hand():
         assert metrics.firing_rates(fixed(), x, batch_size=size).tolist() == pytest.approx([0, 0.1, 0.15, 1])
 
 
-def test_density_histogram_counts_every_live_feature_once():
-    rates = torch.tensor([0.0, 0.0, 1e-9, 2e-5, 0.5, 1.0])
-    counts, edges = metrics.density_histogram(rates, low=-4.0, bins=4)
-    assert edges.tolist() == [-4, -3, -2, -1, 0]
-    assert counts.tolist() == [2, 0, 0, 2]
-    assert metrics.density_histogram(torch.zeros(3))[0].sum() == 0
-
-
 @pytest.mark.parametrize("chunk", [1, 3, 1_000])
 def test_nearest_against_a_loop(chunk):
     g = torch.Generator().manual_seed(0)
@@ -78,12 +70,10 @@ def test_frontier_sorts_by_sparsity():
     assert figure.axes[1].get_ylabel() == "recall" and len(figure.axes) == 2
 
 
-def test_sorted_cosines_and_densities():
+def test_sorted_cosines():
     figure = drawn(plots.sorted_cosines({"a": np.array([0.2, 0.9]), "b": np.array([-0.1])}, "t", "x", "y", least=0.9))
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.9, 0.2]
     assert figure.axes[0].get_ylim()[0] == pytest.approx(-0.1)
-    counts, edges = metrics.density_histogram(torch.rand(50, generator=torch.Generator().manual_seed(0)))
-    drawn(plots.densities({"a": (counts.numpy(), edges.numpy())}, "t"))
 
 
 def test_dashboard_draws(recwarn):

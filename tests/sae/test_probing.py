@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from conceptlab import sae as S
-from conceptlab.core import auroc, best_direction
+from conceptlab.core import auroc
 from conceptlab.sae.by_hand import as_sae, copy, jump, no_restart, random_restart, restart_dead, start
 
 
@@ -32,7 +32,9 @@ def test_one_unit_is_the_best_direction_of_either_sign():
     areas = []
     for h in (0, 1):
         seen, rest = texts % 2 == h, texts % 2 != h
-        index, sign, _ = best_direction(values[seen], labels[seen], both_signs=True)
+        off = auroc(values[seen], labels[seen]) - 0.5
+        index = int(off.abs().argmax())
+        sign = off[index].sign()
         areas.append(auroc(sign * values[rest][:, [index]], labels[rest])[0])
     found = S.probe_draws(values, labels, texts, (1,), 10)[1][0]
     assert float(found) == pytest.approx(float(sum(areas)) / 2, abs=1e-5)

@@ -20,15 +20,11 @@ from ..edits import Intervention, LowRank, WeightEdit
 from ..models import LanguageModel
 from .base import AttackResult, Cost
 
-WAYS = ("ablate", "undo")
-
 
 @dataclass(frozen=True)
 class UndoConfig:
     """What the attacker knows and does."""
 
-    way: str = "ablate"  # ablate: write nothing along the directions; undo: subtract the delta's part along them,
-    # for which the attacker must know the delta itself (at full rank that is the original model)
     directions: tuple[int, ...] = (1, 4, 16)  # k, leading directions per matrix
     seed: int = 0  # of the random directions of the control
 
@@ -47,8 +43,6 @@ def undo(
     """
     if not isinstance(edit, WeightEdit) or not edit.changes:
         raise NotPossible("Undoing needs the WeightEdit itself; other interventions have no delta to look at.")
-    if cfg.way not in WAYS:
-        raise ConceptLabError(f"Unknown way {cfg.way!r}; choose one of {', '.join(WAYS)}.")
     if not cfg.directions or min(cfg.directions) < 1:
         raise ConceptLabError(f"Undoing takes at least one direction per matrix; got {list(cfg.directions)}.")
     start = time.perf_counter()
@@ -65,22 +59,19 @@ def undo(
     controls: list[Any] = []
     for k in cfg.directions:
         for bases, results in ((spans, values), (random, controls)):
-            with (edit + counter_edit(lm, edit, {n: U[:, :k] for n, U in bases.items()}, cfg.way)).applied(lm):
+            with (edit + counter_edit(lm, edit, {n: U[:, :k] for n, U in bases.items()})).applied(lm):
                 results.append(evaluate(lm))
     return AttackResult(tuple(cfg.directions), tuple(values), (), Cost(0, 0, seconds), tuple(controls))
 
 
-def counter_edit(
-    lm: LanguageModel, edit: WeightEdit, bases: dict[str, Float[Tensor, "out k"]], way: str = "ablate"
-) -> WeightEdit:
-    """What the attacker adds to the changed weights `W' = W + delta`: `-U U^T W'` (ablate) or `-U U^T delta` (undo)."""
+def counter_edit(lm: LanguageModel, edit: WeightEdit, bases: dict[str, Float[Tensor, "out k"]]) -> WeightEdit:
+    """What the attacker adds to the changed weights `W' = W + delta`: `-U U^T W'`, which writes nothing along U."""
     weights = lm.parameters()
     changes = {}
     for name, U in bases.items():
-        delta = edit.changes[name].dense()
-        what = delta if way == "undo" else weights[name].detach() + delta.to(weights[name])
-        changes[name] = LowRank(-U, U.T @ what.to(U))
-    return replace(edit, changes=changes, info={"attack": way})
+        changed = weights[name].detach() + edit.changes[name].dense().to(weights[name])
+        changes[name] = LowRank(-U, U.T @ changed.to(U))
+    return replace(edit, changes=changes, info={"attack": "undoing"})
 
 
 def leading_directions(delta: Float[Tensor, "out in"], k: int) -> Float[Tensor, "out k"]:

@@ -37,7 +37,7 @@ from .labels import (
     read_labels,
     write_labels,
 )
-from .neuronpedia import read_neuronpedia, write_neuronpedia
+from .neuronpedia import write_neuronpedia
 from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
 from .search import Hit, search_labels
@@ -103,7 +103,6 @@ __all__ = [
     "output_tables",
     "random_dictionary",
     "read_labels",
-    "read_neuronpedia",
     "risen_tokens",
     "sae_firings",
     "sample_by_rate",

@@ -20,8 +20,6 @@ BATCH = 1024  # lines of a file
 
 AUTHOR = "conceptlab"
 
-_TEXTS = ("id", "modelId", "layer", "index", "authorId", "description")
-_MAYBE = ("embedding", "typeName", "explanationModelName")
 _NUMBERS = ("umap_x", "umap_y", "umap_cluster", "umap_log_feature_sparsity")
 
 
@@ -39,31 +37,12 @@ def write_neuronpedia(records: Sequence[FeatureLabel], model: str, root: Path) -
     folder = root / "v1" / _model_id(model) / source / "explanations"
     paths = []
     for number in range(-(-len(rows) // BATCH)):
-        lines = [json.dumps(_checked(row)) + "\n" for row in rows[number * BATCH : (number + 1) * BATCH]]
+        lines = [json.dumps(row) + "\n" for row in rows[number * BATCH : (number + 1) * BATCH]]
         paths.append(folder / f"batch-{number}.jsonl.gz")
         with atomic_path(paths[-1]) as temporary, open(temporary, "wb") as file:
             with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
                 packed.write("".join(lines).encode("utf-8"))
     return paths
-
-
-def read_neuronpedia(folder: Path) -> dict[int, str]:
-    """Feature -> label, from the `explanations` folder of an export (ours or theirs); the first of several counts.
-
-    Raises ConceptLabError for a folder without batches, and for a file or row that does not have the layout.
-    """
-    paths = sorted(folder.glob("batch-*.jsonl.gz"), key=lambda path: int(re.sub(r"\D", "", path.name) or 0))
-    if not paths:
-        raise ConceptLabError(f"{folder} holds no batch-N.jsonl.gz; name the `explanations` folder of an export.")
-    found: dict[int, str] = {}
-    for path in paths:
-        try:
-            rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode("utf-8").splitlines()]
-        except (OSError, EOFError, ValueError, RecursionError) as error:
-            raise ConceptLabError(f"{path.name} cannot be read ({type(error).__name__}); export it again.") from None
-        for row in rows:
-            found.setdefault(int(_checked(row)["index"]), row["description"])
-    return found
 
 
 def _model_id(model: str) -> str:
@@ -78,17 +57,3 @@ def _row(record: FeatureLabel, model: str, source: str) -> dict:
         "description": record.label, "embedding": None, "typeName": f"conceptlab_{record.method}",
         "explanationModelName": None, **dict.fromkeys(_NUMBERS),
     }  # fmt: skip
-
-
-def _checked(row: object) -> dict:
-    """A row with the required texts, and of the optional columns only such as may stand there."""
-    if not isinstance(row, dict):
-        raise ConceptLabError("A row of the export is no JSON object; export it again.")
-    wrong = [name for name in _TEXTS if not isinstance(row.get(name), str)]
-    wrong += [name for name in _MAYBE if not isinstance(row.get(name), str | None)]
-    wrong += [name for name in _NUMBERS if type(row.get(name)) not in (int, float, type(None))]
-    if not wrong and not re.fullmatch(r"[0-9]{1,18}", row["index"]):
-        wrong = ["index"]
-    if wrong:
-        raise ConceptLabError(f"A row of the export has a {wrong[0]} that does not fit the layout; export it again.")
-    return row

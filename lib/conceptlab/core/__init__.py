@@ -2,7 +2,7 @@
 
 from .console import say
 from .errors import ConceptLabError, NotPossible
-from .files import allocate, atomic_path, cache_dir, check_output, data_dir, require_space, sha256
+from .files import atomic_path, cache_dir, check_output, data_dir, require_space, sha256
 from .interrupts import hold_signals, protect, release_signals
 from .merging import merge
 from .packages import Package, package_path, read_member
@@ -14,7 +14,6 @@ from .ranking import (
     auroc_interval,
     auroc_rows,
     balanced_accuracy_interval,
-    best_direction,
     best_threshold,
     confusion,
     correlation_interval,
@@ -52,14 +51,12 @@ __all__ = [
     "POOLED",
     "Package",
     "Store",
-    "allocate",
     "atomic_path",
     "auroc",
     "auroc_draws",
     "auroc_interval",
     "auroc_rows",
     "balanced_accuracy_interval",
-    "best_direction",
     "best_threshold",
     "binomial_draws",
     "bootstrap",

@@ -82,31 +82,6 @@ def check_output(path: Path | str, folder: bool = False) -> Path:
     return path
 
 
-def allocate(path: Path, n_bytes: int) -> None:
-    """Make a file of zeros whose blocks are there, for a memory map; a hole would end in SIGBUS on a full disk.
-
-    Raises ConceptLabError, and leaves no file, where the disk has no room for it.
-    """
-    try:
-        with open(path, "wb") as file:
-            if hasattr(os, "posix_fallocate") and n_bytes:
-                os.posix_fallocate(file.fileno(), 0, n_bytes)
-            else:
-                for start in range(0, n_bytes, 1 << 24):
-                    file.write(bytes(min(1 << 24, n_bytes - start)))
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink()
-        if error.errno not in (*_FULL, errno.EFBIG):
-            raise
-        raise ConceptLabError(
-            f"{path.name} needs {n_bytes / 1e9:.2f} GB and there is no room for it in {path.parent}; "
-            "make room, or set CONCEPTLAB_CACHE to a folder on a larger disk."
-        ) from None
-
-
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary sibling of `target` (write a file or make a folder there); move it into place on success.

@@ -168,16 +168,6 @@ def auroc(scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"]) -> Float[Ten
     return (below + not_above).double().mean(1).float() / (2 * len(negative))
 
 
-def best_direction(
-    scores: Float[Tensor, "n d"], labels: Bool[Tensor, " n"], both_signs: bool = False
-) -> tuple[int, float, float]:
-    """Column with the largest AUROC, its sign (-1 only with `both_signs`) and that AUROC. Measure it elsewhere."""
-    areas = auroc(scores, labels)
-    index = int((areas - 0.5).abs().argmax() if both_signs else areas.argmax())
-    sign = -1.0 if both_signs and areas[index] < 0.5 else 1.0
-    return index, sign, float(0.5 + sign * (areas[index] - 0.5))
-
-
 def auroc_draws(
     scores: Float[Tensor, " n"],
     labels: Bool[Tensor, " n"],

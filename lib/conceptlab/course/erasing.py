@@ -227,20 +227,6 @@ def counted_grid(table: Numbers) -> Grid:
     return Grid(rows, ["method", *ASKED_AS], title)
 
 
-def relearned_grid(table: Numbers) -> Grid:
-    """What relearning brings back after each attacked method."""
-    rows = [
-        (
-            m.replace("_", " "),
-            shown(table.under(m, "relearning", "share")),
-            shown(table.under(m, "relearning", "minus_pisces")),
-        )
-        for m in table.attacked()
-    ]
-    title = "Relearning without the answers, test questions"
-    return Grid(rows, ["method", "share brought back", "minus that of PISCES"], title)
-
-
 def relearning_curves(table: Numbers, most: int = 4) -> dict[str, dict[int, Interval]]:
     """model -> steps -> margin, of PISCES, one rival, the original and a random edit (in the order of the colours)."""
     named: tuple[str, ...] = ("npo", "gradient_difference", "words_both", "pisces+words_both")

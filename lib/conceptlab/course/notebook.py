@@ -175,11 +175,6 @@ def strip_solutions(source: str) -> str:
     return "\n".join(kept)
 
 
-def solution_lines(source: str) -> list[str]:
-    """The lines between the solution markers."""
-    return [line for block in solution_blocks(source) for line in block.splitlines() if line.strip()]
-
-
 def solution_blocks(source: str) -> list[str]:
     """What stands between the solution markers, block by block."""
     return [block.rstrip() for block in re.findall(rf"{BEGIN}\n(.*?){END}", source, re.S)]

@@ -32,12 +32,3 @@ PISCES_GEMMA_2 = (
     PiscesCell("baseball", 1.0, 0.736, 0.00, 0.06),
     PiscesCell("greek_culture", 0.815, 0.962, 0.10, 0.22),
 )
-
-# method -> (efficacy, specificity), means over concepts of the same file; derived. The others are multiple choice.
-RERUN_MEANS = {
-    "Gemma-2-2B-it": {"PISCES": (0.77, 0.83), "RMU": (0.65, 0.76), "CRISP": (0.76, 0.70), "SNMF": (0.60, 0.65)},
-    "Llama-3.1-8B": {"PISCES": (0.84, 0.88), "RMU": (0.88, 0.85), "CRISP": (0.79, 0.79), "SNMF": (0.77, 0.71)},
-}
-
-# model -> accuracy on open questions after PISCES, and after relearning; means of the same file, derived
-RELEARNED_MEANS = {"Gemma-2-2B-it": (0.14, 0.29), "Llama-3.1-8B": (0.12, 0.46)}

@@ -23,7 +23,6 @@ class Profile:
     questions: int = 30  # questions per set in live figures
     # 02 sparse autoencoders
     sae_layer: int = 6  # the layer that 02 and 03 look at
-    sae_k: int = 32  # active features per token
     sae_class_texts: int = 16  # leads per topic and per concept in the comparison of features with neurons
     sae_toy_steps: int = 600  # steps (of 256 tokens) of every dictionary of planted features
     sae_grid_tokens: int = 45_000  # tokens harvested for the comparison of architectures

@@ -13,7 +13,6 @@ from .exact import (
     deletions_until_retraining,
     layer_groups,
     rotations,
-    survivor,
     train_sliced,
 )
 from .finetuning import (
@@ -226,7 +225,6 @@ __all__ = [
     "rows_for",
     "shipped_dictionaries",
     "signed_edit",
-    "survivor",
     "train_sliced",
     "simnpo_loss",
     "weighted_low_rank",

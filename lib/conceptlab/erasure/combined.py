@@ -1,8 +1,7 @@
 """Combinations: the chosen PISCES edit together with an edit of the embeddings.
 
 EMBER (arXiv 2606.03695) adds its embedding edit to the chosen PISCES edit. With the words it is the other way round:
-the chosen edit of the words stays, and PISCES is added at its chosen strength or a share of it. `with_words_both` makes
-the same of any other method whose edit can be scaled.
+the chosen edit of the words stays, and PISCES is added at its chosen strength or a share of it.
 """
 
 from __future__ import annotations
@@ -50,27 +49,6 @@ def fit_with_words(lm: LanguageModel, concept: Concept, config: WithWordsConfig,
         return full.edit + words
     weaker = replace(full.config, mu=config.share * full.config.mu)
     return fit_pisces(lm, concept, weaker, shared) + words
-
-
-@dataclass(frozen=True)
-class OnTopConfig:
-    """Share of another method's chosen edit, on top of the chosen edit of the words on both sides."""
-
-    other: str
-    share: float = 1.0
-
-
-def fit_on_top(lm: LanguageModel, concept: Concept, config: OnTopConfig, shared: Shared) -> WeightEdit:
-    """The words on both sides as chosen, and the other method's chosen edit times the share."""
-    return shared.chosen("words_both").edit + shared.chosen(config.other).edit * config.share
-
-
-def with_words_both(other: str) -> Method:
-    """The combination of a method with the words on both sides."""
-    return Method(
-        f"{other}+words_both", "combination", "ours", OnTopConfig(other), fit_on_top, {"share": SHARES},
-        (other, "words_both"), "both",
-    )  # fmt: skip
 
 
 SHARES = tuple(i / 12 for i in range(1, 13))

@@ -12,7 +12,6 @@ from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, diss
 from .early_exit import early_exit
 from .evidence import Relearnt, relearnt, table_number
 from .fact_depths import kept_losses, loss_correlations
-from .fiction import FictionScores, on_fiction
 from .fiction_table import FictionConfig, fiction
 from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
@@ -84,7 +83,6 @@ __all__ = [
     "EDITS",
     "EXPERIMENTS",
     "FictionConfig",
-    "FictionScores",
     "FictionTable",
     "FinalConfig",
     "FormTable",
@@ -138,7 +136,6 @@ __all__ = [
     "matched",
     "matched_rows",
     "of_kind",
-    "on_fiction",
     "per_concept",
     "pool_for",
     "pooled",

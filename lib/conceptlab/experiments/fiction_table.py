@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 
 import torch
 
+from ..attacks import TEACHING, Rates, RelearnConfig, rates_of, teach
 from ..core import Cell, Interval, NotPossible, Store, bootstrap, proportion, say, table_path
-from ..data import fiction_concept, load_fiction
-from ..edits import Intervention
+from ..data import fiction_concept, general_questions, load_fiction, unrelated_texts
+from ..edits import Intervention, WeightEdit
 from ..erasure import Shared, SharedConfig, get_method
 from ..evaluation import (
     SearchConfig,
@@ -27,7 +29,6 @@ from ..evaluation import (
     score_questions,
 )
 from ..models import LanguageModel
-from .fiction import taught_copy
 from .matching import scale_to
 from .scoring import number
 
@@ -73,6 +74,15 @@ def fiction(
                 for cell in missing:
                     _cell(store, bench, cell)
         return store.finish()
+
+
+def taught_copy(lm: LanguageModel, cfg: RelearnConfig = TEACHING, rates: Rates | None = None) -> WeightEdit:
+    """The edit that teaches every invented fact, at the learning rate that the model bears."""
+    fiction = load_fiction()
+    if rates is None:
+        known = ask(lm, general_questions("dev"), 24).known(16)
+        rates = rates_of(lm, unrelated_texts(fiction_concept(fiction), 10), known.questions, cfg.steps)
+    return teach(lm, fiction.lessons(), changed(cfg, lr=rates.teach))
 
 
 def _cell(store: Store, bench: Bench, cell: Cell) -> None:

@@ -102,9 +102,6 @@ def per_concept(view: LabView, loss: float) -> list[tuple[str, ...]]:
     return rows
 
 
-OWN_SETS = ("target", "neighbour", "unseen", "general")
-
-
 def margin_table(view: LabView, at: At, loss: float) -> tuple[str, list[str], list[tuple[str, ...]]]:
     """A caption, columns and rows: the margin that each set has lost, method by method.
 

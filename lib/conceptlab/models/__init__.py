@@ -18,7 +18,7 @@ from .generation import chat_rows, greedy
 from .guards import Prompt, Reading, guarded, reading, rewritten, unguarded
 from .language_model import LanguageModel
 from .load import load_model
-from .losses import next_token_loss, scored_logits, sequence_logprobs
+from .losses import next_token_loss, scored_logits
 from .options import Prefix, branch_logprobs, branch_states, prefix_cache, prefix_ids, repeated, shared_prefix
 from .packed import Packed, pack, packed_hidden
 from .projection import TopTokens, logit_effect, project
@@ -74,7 +74,6 @@ __all__ = [
     "rewritten",
     "rows_that_fit",
     "scored_logits",
-    "sequence_logprobs",
     "shared_prefix",
     "unguarded",
 ]

@@ -178,15 +178,11 @@ class LanguageModel(Hooked, Identified):
         """Hook point, in TransformerLens' names, that the SAEs of this project read: before any post-MLP norm."""
         return f"blocks.{self.check_layer(layer)}.mlp.hook_out"
 
-    def untied(self) -> Change:
-        """Inside the block the unembedding has weights of its own, a copy of the embedding's; then they are one again.
+    def untie(self, change: Change) -> None:
+        """Give the unembedding weights of its own, a copy of the embedding's, until `change` is taken off.
 
         Nothing happens where a model does not share them. `bridge` goes on reading the shared weights.
         """
-        return Change(self, "untied embeddings", self.untie)
-
-    def untie(self, change: Change) -> None:
-        """Give the unembedding weights of its own until `change` is taken off."""
         head, config = self.hf.get_output_embeddings(), self.hf.config
         shared, tied = head.weight, config.tie_word_embeddings
         if not self.is_tied:

@@ -1,4 +1,4 @@
-"""Losses of the next token: mean cross-entropy, log-probability of whole rows, logits at chosen tokens."""
+"""Losses of the next token: mean cross-entropy, and the logits at chosen tokens."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from torch import Tensor
 
 from ..core import ConceptLabError
 from .language_model import LanguageModel
-
-
-def sequence_logprobs(
-    lm: LanguageModel, ids: Int[Tensor, "batch pos"], mask: Bool[Tensor, "batch pos"]
-) -> Float[Tensor, " batch"]:
-    """Summed log-probability (nats) of every real token but the first of its row."""
-    ids, mask = ids.to(lm.device), mask.to(lm.device)
-    hidden = lm.final_hidden(ids, mask)
-    logprobs = lm.head(hidden[:, :-1]).float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
-    return (logprobs * mask[:, 1:]).sum(1)
 
 
 def next_token_loss(

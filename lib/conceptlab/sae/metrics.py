@@ -72,17 +72,6 @@ def firing_rates(sae: SAE, x: Float[Tensor, "n d_in"], batch_size: int = 4_096) 
     return (fired / len(x)).cpu()
 
 
-def density_histogram(
-    rates: Float[Tensor, " d_sae"], low: float = -5.0, bins: int = 20
-) -> tuple[Float[Tensor, " bins"], Float[Tensor, " edges"]]:
-    """Live features in equal bins of log10 firing rate between `low` and 0; rarer ones fall into the first bin.
-
-    Returns counts and the `bins + 1` edges. Dead features (rate 0) are left out.
-    """
-    logs = rates[rates > 0].log10().clamp(low, 0.0).float()
-    return torch.histc(logs, bins, low, 0.0), torch.linspace(low, 0.0, bins + 1)
-
-
 def nearest(
     rows: Float[Tensor, "n d"], others: Float[Tensor, "m d"] | None = None, chunk: int = 1_024
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:

@@ -24,7 +24,7 @@ def probe_draws(
 
     On one half of the texts the units with the largest distance from 0.5 in AUROC are chosen and weighted by ridge
     regression of the labels; the sum is measured on the other half. Then the halves change places, and both are
-    averaged. `texts`: text of each token; even and odd ones are the halves. One unit is `best_direction` of both signs.
+    averaged. `texts`: text of each token; even and odd ones are the halves. One unit is the best of either sign.
     """
     half, found = texts % 2, dict.fromkeys(counts, torch.zeros(()))
     for h in (0, 1):

@@ -24,7 +24,7 @@ from conceptlab.erasure import (
     npo_loss,
 )
 from conceptlab.erasure.finetuning.terms import cross_entropy, row_logprobs, row_means
-from conceptlab.models import next_token_loss, scored_logits, sequence_logprobs
+from conceptlab.models import next_token_loss, scored_logits
 from untouched import TEXTS, assert_untouched, weights
 
 SHORT = TuningConfig(steps=8, batch_size=1, lr=3e-3, n_ctx=16, layers=(1,))
@@ -55,6 +55,12 @@ def test_what_is_scored_is_what_the_whole_model_says(lm):
     for wrong in (rows.mask, ~rows.mask, rows.scored & False):
         with pytest.raises(ConceptLabError, match="cannot be scored|No token to predict"):
             scored_logits(lm, rows.ids, rows.mask, wrong)
+
+
+def sequence_logprobs(lm, ids, mask):
+    """Summed log-probability of every real token but the first of its row, from the logits of all positions."""
+    logprobs = lm.head(lm.final_hidden(ids, mask))[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return (logprobs * mask[:, 1:]).sum(1)
 
 
 def test_on_whole_texts_the_terms_are_the_losses_of_the_models_room(lm):

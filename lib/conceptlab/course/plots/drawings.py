@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import cos, pi, sin
 
 from .diagrams import Diagram
 from .drawings_erasing import mirrored_neuron, row_edit, split_in_two, threat_models
+
+__all__ = [
+    "activation_functions", "autoencoder", "claim_and_control", "detection_and_fuzzing", "mirrored_neuron",
+    "mlp_memory", "residual_stream", "row_edit", "split_in_two", "superposition", "threat_models", "two_lists",
+]  # fmt: skip
 
 
 def residual_stream() -> Diagram:
@@ -220,19 +224,3 @@ def claim_and_control() -> Diagram:
     ):
         d.arrow((690, 138), (740, y + 22)).box(740, y, 152, 44, text, size=12)
     return d
-
-
-DRAWINGS: dict[str, Callable[[], Diagram]] = {
-    "residual stream": residual_stream,
-    "MLP memory": mlp_memory,
-    "two lists": two_lists,
-    "superposition": superposition,
-    "autoencoder": autoencoder,
-    "activation functions": activation_functions,
-    "detection and fuzzing": detection_and_fuzzing,
-    "claim and control": claim_and_control,
-    "row edit": row_edit,
-    "mirrored neuron": mirrored_neuron,
-    "threat models": threat_models,
-    "split in two": split_in_two,
-}

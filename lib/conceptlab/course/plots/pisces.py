@@ -207,27 +207,6 @@ def plot_kinds(found: Mapping[str, Interval], title: str, x: str) -> Figure:
     return fig
 
 
-def plot_concepts(names: Sequence[str], values: dict[str, np.ndarray], title: str, y: str) -> Figure:
-    """One group of bars per concept, one bar per method: `values[method]` is `[concepts, 3]` (value, low, high)."""
-    fig, ax = new_figure(width=10.5, height=3.8)
-    width = 0.8 / max(len(values), 1)
-    for i, (method, found) in enumerate(values.items()):
-        at = np.arange(len(names)) + (i - (len(values) - 1) / 2) * width
-        middle, low, high = found.T
-        error = np.stack([middle - low, high - middle]).clip(0)
-        label, color, _ = METHOD_STYLE[method]
-        ax.bar(at, middle, 0.9 * width, color=color, label=label)
-        ax.errorbar(at, middle, error, fmt="none", ecolor=COLORS["ink"], lw=0.8)
-    ax.set_xticks(range(len(names)), [plain(n.replace("_", " ")) for n in names], rotation=35, ha="right", fontsize=9)
-    ax.grid(False, axis="x")
-    ax.set_ylim(0, 1.05)
-    finish(ax, title, "", y)
-    fig.legend(
-        *ax.get_legend_handles_labels(), frameon=False, fontsize=9, loc="outside lower center", ncols=len(values)
-    )
-    return fig
-
-
 def plot_card(names: Sequence[str], cards: dict[str, np.ndarray], title: str) -> Figure:
     """Bars of the card: for each edit the axes in `names`, `cards[edit]` is `[axes, 3]` (value, low, high)."""
     fig, ax = new_figure(width=8, height=3.4)

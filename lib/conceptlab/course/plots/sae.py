@@ -102,16 +102,6 @@ def sorted_cosines(series: Mapping[str, np.ndarray], title: str, x: str, y: str,
     return fig
 
 
-def densities(series: Mapping[str, tuple[np.ndarray, np.ndarray]], title: str) -> Figure:
-    """Histogram of log10 firing rates per dictionary: `metrics.density_histogram`'s counts and edges."""
-    fig, ax = new_figure(width=7, height=2.8)
-    for (name, (counts, edges)), colour in zip(series.items(), _LINES, strict=False):
-        ax.stairs(np.asarray(counts), np.asarray(edges), color=COLORS[colour], lw=1.4, label=plain(name))
-    finish(ax, title, "log10 of the share of tokens a feature fires on", "features")
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=9)
-    return fig
-
-
 def variance_against_k(ks: Sequence[int], series: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Held-out share of variance explained by k directions per token, one line per kind of direction."""
     fig, ax = new_figure(width=7, height=3.4)

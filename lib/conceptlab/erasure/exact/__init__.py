@@ -1,7 +1,7 @@
 """Erasure that is exact by construction: what was shown never touched the parameters that are left."""
 
 from .simulation import Deletions, deletions_until_retraining, rotations
-from .sliced import SliceConfig, Sliced, layer_groups, survivor, train_sliced
+from .sliced import SliceConfig, Sliced, layer_groups, train_sliced
 
 __all__ = [
     "Deletions",
@@ -10,6 +10,5 @@ __all__ = [
     "deletions_until_retraining",
     "layer_groups",
     "rotations",
-    "survivor",
     "train_sliced",
 ]

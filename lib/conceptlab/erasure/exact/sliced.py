@@ -10,7 +10,7 @@ i on slices 1 to i, with the adapters of the groups before it on and frozen:
 To delete slice j, the adapters of groups j and on are thrown away. What is left was trained before slice j was shown:
 its numbers are bit-identical to those of a model that was never shown it. That is the only proof in the course, and it
 needs no measurement, but a price: the slices behind j are gone as well until someone retrains. Several copies, trained
-in other orders, put that off; `survivor` picks the copy that has kept most.
+in other orders, put that off: the one that has kept most serves on.
 
 Differences: the paper trains the adapters of a classifier, ours those of a language model, in the MLP's weights.
 """
@@ -64,13 +64,6 @@ class Sliced:
         """The copy after deletion: adapters up to the first deleted slice."""
         kept = next((i for i, s in enumerate(self.order) if s in slices), len(self.order))
         return replace(self, order=self.order[:kept], parts=self.parts[:kept])
-
-
-def survivor(copies: Sequence[Sliced], deleted: Collection[int]) -> Sliced:
-    """The copy that has kept most slices after a deletion; the first of equals."""
-    if not copies:
-        raise ConceptLabError("There is no copy to serve; train at least one.")
-    return max((copy.without(deleted) for copy in copies), key=lambda copy: len(copy.order))
 
 
 def layer_groups(n_layers: int, n: int) -> list[list[int]]:
