@@ -23,6 +23,7 @@ from conceptlab.core import (
     contents,
     merge,
     read_table,
+    table_path,
 )
 from conceptlab.core.tables import journal_path
 from killed import FORK, kill_after, kill_at
@@ -389,6 +390,22 @@ def test_a_run_that_goes_on_otherwise_is_refused(path, changes, named):
     assert {r["concept"] for r in read_table(path)} == {"japan"} and not path.with_suffix("").exists()
 
 
+@pytest.mark.parametrize("name", ["autointerp", "layers"])
+@pytest.mark.parametrize("model", ["smollm2-135m", "gemma3-270m"])
+def test_shipped_tables_that_are_older_than_fingerprints_are_read_and_not_gone_on_with(tmp_path, name, model):
+    shipped = table_path(name, model)
+    for suffix in (".csv", ".json"):
+        (tmp_path / shipped.name).with_suffix(suffix).write_bytes(shipped.with_suffix(suffix).read_bytes())
+    path = tmp_path / shipped.name
+    before, found = everything(tmp_path), contents(path)
+    assert found.rows and found.note["settings"] and found.finished
+    store = Store(path, experiment=name, model=model, fingerprint="abc", settings=found.note["settings"])
+    with pytest.raises(ConceptLabError, match="is older than fingerprints: .* of which weights it is") as error:
+        store.__enter__()
+    assert "--out" in str(error.value) and "--replace" in str(error.value) and "\n" not in str(error.value)
+    assert everything(tmp_path) == before
+
+
 def test_a_finished_table_that_came_in_between_is_not_replaced(path, tmp_path):
     fill(path, 2, finish=False)
     other = tmp_path / "other" / "lab_m.csv"
@@ -542,7 +559,7 @@ def test_older_tables_are_read_and_merged_and_not_continued(tmp_path):
     assert contents(into).note["minutes"] == 0
     with pytest.raises(ConceptLabError, match="differ in settings: k"):
         merge(into, [older(tmp_path / "other.csv", "rome", k=6)])
-    with pytest.raises(ConceptLabError, match=r"made otherwise \(fingerprint, settings: budget, settings: concepts"):
+    with pytest.raises(ConceptLabError, match="older than fingerprints"):
         opened(into, experiment="layers").__enter__()
 
 

@@ -143,10 +143,15 @@ class Store:
         if self.replace or not self.path.exists():
             return start
         before = contents(self.path)
+        if before.note and before.note.get("fingerprint") is None:
+            raise ConceptLabError(
+                f"{self.path.name} is older than fingerprints: nothing beside it says of which weights it is, so it "
+                "cannot be added to; write to another folder (--out), or ask for all of it to be replaced (--replace)."
+            )
         if changed := differing(before.note, self._identity):
             raise ConceptLabError(
-                f"{self.path.name} is a finished table that was made otherwise ({changed}); write to another folder, "
-                "or ask for it to be replaced."
+                f"{self.path.name} is a finished table that was made otherwise ({changed}); write to another folder "
+                "(--out), or ask for it to be replaced (--replace)."
             )
         start.note |= {k: before.note[k] for k in ("minutes", "commit", "device", "versions")}
         start.cells, start.records = before.cells, before.records
