@@ -31,6 +31,19 @@ def test_line_breaks_inside_a_cell_do_not_break_the_text():
     assert repr(Grid([("a\nb",)], ["x"])).splitlines()[-1] == "a b"
 
 
+def test_an_interval_does_not_break_over_lines():
+    cells = (
+        "48.3% [31.4, 65.6]",
+        "1.02 nats [0.395, 1.64] / 0.3 [-1, 2]",
+        "not measurable (a, b)",
+        "see [the page] now",
+    )
+    root = ET.fromstring(Grid([cells], list("abcd"))._repr_html_())
+    shown = [td.text.replace("\N{NO-BREAK SPACE}", "_") for td in root.find("tbody/tr")]
+    assert shown == ["48.3%_[31.4,_65.6]", "1.02 nats_[0.395,_1.64] / 0.3_[-1,_2]", *cells[2:]]
+    assert "48.3% [31.4, 65.6]" in repr(Grid([cells], list("abcd"))), "plain text has plain spaces"
+
+
 def test_the_decision_table_grows_through_the_course():
     whole, own = decision_table(), decision_table("00")
     assert len(whole.cells) == len(DECISIONS) and 0 < len(own.cells) < len(whole.cells)

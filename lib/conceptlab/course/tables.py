@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -37,7 +38,9 @@ class Grid:
 
     def _repr_html_(self) -> str:
         def line(cells: list[str], tag: str) -> str:
-            aligned = (("right" if n else "left", escape(c)) for c, n in zip(cells, self._numbers, strict=True))
+            aligned = (
+                ("right" if n else "left", escape(_unbroken(c))) for c, n in zip(cells, self._numbers, strict=True)
+            )
             return "<tr>" + "".join(f"<{tag} style='text-align:{side}'>{c}</{tag}>" for side, c in aligned) + "</tr>"
 
         caption = f"<caption style='text-align:left;caption-side:top'>{escape(self.caption)}</caption>"
@@ -48,6 +51,11 @@ class Grid:
 
 def _is_number(value: Value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _unbroken(cell: str) -> str:
+    """With spaces at which a browser does not break the line inside an interval, and none between it and its number."""
+    return re.sub(r"(?:\S+ )?\[[^\[\]]*, [^\[\]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)
 
 
 def _shown(value: Value) -> str:
