@@ -281,6 +281,11 @@ def test_log_odds_by_hand():
     assert value == pytest.approx(2 * np.log(9)) and z == pytest.approx(2 * np.log(9) / (1 / 9 + 1) ** 0.5)
     assert log_odds(5, 50, 10, 100)[0] == pytest.approx(0, abs=0.05)
     assert log_odds(0, 10, 5, 10)[0] < 0
+    value, z = log_odds(20, 20, 1900, 2000)  # the figures of the docstring
+    counts = (20.5, 0.5, 1900.5, 100.5)
+    assert z == pytest.approx(3.5, abs=0.05) and value / sum(1 / x for x in counts) ** 0.5 == pytest.approx(
+        0.5, abs=0.05
+    )
 
 
 def test_auroc_counts_pairs():
