@@ -44,9 +44,11 @@ test: unit notebooks ## unit tests, then every notebook
 unit: fetch ## unit tests alone
 	@OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile -p no:cacheprovider -q -rs --durations=15
 
-# No cell dies of a time limit on a busy machine: an hour is a hundred times what the longest needs alone.
-notebooks: fetch ## every notebook, cell by cell
-	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(PY) -m pytest notebooks \
+# Two notebooks at a time with one thread each, as for the unit tests. A test run is nobody's progress, as `make run` is not. No cell
+# dies of a time limit on a busy machine: an hour is a hundred times what the longest needs alone.
+notebooks: fetch ## every notebook, cell by cell, two at a time
+	@OMP_NUM_THREADS=1 CONCEPTLAB_PROGRESS= CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" \
+		$(PY) -m pytest notebooks -n 2 --dist loadfile \
 		--nbval-lax --nbval-current-env --nbval-sanitize-with tests/notebooks/sanitize.cfg \
 		--nbval-cell-timeout=3600 -p no:cacheprovider -q -rs --durations=10
 
