@@ -19,6 +19,15 @@ from .gpu_check import check_gpu, failed_checks
 from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .lab_claims import closing_rows
+from .lab_cover import (
+    BESIDE,
+    beside_rows,
+    coverage,
+    coverage_rows,
+    overshoot_reading,
+    tuning_reading,
+    unreached,
+)
 from .lab_page import (
     AT_LOSS,
     TALLIED,
@@ -74,6 +83,7 @@ __all__ = [
     "AT_LOSS",
     "AtLoss",
     "BUDGET",
+    "BESIDE",
     "Beside",
     "CONTROLS",
     "CURVE",
@@ -111,9 +121,12 @@ __all__ = [
     "autointerp",
     "bridged",
     "beside_control",
+    "beside_rows",
     "budget_for",
     "check_gpu",
     "closing_rows",
+    "coverage",
+    "coverage_rows",
     "curve_point",
     "curve_reading",
     "curves_of",
@@ -139,6 +152,7 @@ __all__ = [
     "matched_rows",
     "of_kind",
     "on_fiction",
+    "overshoot_reading",
     "per_concept",
     "pool_for",
     "pooled",
@@ -157,6 +171,8 @@ __all__ = [
     "tally",
     "tally_rows",
     "together",
+    "tuning_reading",
+    "unreached",
     "teaching_sets",
     "unseen_reading",
     "verdict",
