@@ -2,10 +2,12 @@
 
 import torch
 
-from conceptlab.course.guarding import guard_grid, measured_guards
+from conceptlab.attacks import AntidoteConfig, RelearnConfig, prune_after_relearning
+from conceptlab.course.guarding import below_now, guard_grid, measured_guards, pruned_grid
 from conceptlab.data import load_concept
 from conceptlab.edits import Dense, WeightEdit
 from conceptlab.erasure import CorruptedPrompts, Detector
+from untouched import TEXTS
 
 
 def detector(lm, threshold):
@@ -27,3 +29,15 @@ def test_guards_are_silent_or_not_and_an_edit_is_no_guard(tiny_llama):
     grid = guard_grid(found)
     assert [c[-1] for c in grid.cells] == ["all", "all", "changed"] and grid.cells[0][3].startswith("0.00")
     assert grid.columns == ["guard", "Japan loses", "other", "alarms: other", "time", "weights left"]
+
+
+def test_pruning_stands_beside_as_many_weights_at_random(tiny_llama):
+    lm = tiny_llama(d_model=32, initializer_range=0.3)
+    sets = {"Japan": load_concept("japan").test[:2], "China": load_concept("japan").test[2:4]}
+    attack, prune = RelearnConfig(steps=1, batch_size=2, n_ctx=16), AntidoteConfig(weights="down_proj", n_ctx=16)
+    found = prune_after_relearning(lm, None, TEXTS, TEXTS, below_now(lm, sets), attack, prune, (0.02, 0.3))
+    grid = pruned_grid(found)
+    assert grid.columns[1:] == ["Japan", "China", "Japan, random weights", "China, random weights"]
+    assert [row[0] for row in grid.cells] == ["relearned", "2.00% pruned", "30.00% pruned"]
+    assert grid.cells[0][3:] == ["", ""] and all("[" in x for x in grid.cells[2][1:])
+    assert below_now(lm, sets)(lm)["Japan"].value == 0

@@ -1,14 +1,16 @@
-"""Notebook 06's table of run-time guards: what each takes, its false alarms, its latency, and that no weight moves."""
+"""Notebook 06's tables of two defences: run-time guards (what each takes, its false alarms, its latency, and that no
+weight moves), and pruning after a relearning attack."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..core import bootstrap, proportion
+from ..attacks import AttackResult
+from ..core import Interval, bootstrap, proportion
 from ..data import Question
 from ..edits import Intervention
 from ..erasure import latency, prompt_of
@@ -60,3 +62,24 @@ def guard_grid(found: Mapping[str, Guarded]) -> Grid:
                      "all" if x.kept else "changed"))  # fmt: skip
     columns = ["guard", f"{names[0]} loses", *names[1:], *(f"alarms: {k}" for k in names[1:]), "time", "weights left"]
     return Grid(rows, columns, "Nats lost; share of questions whose answer moves by more than .05 nats; latency")
+
+
+def below_now(
+    lm: LanguageModel, sets: Mapping[str, Sequence[Question]]
+) -> Callable[[LanguageModel], dict[str, Interval]]:
+    """A function that says how far a changed model's right answers lie below those of the model as it is now."""
+    before = {name: score_questions(lm, questions).gold for name, questions in sets.items()}
+
+    def lost(model: LanguageModel) -> dict[str, Interval]:
+        return {name: bootstrap(before[name] - score_questions(model, q).gold) for name, q in sets.items()}
+
+    return lost
+
+
+def pruned_grid(result: AttackResult) -> Grid:
+    """What `prune_after_relearning` found with `below_now`: pruned by use, beside as many weights at random."""
+    names, rows = list(result.values[0]), []
+    for i, (label, mine, other) in enumerate(zip(result.labels, result.values, result.controls, strict=True)):
+        rows.append((label, *(str(mine[k]) for k in names), *(str(other[k]) if i else "" for k in names)))
+    columns = ["down projections", *names, *(f"{name}, random weights" for name in names)]
+    return Grid(rows, columns, "Pruning after relearning: nats that right answers lie below the original's")
