@@ -62,6 +62,27 @@ def test_methods_are_compared_within_each_concept():
     assert [row[0] for row in unseen] == ["PISCES"] and unseen[0][3].startswith("0.40")
 
 
+def test_all_means_of_a_row_are_over_the_same_concepts():
+    """A concept without an unseen near domain counts in no column, or a mean over 16 stands beside one over 13."""
+    t = table()
+    for concept, unseen in (("golf", 0.6), ("japan", 0.8)):
+        t.cells[concept, "pisces", "", ""]["specificity_unseen_known"] = number(unseen)
+    (row,) = comparing.unseen_means_grid(t, ("pisces",), 2).cells
+    assert row[1].startswith("0.60") and row[2].startswith("0.90") and row[3].startswith("0.70")  # not 0.50 of three
+    assert row[4].startswith("0.20") and row[5] == "2"
+
+
+def test_tables_count_concepts_axis_by_axis_where_these_differ():
+    t = table()
+    assert erasing.methods_grid((t,)).cells[0][-1] == "3"
+    del t.cells["golf", "pisces", "", ""]["specificity_known"]
+    assert erasing.methods_grid((t,)).cells[0][-1] == "3 (m: specificity 2)"
+    for concept in ("golf", "japan", "baseball"):
+        t.cells[concept, "words", "", ""] = {"efficacy_known": number(0.4), "specificity_known": number(0.8)}
+    assert comparing.pairs_grid((t,), [("pisces", "words")]).cells[0][2] == "3 (specificity 2)"
+    assert erasing.counted({"a": 0, "b": 4, "c": 4}) == "4" and erasing.counted({}) == "0"
+
+
 def test_the_difference_between_models_has_its_own_row():
     x = number(0.1, 0.0, 0.2)
     means = {"small": {"other_features": x}, "large": {"other_features": x, "random_direction": x}}

@@ -132,9 +132,10 @@ def test_claims_are_told_as_seen_or_not(tmp_path):
     view = LabView.read("m", filled(tmp_path / "lab_m.csv", ["japan"]))
     rows = closing_rows(view, view.at(1.0), 1.0)
     told = {claim: said for claim, _, said in rows}
-    assert told["at equal loss fine-tuning costs the neighbour more than PISCES"].startswith(
-        "seen: surely so with 2 of 2"
-    )
+    first = "at equal loss each fine-tuning method costs the neighbour more than PISCES"
+    assert told[first].startswith("seen with each: surely so with 2 of 2")
+    control = "the control: other features in the same rows cost it more than PISCES"
+    assert told[control] == told["more than PISCES with words on both sides"] == "not computed yet"
     assert told["and a near domain that no choice has seen"] == "not computed yet"
     assert "seen: cosine above 0.9 with 2 of 2" in told["fine-tuning leaves the concept vectors where they were"]
     assert told["data to keep is not needed (FLAT no worse than gradient difference)"] == "not computed yet"

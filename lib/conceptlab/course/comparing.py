@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .erasing import Numbers, shown
+from ..core import mean_interval
+from .erasing import Numbers, counted, shown
 from .plots.pisces import METHOD_STYLE
 from .tables import Grid
 
@@ -31,14 +32,17 @@ def unseen_grid(table: Numbers, concept: str, methods: Sequence[str]) -> Grid:
 def unseen_means_grid(table: Numbers, methods: Sequence[str], at_least: int = 5) -> Grid:
     """Over concepts: what is kept of near domains that were looked at, of those never looked at, and the difference.
 
-    Of methods for which at least `at_least` concepts have both.
+    All columns of a row are over the same concepts, those that have all of its numbers; of methods for which these are
+    at least `at_least`.
     """
     seen, unseen, rows = "specificity_known", "specificity_unseen_known", []
     for m in methods:
-        gap = table.change(m, seen, unseen)
-        if gap.n >= at_least:
-            means = (table.mean(m, x) for x in ("efficacy_known", seen, unseen))
-            rows.append((METHOD_STYLE[m][0], *map(shown, means), shown(gap), gap.n))
+        found = [table.column(m, x) for x in ("efficacy_known", seen, unseen)]
+        both = [c for c in found[2] if all(c in column for column in found)]
+        if len(both) >= at_least:
+            means = [table.mean(m, x, both) for x in ("efficacy_known", seen, unseen)]
+            gap = mean_interval([found[1][c].value - found[2][c].value for c in both])
+            rows.append((METHOD_STYLE[m][0], *map(shown, means), shown(gap), len(both)))
     columns = ["method", "taken from the target", "kept: neighbour and general", "kept: unseen near domain",
                "the former minus the latter", "concepts"]  # fmt: skip
     return Grid(rows, columns, f"{table.model}: near domains that no choice has seen, known test questions")
@@ -54,5 +58,6 @@ def pairs_grid(tables: Sequence[Numbers], pairs: Sequence[tuple[str, str]]) -> G
             found = [t.difference(one, other, metric) for metric in axes.values()]
             if found[0].measurable:
                 name = f"{METHOD_STYLE[one][0]} minus {METHOD_STYLE[other][0]}"
-                rows.append((t.model, name, found[0].n, *map(shown, found)))
+                ns = {axis: x.n for axis, x in zip(axes, found, strict=True)}
+                rows.append((t.model, name, counted(ns), *map(shown, found)))
     return Grid(rows, ["model", "difference", "concepts", *axes], "Paired over concepts, test questions")

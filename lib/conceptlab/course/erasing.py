@@ -43,7 +43,7 @@ class Numbers(Protocol):
     def cells(self) -> Mapping[tuple[str, str, str, str], Mapping[str, Interval]]: ...
     def get(self, concept: str, method: str, metric: str) -> Interval | None: ...
     def column(self, method: str, metric: str) -> dict[str, Interval]: ...
-    def mean(self, method: str, metric: str) -> Interval: ...
+    def mean(self, method: str, metric: str, among: Sequence[str] | None = ...) -> Interval: ...
     def change(self, method: str, after: str, before: str) -> Interval: ...
     def concepts(self) -> list[str]: ...
     def difference(self, method: str, other: str, metric: str) -> Interval: ...
@@ -142,9 +142,18 @@ def methods_grid(tables: Sequence[Numbers]) -> Grid:
     rows = []
     for method in tables[0].covered(list(METHOD_STYLE)):
         cells = [shown(t.mean(method, metric)) for t in tables for metric in axes.values()]
-        rows.append((METHOD_STYLE[method][0], *cells, len(tables[0].column(method, axes["efficacy"]))))
+        ns = {f"{t.model}: {axis}": len(t.column(method, metric)) for t in tables for axis, metric in axes.items()}
+        rows.append((METHOD_STYLE[method][0], *cells, counted(ns)))
     columns = ["method", *(f"{t.model}: {axis}" for t in tables for axis in axes), "concepts"]
     return Grid(rows, columns, "Means over concepts with intervals over concepts, test questions")
+
+
+def counted(ns: Mapping[str, int]) -> str:
+    """How many concepts stand behind the columns of a row: one number, or column by column those that differ from the
+    first; columns that have none show a dash themselves."""
+    first = next((n for n in ns.values() if n), 0)
+    rest = ", ".join(f"{name} {n}" for name, n in ns.items() if n not in (0, first))
+    return f"{first} ({rest})" if rest else str(first)
 
 
 def differences_grid(means: Mapping[str, Mapping[str, Interval]], between: Interval | None = None) -> Grid:

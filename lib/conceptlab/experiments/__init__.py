@@ -18,6 +18,15 @@ from .gpu_check import check_gpu, failed_checks
 from .jailbreaks import shifts_under_prompts
 from .lab import ATTACKED, LabConfig, edit_size, lab, shipped_edit, summarise_lab
 from .lab_claims import closing_rows
+from .lab_cover import (
+    BESIDE,
+    beside_rows,
+    coverage,
+    coverage_rows,
+    overshoot_reading,
+    tuning_reading,
+    unreached,
+)
 from .lab_page import (
     AT_LOSS,
     TALLIED,
@@ -73,6 +82,7 @@ __all__ = [
     "AT_LOSS",
     "AtLoss",
     "BUDGET",
+    "BESIDE",
     "Beside",
     "CONTROLS",
     "CURVE",
@@ -109,9 +119,12 @@ __all__ = [
     "autointerp",
     "bridged",
     "beside_control",
+    "beside_rows",
     "budget_for",
     "check_gpu",
     "closing_rows",
+    "coverage",
+    "coverage_rows",
     "curve_point",
     "curve_reading",
     "curves_of",
@@ -136,6 +149,7 @@ __all__ = [
     "matched",
     "matched_rows",
     "of_kind",
+    "overshoot_reading",
     "per_concept",
     "pool_for",
     "pooled",
@@ -154,6 +168,8 @@ __all__ = [
     "tally",
     "tally_rows",
     "together",
+    "tuning_reading",
+    "unreached",
     "teaching_sets",
     "unseen_reading",
     "verdict",

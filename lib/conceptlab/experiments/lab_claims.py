@@ -20,8 +20,13 @@ def closing_rows(view: LabView, at: At, loss: float, forms: FormTable | None = N
     margins = differences(view, at, "margin_lost_unseen", "fine-tuning")
     back = differences(view, at, "recovered_relearning", "fine-tuning")
     controls, tuned = differences(view, at, "lost_neighbour", "control"), ("gradient_difference", "npo")
+    own, where = _against(view, loss, BEST)
     return [
-        ("at equal loss fine-tuning costs the neighbour more than PISCES", "PISCES, by extension", _more(near)),
+        ("at equal loss each fine-tuning method costs the neighbour more than PISCES", "PISCES, by extension",
+         _more(near)),
+        (f"more than PISCES with words on both sides{where}", "PISCES, its best form", _more(own)),
+        ("the control: other features in the same rows cost it more than PISCES", "our check",
+         _shown(controls.get("other_features"))),
         ("and a near domain that no choice has seen", "PISCES, by extension", _more(unseen)),
         ("the same in margins", "nobody; our check", _more(margins)),
         ("it matters which features are written out of the rows", "PISCES, by extension", _more(_only(controls))),
@@ -42,15 +47,33 @@ def closing_rows(view: LabView, at: At, loss: float, forms: FormTable | None = N
 
 
 NOT_YET = "not computed yet"
+BEST = "pisces+words_both"  # the form of PISCES that took most in notebook 04
 
 
 def _more(found: Mapping[str, Interval]) -> str:
-    """Of so many how many cost surely more, surely less."""
+    """With how many of the methods it is sure, and the reverse: "seen" is said only where it is sure with each."""
     if not found:
         return NOT_YET
     more, less = sum(x.low > 0 for x in found.values()), sum(x.high < 0 for x in found.values())
-    said = "seen" if more > len(found) / 2 else "not seen" if more == 0 else "seen with some"
+    said = "seen with each" if more == len(found) else "seen with some, not with each" if more else "not seen"
     return f"{said}: surely so with {more} of {len(found)}, surely the reverse with {less}"
+
+
+def _against(view: LabView, loss: float, method: str) -> tuple[dict[str, Interval], str]:
+    """What fine-tuning costs the neighbour beyond another method, and on which concepts that one has a curve."""
+    concepts = view.curves.get(method, {})
+    if not concepts:
+        return {}, ""
+    at = view.at(loss, against=method)
+    where = f" ({', '.join(map(name_of, concepts))} alone)" if len(concepts) < len(view.concepts) else ""
+    return differences(view, at, "lost_neighbour", "fine-tuning", against=method), where
+
+
+def _shown(x: Interval | None) -> str:
+    if x is None or not x.measurable:
+        return NOT_YET
+    said = "surely more" if x.low > 0 else "surely less" if x.high < 0 else "cannot be told apart"
+    return f"{x} nats: {said}"
 
 
 def _only(controls: Mapping[str, Interval]) -> dict[str, Interval]:
@@ -73,8 +96,7 @@ def _pair(view: LabView, loss: float, method: str, other: str) -> str:
     x = view.at(loss, against=other).get(method, {}).get(f"lost_neighbour_minus_{other}")
     if x is None or not x.measurable:
         return "one of the two does not take so much from the target"
-    said = "surely more" if x.low > 0 else "surely less" if x.high < 0 else "cannot be told apart"
-    return f"{x} nats of the neighbour: {said}"
+    return _shown(x).replace("nats:", "nats of the neighbour:")
 
 
 def _closed(view: LabView, strength: str) -> str:

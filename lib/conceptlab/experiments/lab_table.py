@@ -59,9 +59,10 @@ class LabTable:
         found = {c: self.get(c, method, metric) for c in self.concepts()}
         return {c: x for c, x in found.items() if x is not None and x.measurable}
 
-    def mean(self, method: str, metric: str) -> Interval:
-        """Mean over concepts with its interval, at least as wide as questions make it; not measurable without any."""
-        return mean_over(list(self.column(method, metric).values()))
+    def mean(self, method: str, metric: str, among: Sequence[str] | None = None) -> Interval:
+        """Mean over concepts (of `among`) with its interval, at least as wide as questions make it; not measurable
+        without any."""
+        return mean_over([x for c, x in self.column(method, metric).items() if among is None or c in among])
 
     def gaps(self, method: str, other: str, metric: str) -> dict[str, float]:
         """concept -> one method's number minus another's, of the concepts that have both."""

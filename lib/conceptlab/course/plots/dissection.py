@@ -74,7 +74,7 @@ def plot_panels(
 ) -> Figure:
     """The same in one panel per name, side by side, with one legend. A value outside `limits` stands as a number at
     the edge."""
-    fig, axes = new_figure(1, len(panels), width=4.7 * len(panels), height=3.9, squeeze=False, sharey=True)
+    fig, axes = new_figure(1, len(panels), width=min(4.7 * len(panels), 14.1), height=3.9, squeeze=False, sharey=True)
     for ax, (panel, curves) in zip(axes[0], panels.items(), strict=True):
         names = list(next(iter(curves.values())))
         for k, (name, rows) in enumerate(curves.items()):
