@@ -114,7 +114,7 @@ def test_headline(path, nb):
     found = find_headline(out for cell in notebook.code_cells(nb) for out in cell.outputs)
     assert found is not None and found.label
     readme = (FOLDER.parent / "README.md").read_text()
-    assert refresh_table(readme, path.stem, found) == readme and f"| {found} |" in readme, "`make commit` writes it"
+    assert refresh_table(readme, path.stem, found) == readme and f"| {found.map_cell()} |" in readme, "run `refresh`"
 
 
 def test_exercises_are_task_stub_check_solution(path, nb):
