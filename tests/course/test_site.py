@@ -175,6 +175,21 @@ def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
     assert "No texts were run" in unknown and "fires on none" not in unknown
 
 
+def test_what_the_search_is_made_of_is_in_its_stamp(tmp_path, monkeypatch):
+    files = (tmp_path / "labels" / "m" / "candidates.json", tmp_path / "concepts" / "golf.yaml")
+    found = {"data_dir": lambda: tmp_path, "models": lambda: ["m"], "list_concepts": lambda: ["golf"]}
+    for name, made in (found | {"labelled_layers": lambda model: ()}).items():
+        monkeypatch.setattr(browser, name, made)
+    stamps = set()
+    for text in ("", "{}"):
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            if all(p.exists() for p in files):
+                stamps.add(browser._fingerprint())
+    assert len(stamps) == 3
+
+
 # ---- recorded states of the widgets ------------------------------------------------------------------------
 BARS = {"logit effect": [["tea", 1.5], ["cup", -2.0]], "change": [["hot", 0.1], ["cold", -0.2]]}
 VECTOR = {"found_for": "Golf", "layer": 1, "neuron": 2, "effects": BARS}

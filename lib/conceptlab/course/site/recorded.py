@@ -134,7 +134,7 @@ def feature_states() -> Iterator[State]:
     layers = labelled_layers(MODEL)
     texts = {layer: read_contexts(MODEL, layer) for layer in layers}
     for words in SEARCHES:
-        hits = [hit.record for hit in label_hits(records_of(MODEL), words)]
+        hits = [hit.record for hit in label_hits(records_of(MODEL), words, contexts=texts)]
         for place, name in enumerate(HITS):
             if place < len(hits):
                 record = hits[place]

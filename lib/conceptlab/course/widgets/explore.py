@@ -148,7 +148,7 @@ class FeatureBrowser(ipywidgets.VBox):
     def search(self, words: str) -> str:
         """The best hit for some words, as HTML. Raises ConceptLabError where there is none."""
         self.hits, self.place = [], 0
-        self.hits = [hit.record for hit in label_hits(self.records, words, self.lm)]
+        self.hits = [hit.record for hit in label_hits(self.records, words, self.lm, self.contexts)]
         if not self.hits:
             raise ConceptLabError(f"No label has to do with {words!r}; try one word, or another spelling.")
         return self.shown()
