@@ -9,12 +9,12 @@ import ipywidgets
 import torch
 from matplotlib.figure import Figure
 
-from ...autointerp import FeatureLabel
+from ...autointerp import FeatureLabel, labelled_layers, read_labels
 from ...core import ConceptLabError
 from ...models import LanguageModel, project
 from ..plots.sides import two_sided_bars
 from ..site.browser import context_html, scores_html, tokens_html
-from ..site.contexts import Context
+from ..site.contexts import Context, read_contexts
 from .figures import label_hits
 from .panel import Panel, decimal, whole_number, words_field
 
@@ -179,3 +179,12 @@ class FeatureBrowser(ipywidgets.VBox):
         place = f"{self.chosen.layer}:{self.chosen.feature}"
         desk.controls["features"].add(place)
         self.panel.message.value = f"<p role='status'>{place} is on at the erasure desk; press Erase there.</p>"
+
+
+def with_browser(desk: Panel, lm: LanguageModel, words: str) -> ipywidgets.VBox:
+    """An erasure desk below a browser of the model's features that hands them to it; alone where none has a label."""
+    records = [record for layer in labelled_layers(lm.name) for record in read_labels(lm.name, layer)]
+    if not records:
+        return ipywidgets.VBox([desk])
+    texts = {layer: read_contexts(lm.name, layer) for layer in labelled_layers(lm.name)}
+    return ipywidgets.VBox([FeatureBrowser(records, texts, words, lm, desk=desk), desk])
