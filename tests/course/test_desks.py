@@ -188,5 +188,12 @@ def test_the_attack_desk_shows_what_the_functions_give(desk, monkeypatch):
     panel.controls["steps"].value = 0
     panel.button.click()
     assert "1 to 60 steps" in panel.message.value
+    for n in (3, 61):
+        panel.controls["steps"].value, panel.controls["n_questions"].value = 1, n
+        panel.button.click()
+        assert "Ask 4 to 60 questions" in panel.message.value and panel.controls["n_questions"].value == n
+    panel.controls["n_questions"].value = 12
+    panel.button.click()
+    assert "knows only 4 of these" in panel.text.value
     with pytest.raises(ConceptLabError, match="Live attacks are"):
         attack_edits(lm, edits, concept, "gcg")

@@ -18,6 +18,8 @@ from ..site.contexts import Context, read_contexts
 from .figures import label_hits
 from .panel import Panel, decimal, whole_number, words_field
 
+MOST_HELD = 1_000.0  # far beyond what any neuron reaches; much larger numbers leave the model with none
+
 
 def vector_effects(
     lm: LanguageModel, layer: int, neuron: int, clamp: float, prompt: str = "The weather today is", n: int = 10
@@ -26,13 +28,15 @@ def vector_effects(
 
     First the tokens that the vector promotes and suppresses most (logit effect), then those whose probability rises
     and falls most when the neuron's activation is `clamp` at every position. Raises ConceptLabError for a layer or
-    neuron that is not there, or a prompt without a token.
+    neuron that is not there, a value out of range, or a prompt without a token.
     """
     layer = lm.check_layer(layer)
     if not 0 <= neuron < lm.d_mlp:
         raise ConceptLabError(f"Layer {layer} has neurons 0 to {lm.d_mlp - 1}; neuron {neuron} does not exist.")
     if not prompt.strip():
         raise ConceptLabError("Type a prompt: a few words that the model is to go on from.")
+    if not abs(clamp) <= MOST_HELD:
+        raise ConceptLabError(f"Hold the neuron at -{MOST_HELD:g} to {MOST_HELD:g}, not at {clamp:g}.")
     written = project(lm, lm.value_vectors(layer)[neuron][None], k=n)
     ends = torch.cat([written.top_ids[0], written.bottom_ids[0].flip(0)])
     effects = torch.cat([written.top_values[0], written.bottom_values[0].flip(0)])

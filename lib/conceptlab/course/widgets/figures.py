@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
 import torch
 from matplotlib.figure import Figure
 
@@ -21,6 +20,8 @@ from ..site.contexts import Context as TextAround
 from ..site.contexts import strongest_words
 from .panel import Panel, whole_number, words_field
 
+MOST_VECTORS = 20  # that a figure has room for
+
 
 def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas | None = None) -> Figure:
     """The `n` best vector ends for some words as a figure: the widget's picture, and the static one beside it."""
@@ -33,10 +34,12 @@ def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, gu
     """A search box over the atlas: type words, separated by commas, and press Enter."""
     controls = {
         "words": words_field(words, "words", "words, separated by commas"),
-        "count": ipywidgets.IntSlider(8, 1, 20, description="vectors", continuous_update=False),
+        "count": whole_number(8, f"vectors (1 to {MOST_VECTORS})"),
     }
 
     def draw(words: str, count: int) -> Figure:
+        if not 1 <= count <= MOST_VECTORS:
+            raise ConceptLabError(f"Ask for 1 to {MOST_VECTORS} vectors, not {count}.")
         return search_figure(lm, [w.strip() for w in words.split(",") if w.strip()], count, atlas)
 
     return Panel(controls, draw)
