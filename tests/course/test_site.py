@@ -3,6 +3,7 @@
 import base64
 import re
 from functools import partial
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -29,6 +30,7 @@ from conceptlab.course.widgets import recorded as records
 from conceptlab.course.widgets.attacking import LIVE_ATTACKS
 from conceptlab.data import list_concepts, load_concept
 
+ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 ).decode()
@@ -148,6 +150,16 @@ def test_the_reference_holds_every_exported_function():
     assert "core" in api.rooms() and "course" in api.rooms()
 
 
+def test_the_results_mark_controls_by_the_registry_and_show_the_unseen_domain():
+    text = pages.results_page(ROOT)
+    assert ">unseen spared<" in text and "0.38 [0.01, 0.74]" in text
+    linked = dict(re.findall(r'<td><a href="#([\w-]+)">[^<]+</a>([^<]*)</td>', text))
+    marked = {anchor for anchor, mark in linked.items() if mark == " (control)"}
+    assert {"method-permuted-neurons", "method-random-words"} <= marked and "method-pisces" in set(linked) - marked
+    assert set(linked) == set(re.findall(r'<tr id="([\w-]+)"', text)), "each link has its row"
+    assert "section 3.2" in text
+
+
 def test_the_tour_comes_first_on_the_site(tmp_path):
     made = CourseSite(tmp_path)
     for name in ("01_next", "tour", "00_sound"):
@@ -217,6 +229,10 @@ def test_a_cell_with_a_widget_leads_to_its_recorded_states():
     found = stage.noted(nb, {"recorded_erasure"}).cells
     assert [c.cell_type for c in found] == ["code", "markdown", "code"]
     assert "[Erasure desk](/recorded_erasure.md)" in found[1].source
+    browsed = stage.noted(
+        new_notebook(cells=[new_code_cell("FeatureBrowser(records)")]), {"recorded_features", "browser"}
+    )
+    assert "(/recorded_features.md)" in browsed.cells[1].source and "(/browser.md)" in browsed.cells[1].source
     assert len(stage.noted(new_notebook(cells=[new_code_cell("attack_desk(lm, {}, c)")]), set()).cells) == 1
 
 

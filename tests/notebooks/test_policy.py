@@ -82,7 +82,7 @@ def test_figures_say_what_they_show(path, nb):
         for out in cell.outputs:
             if "image/png" in out.get("data", {}):
                 alt = out.metadata.get("image/png", {}).get("alt", "")
-                assert len(alt.split()) >= 5, cell.source
+                assert len(alt.split()) >= 5 and re.search(r"\d", alt), f"claim and a number: {alt!r}\n{cell.source}"
 
 
 def test_first_code_cell_is_for_colab_and_upgrades_nothing(path, nb):
