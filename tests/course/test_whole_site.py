@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import axe
 from chromium import FOUND, WHY_SKIPPED, Chromium
 from conceptlab.course import notebook
 from conceptlab.course.selection import known_notebooks
@@ -30,6 +31,35 @@ def site(tmp_path_factory):
 def page(site):
     with Chromium() as chromium:
         yield chromium.open(site.index.as_uri())
+
+
+def test_sphinx_has_nothing_to_say_and_no_notebook_is_refused(site):
+    assert site.warnings == "" and site.refused == {}
+
+
+@pytest.mark.skipif(not FOUND, reason=WHY_SKIPPED)
+def test_no_page_is_wider_than_a_telephone(site, page):
+    pages = [*site.out.glob("*.html"), *site.out.glob("concepts/*.html"), *site.out.glob("api/*.html")]
+    pages += sorted(site.out.glob("features/*/*.html"))[::400]
+    assert len(pages) > 60
+    page.view(390)
+    wide = {}
+    for path in pages:
+        page.go(path.as_uri())
+        if (width := page.evaluate("document.documentElement.scrollWidth")) > 390:
+            wide[str(path.relative_to(site.out))] = width
+    page.view(1280)
+    assert wide == {}
+
+
+@pytest.mark.skipif(not FOUND, reason=WHY_SKIPPED)
+@pytest.mark.skipif(axe.AXE is None, reason=axe.WHY_SKIPPED)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious_in_notebooks(site, page, dark):
+    page.view(1280, dark=dark)
+    for name in ("tour", "04_pisces"):
+        page.go((site.out / f"{name}.html").as_uri())
+        assert axe.findings(page) == [], name
 
 
 WORDS = {"wizard": "Harry Potter", "pitcher": "Baseball", "poker": "Gambling", "pumpkin": "Halloween"}

@@ -189,6 +189,8 @@ def build_site(root: Path) -> int:
     site = CourseSite(root)
     _stage_committed(site, find_notebooks(root, []))
     site.build()
+    if site.warnings:
+        say(f"Sphinx warns:\n{site.warnings.strip()}", error=True)
     say(f"Site: {site.index.relative_to(root)}")
     return int(bool(site.refused))
 
