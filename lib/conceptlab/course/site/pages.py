@@ -97,7 +97,7 @@ def results_page(root: Path) -> str:
         "(empty: not asked); *fluency kept* compares perplexities on ordinary text; *overall* is the harmonic mean of "
         "erased, spared and fluency. In brackets: a 95 % interval. *Relearned* is the share of the loss that five "
         "steps of training on text about the concept, without the answers, bring back. A method links to what it is; "
-        "one with *(control)* erases nothing on purpose: what it reaches, the methods must beat.\n",
+        "one with *(control)* is there to be compared with: what it reaches is no merit of a method's choice.\n",
     ]
     used = set[str]()
     for model in MODELS:

@@ -70,7 +70,8 @@
     });
     found.sort(function (a, b) { return b[0] - a[0]; }); // what was typed is shown first
     found = Array.from(new Set(found.map(function (x) { return x[1]; })));
-    return { total: total + (ask.reach[f[0] + ":" + f[1] + ":" + f[2]] || 0), found: found };
+    var reached = ask.reach[f[0] + ":" + f[1] + ":" + f[2]] || 0;
+    return { total: total + reached, found: found, reached: reached > 0 };
   }
 
   function show() {
@@ -93,7 +94,7 @@
       link.href = "features/" + data.models[f[0]] + "/L" + String(f[1]).padStart(2, "0") + "_" + f[2] + ".html";
       link.textContent = "layer " + f[1] + ", feature " + f[2];
       text.textContent = (f[4] === null ? "" : " (AUROC " + f[4].toFixed(2) + ")") +
-        (h[0].found.length ? " matches " + h[0].found.slice(0, 6).join(", ") + ". " : ". ") +
+        (h[0].found.length ? " matches " + h[0].found.slice(0, 6).join(", ") + ". " : h[0].reached ? ": its edit reaches " + ask.titles.join(", ") + ". " : ". ") +
         (f[10] ? f[3] : "No label holds; writes " + f[9].slice(0, 5).join(", "));
       item.appendChild(link); item.appendChild(text); list.appendChild(item);
     });
