@@ -12,6 +12,7 @@ SEED ?= 0
 
 VENV := .venv
 PY := $(VENV)/bin/python
+ANY_PYTHON = $(if $(wildcard $(VENV)/.made),$(PY),$(PYTHON))
 PIP_FLAGS := --quiet --disable-pip-version-check
 PIP := $(PY) -m pip install $(PIP_FLAGS) -c .ci/constraints.txt
 # Checksums first: wheels, of which nothing runs, then what there is as source alone, built without fetching more. What follows
@@ -23,20 +24,23 @@ COURSE := $(PY) -m conceptlab.course
 CROSS := .venv-crosscheck
 
 .DEFAULT_GOAL := help
-.PHONY: help run site test unit notebooks lab only bench gpu-check saes crosscheck student instructor commit lint clean fetch
+.PHONY: help python run site test unit notebooks lab only bench gpu-check saes crosscheck student instructor commit lint clean fetch
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{printf "%-18s%s\n", $$1, $$2}'
 
-run: only fetch ## execute every notebook and write the site to build/ (ONLY=1, ONLY=pisces or ONLY=01,02 for some)
+# The site is there to read before the models are fetched, which takes minutes the first time.
+run: only $(VENV)/.installed ## execute every notebook and write the site to build/ (ONLY=1, ONLY=pisces or ONLY=01,02 for some)
+	@$(COURSE) site
+	@$(PY) -m conceptlab.cli fetch
 	@CONCEPTLAB_PROFILE="$${CONCEPTLAB_PROFILE:-quick}" $(COURSE) run $(if $(ONLY),--only $(ONLY))
 
 site: $(VENV)/.installed ## the site alone, from the outputs that came with the course, in build/site/
 	@$(COURSE) site
 
-# A wrong ONLY is refused before anything is installed.
-only: $(VENV)/.made
-	@$(if $(ONLY),$(PY) lib/conceptlab/course/selection.py $(ONLY))
+# A wrong ONLY is refused before anything is made.
+only: python
+	@$(if $(ONLY),$(ANY_PYTHON) lib/conceptlab/course/selection.py $(ONLY))
 
 test: unit notebooks ## unit tests, then every notebook
 
@@ -111,11 +115,13 @@ $(CROSS)/.installed: tests/crosscheck/requirements.txt | $(VENV)/.made
 		"$$(grep '^torch==' .ci/constraints.txt)"
 	@touch $@
 
-$(VENV)/.made:
-	@command -v $(PYTHON) >/dev/null || { \
+python:
+	@test -e $(VENV)/.made || command -v $(PYTHON) >/dev/null || { \
 		echo "Concept Lab needs Python 3.11 or newer, and there is no '$(PYTHON)' here." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@test -e $(VENV)/.made || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Concept Lab needs Python 3.11 or newer, and '$(PYTHON)' is older: call make with PYTHON=<a newer python3>." >&2; \
 		exit 1; }
+
+$(VENV)/.made: | python
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@

@@ -142,6 +142,29 @@ def test_the_command_line_refuses_before_it_loads_anything(monkeypatch, tmp_path
     assert (tmp_path / "v1/smollm2-135m/6-conceptlab-mlp-out/explanations/batch-0.jsonl.gz").exists()
 
 
+def test_words_of_a_concept_lead_to_it_and_stop_words_to_nothing():
+    from conceptlab.autointerp import FeatureLabel, meant_by, search_labels
+    from conceptlab.data import list_concepts, load_concept
+
+    concepts = [load_concept(name) for name in list_concepts()]
+    asked = [("Golf", "golf", True), ("harry_potter", "harry_potter", True), ("the wizard", "harry_potter", False)]
+    for query, name, named in (*asked, ("Turing", "artificial_intelligence", False)):
+        found, by_name = meant_by(query, concepts)
+        assert found is not None and (found.name, by_name) == (name, named)
+    assert meant_by("corridor", concepts) == (None, False) == meant_by("of the", concepts)
+    records = [
+        FeatureLabel(3, i, "", "ensemble", True, 0.1, {}, None, top_tokens=tokens)
+        for i, tokens in enumerate([(" the", " of"), (" wizard",), (" spell",), (" outs",), (" out",)])
+    ]
+    potter, baseball = load_concept("harry_potter"), load_concept("baseball")
+    hits = search_labels(records, "the wizard", potter, tied=0.4)
+    assert [(h.record.feature, h.score) for h in hits] == [(1, 1.0), (2, 0.4)]
+    assert [h.record.feature for h in search_labels(records, "the")] == [0], "alone it is looked for"
+    assert [(h.record.feature, h.score) for h in search_labels(records, "bats", baseball)] == [(3, 1.0), (4, 0.5)]
+    (hit,) = search_labels(records, "moon", around={(3, 4): ["Moon"]})
+    assert hit.record.feature == 4 and hit.reads == ("Moon",)
+
+
 def test_search_shows_both_kinds_of_evidence():
     from conceptlab.autointerp import search_labels
 

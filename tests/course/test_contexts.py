@@ -7,8 +7,8 @@ import pytest
 from conceptlab import sae as S
 from conceptlab.autointerp import Corpus, sae_firings
 from conceptlab.core import ConceptLabError
-from conceptlab.course.site import context_articles, read_contexts
-from conceptlab.course.site.contexts import contexts_path, strongest_texts
+from conceptlab.course.site import Context, context_articles, read_contexts
+from conceptlab.course.site.contexts import contexts_path, strongest_texts, strongest_words
 from conceptlab.data import Article, harvest, token_rows
 
 
@@ -42,3 +42,14 @@ def test_contexts_that_are_not_there_or_cannot_be_read(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ConceptLabError, match="cannot be read as contexts"):
             read_contexts("m", 3, tmp_path)
+
+
+def test_the_strongest_word_is_put_together_from_its_tokens():
+    texts = [
+        Context("A", (" the", " wiz", "ard", "s", " sat"), (0.0, 0.0, 2.0, 1.0, 0.5)),
+        Context("B", ("Pre", "fix", ",", " and"), (3.0, 0.0, 0.0, 0.0)),
+        Context("C", (" wiz", "ards"), (0.0, 1.0)),
+        Context("D", (" a", "\n"), (0.0, 1.0)),
+        Context("E", (), ()),
+    ]
+    assert strongest_words(texts) == ["wizards", "Prefix"]

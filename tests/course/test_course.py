@@ -162,3 +162,10 @@ def test_headline_outside_a_notebook(capsys):
         headline("drop", 2, 0, 1)
     assert find_headline([]) is None
     assert str(Headline("perplexity", 1234.5, unit="nats")) == "perplexity: 1234 nats"
+
+
+def test_the_map_shows_the_number_first_and_whether_the_interval_holds_the_control():
+    near = Headline("drop", 12.3, 10.0, 15.0, "random vectors", 11.0, "%")
+    assert str(near) == "drop: 12.3% [10, 15]; random vectors: 11%, inside the interval"
+    assert near.map_cell() == "**12.3 % [10, 15]**<br>drop<br>*control:* random vectors: 11 %, inside the interval"
+    assert Headline("loss", 2.0).map_cell() == "**2**<br>loss"

@@ -6,18 +6,23 @@ import torch
 from conceptlab import sae as S
 from conceptlab.core import ConceptLabError
 from conceptlab.course.widgets import (
+    ShownErasure,
+    Start,
     answers_html,
     attack_desk,
     attack_edits,
     attack_figure,
+    desk_starts,
     erase,
     erasure_desk,
     erasure_figure,
     feature_places,
     png,
+    signs_of,
     transcript_html,
 )
-from conceptlab.data import load_concept
+from conceptlab.course.widgets.desks import efficacy_html
+from conceptlab.data import list_concepts, load_concept
 from conceptlab.erasure import Feature
 
 
@@ -72,7 +77,7 @@ def test_the_erasure_desk_shows_what_the_functions_give(desk):
     panel.button.click()
     again = erase(lm, saes, concept, [Feature(1, 3)], 0.5, 16.0, 4)
     assert panel.image.value == png(erasure_figure(again, "Golf: 1 feature, mu 16"))
-    assert panel.text.value == answers_html(again)
+    assert panel.text.value == efficacy_html(again) + answers_html(again)
     panel.controls["mu"].value = -1.0
     panel.button.click()
     assert "mu is the strength" in panel.message.value and panel.image.value == b""
@@ -103,6 +108,45 @@ def test_features_are_switched_on_and_off_and_handed_on(desk):
     browser.box.value = "desert"
     button.click()
     assert "No feature is shown" in browser.panel.message.value
+
+
+def test_efficacy_and_specificity_are_corrected_for_guessing():
+    right = {"original": {"target": [1, 1, 1, 1], "near": [1, 1, 1, 1], "general": [1, 1, 1, 1]},
+             "edited": {"target": [1, 0, 0, 0], "near": [1, 1, 1, 0], "general": [1, 1, 1, 1]}}  # fmt: skip
+    assert "edited: efficacy 100%, specificity 80%" in efficacy_html(ShownErasure(right, []))
+    right["original"] = dict.fromkeys(right["original"], [1, 0, 0, 0])
+    assert "efficacy not measurable, specificity not measurable" in efficacy_html(ShownErasure(right, []))
+
+
+def test_every_concept_has_its_features_and_signs_of_its_own(desk, monkeypatch):
+    from types import SimpleNamespace
+
+    from conceptlab.course.widgets import desks
+
+    lm, saes, golf = desk
+    japan, asked = load_concept("japan"), []
+
+    def shared(lm, concept, saes):
+        asked.append(concept.name)
+        return SimpleNamespace(signs={1: torch.ones(lm.d_mlp)})
+
+    monkeypatch.setattr(desks, "Shared", shared)
+    starts = {"Golf": Start(golf, [Feature(1, 3)], 0.4, 10.0), "Japan": (japan, [Feature(1, 7)])}
+    panel = erasure_desk(lm, saes, starts, signs_of(lm, saes, {"golf": {1: -torch.ones(lm.d_mlp)}}))
+    assert [panel.controls[k].value for k in ("features", "tau", "mu")] == ["1:3", 0.4, 10.0]
+    panel.controls["n_questions"].value = 4
+    panel.button.click()
+    assert asked == [] and panel.last is not None and panel.message.value == ""
+    panel.controls["title"].value = "Japan"
+    assert [panel.controls[k].value for k in ("features", "tau", "mu")] == ["1:7", 0.5, 16.0]
+    for _ in range(2):
+        panel.button.click()
+    assert asked == ["japan"], "once a concept"
+    assert desk_starts(lm) == {}
+    monkeypatch.setattr(lm, "name", "smollm2-135m")
+    found = desk_starts(lm, {"Japan": Start(japan, [])})
+    assert len(found) == len(list_concepts()) == 16 and next(iter(found)) == "Japan"
+    assert all(x.features and x.mu > 0 for title, x in found.items() if title != "Japan")
 
 
 def test_words_are_edited_live_beside_as_many_other_words(desk, monkeypatch):
@@ -144,5 +188,12 @@ def test_the_attack_desk_shows_what_the_functions_give(desk, monkeypatch):
     panel.controls["steps"].value = 0
     panel.button.click()
     assert "1 to 60 steps" in panel.message.value
+    for n in (3, 61):
+        panel.controls["steps"].value, panel.controls["n_questions"].value = 1, n
+        panel.button.click()
+        assert "Ask 4 to 60 questions" in panel.message.value and panel.controls["n_questions"].value == n
+    panel.controls["n_questions"].value = 12
+    panel.button.click()
+    assert "knows only 4 of these" in panel.text.value
     with pytest.raises(ConceptLabError, match="Live attacks are"):
         attack_edits(lm, edits, concept, "gcg")

@@ -4,10 +4,12 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +26,7 @@ from conceptlab.course.plots import COLORS
 from conceptlab.course.results import Result, read_results, update_results
 from conceptlab.course.site import CourseSite
 
+ROOT = Path(__file__).resolve().parents[2]
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 GOOD = Result("Is it?", 0.1, Headline("drop", 0.5, 0.4, 0.6), None)
 WHOLE = {
@@ -222,3 +225,29 @@ def test_main_names_what_is_missing_and_returns_1(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("No notebooks here")
     with pytest.raises(ConceptLabError, match=r"x\.ipynb is no notebook"):
         notebook.read(tmp_path / "x.ipynb")
+
+
+# ---- the Makefile ------------------------------------------------------------------------------------------
+def called(folder, *words):
+    return subprocess.run(["make", "-C", str(folder), *words], capture_output=True, text=True)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_a_wrong_only_is_refused_before_anything_is_made(tmp_path):
+    for name in ("Makefile", "lib", "notebooks"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = f"PYTHON={sys.executable}"
+    for only, said in (("nonsense", "meant by nonsense"), (",", "meant by ','"), ("01,99", "meant by 99")):
+        refused = called(tmp_path, "run", f"ONLY={only}", python)
+        assert refused.returncode and said in refused.stderr and "There are: tour, 00_start_here" in refused.stderr
+    assert called(tmp_path, "only", "ONLY=pisces,1", python).returncode == 0
+    told = called(tmp_path, "run", "PYTHON=no-such-python").stderr
+    assert "there is no 'no-such-python' here" in told
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_the_site_is_built_before_models_are_fetched():
+    steps = called(ROOT, "-n", "run").stdout
+    assert -1 < steps.index("conceptlab.course site") < steps.index("conceptlab.cli fetch")
+    assert steps.index("conceptlab.cli fetch") < steps.index("conceptlab.course run")

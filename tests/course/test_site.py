@@ -3,6 +3,7 @@
 import base64
 import re
 from functools import partial
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -29,6 +30,7 @@ from conceptlab.course.widgets import recorded as records
 from conceptlab.course.widgets.attacking import LIVE_ATTACKS
 from conceptlab.data import list_concepts, load_concept
 
+ROOT = Path(__file__).resolve().parents[2]
 PNG = base64.b64encode(
     base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 ).decode()
@@ -148,6 +150,16 @@ def test_the_reference_holds_every_exported_function():
     assert "core" in api.rooms() and "course" in api.rooms()
 
 
+def test_the_results_mark_controls_by_the_registry_and_show_the_unseen_domain():
+    text = pages.results_page(ROOT)
+    assert ">unseen spared<" in text and "0.38 [0.01, 0.74]" in text
+    linked = dict(re.findall(r'<td><a href="#([\w-]+)">[^<]+</a>([^<]*)</td>', text))
+    marked = {anchor for anchor, mark in linked.items() if mark == " (control)"}
+    assert {"method-permuted-neurons", "method-random-words"} <= marked and "method-pisces" in set(linked) - marked
+    assert set(linked) == set(re.findall(r'<tr id="([\w-]+)"', text)), "each link has its row"
+    assert "section 3.2" in text
+
+
 def test_the_tour_comes_first_on_the_site(tmp_path):
     made = CourseSite(tmp_path)
     for name in ("01_next", "tour", "00_sound"):
@@ -173,6 +185,21 @@ def test_a_feature_page_shows_contexts_and_escapes_what_is_text():
     silent, unknown = (browser.feature_page("m", record, texts, (record, record)) for texts in ([], None))
     assert "fires on none of the texts" in silent and "No texts were run" not in silent
     assert "No texts were run" in unknown and "fires on none" not in unknown
+
+
+def test_what_the_search_is_made_of_is_in_its_stamp(tmp_path, monkeypatch):
+    files = (tmp_path / "labels" / "m" / "candidates.json", tmp_path / "concepts" / "golf.yaml")
+    found = {"data_dir": lambda: tmp_path, "models": lambda: ["m"], "list_concepts": lambda: ["golf"]}
+    for name, made in (found | {"labelled_layers": lambda model: ()}).items():
+        monkeypatch.setattr(browser, name, made)
+    stamps = set()
+    for text in ("", "{}"):
+        for path in files:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            if all(p.exists() for p in files):
+                stamps.add(browser._fingerprint())
+    assert len(stamps) == 3
 
 
 # ---- recorded states of the widgets ------------------------------------------------------------------------
@@ -202,6 +229,10 @@ def test_a_cell_with_a_widget_leads_to_its_recorded_states():
     found = stage.noted(nb, {"recorded_erasure"}).cells
     assert [c.cell_type for c in found] == ["code", "markdown", "code"]
     assert "[Erasure desk](/recorded_erasure.md)" in found[1].source
+    browsed = stage.noted(
+        new_notebook(cells=[new_code_cell("FeatureBrowser(records)")]), {"recorded_features", "browser"}
+    )
+    assert "(/recorded_features.md)" in browsed.cells[1].source and "(/browser.md)" in browsed.cells[1].source
     assert len(stage.noted(new_notebook(cells=[new_code_cell("attack_desk(lm, {}, c)")]), set()).cells) == 1
 
 

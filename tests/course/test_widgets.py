@@ -21,8 +21,11 @@ def test_search_widget_draws_the_static_figure(parts):
     widget.controls["count"].value = 3
     assert widget.image.value != before and widget.image.value == png(search_figure(lm, ["dog", "cat"], 3, atlas))
     assert widget.message.value == ""
+    widget.controls["count"].value = 21
+    assert "1 to 20 vectors, not 21" in widget.message.value and widget.controls["count"].value == 21
+    widget.controls["count"].value = 8
     widget.controls["words"].value = "red , blue,"
-    assert widget.image.value == png(search_figure(lm, ["red", "blue"], 3, atlas))
+    assert widget.image.value == png(search_figure(lm, ["red", "blue"], 8, atlas))
 
 
 def test_an_error_stands_in_place_of_the_figure(parts):
@@ -51,6 +54,34 @@ def test_a_panel_says_that_it_works_and_an_interruption_stops_it(monkeypatch):
     widget = Panel({}, slow, "Go", start=False)
     widget.button.click()
     assert "Working" in said[0] and "Stopped" in widget.message.value and widget.text.value == ""
+
+
+def test_an_error_of_any_kind_stands_in_place_and_the_busy_sign_is_gone(monkeypatch):
+    import time
+
+    from matplotlib.figure import Figure
+
+    from conceptlab.course.widgets import panel
+
+    monkeypatch.setattr(panel, "SHOWN_AFTER", 0.05)
+    broken = []
+
+    def draw():
+        if broken:
+            time.sleep(0.2)
+            raise KeyError("<layer>")
+        return Figure(), "below"
+
+    widget = Panel({}, draw, "Go", start=False)
+    widget.button.click()
+    assert widget.image.value and widget.text.value == "below"
+    broken.append(True)
+    widget.button.click()
+    assert "KeyError: &#x27;&lt;layer&gt;&#x27;" in widget.message.value and "Working" not in widget.message.value
+    assert widget.image.value == b"" and widget.text.value == "" and widget.image.layout.display == "none"
+    unsaved = Panel({}, lambda: Figure(figsize=(1e6, 1e6)), "Go", start=False)
+    unsaved.button.click()
+    assert "Error" in unsaved.message.value, "a figure that cannot be saved is an error, too"
 
 
 def test_figures_are_closed(parts):
@@ -123,6 +154,9 @@ def test_vector_explorer_draws_the_static_figure_and_refuses_what_is_not_there(t
     assert widget.image.value == png(vector_figure(lm, 1, 4, 2.0))
     widget.controls["prompt"].value = " "
     assert "Type a prompt" in widget.message.value
+    for value in (1e5, float("nan"), float("inf")):
+        with pytest.raises(ConceptLabError, match="Hold the neuron"):
+            vector_figure(lm, 1, 0, value)
     with pytest.raises(ConceptLabError, match="layer"):
         vector_figure(lm, 2, 0, 1.0)
 

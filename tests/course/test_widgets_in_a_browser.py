@@ -29,7 +29,16 @@ cfg = LlamaConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num
 lm = LanguageModel("tiny-llama", LlamaForCausalLM(cfg), tokenizer, "")
 sae = S.TopKSAE(S.SAEConfig("topk", lm.d_model, 40, 2, lm.name, 1, lm.mlp_output(1))).requires_grad_(False)
 golf, saes, places = load_concept("golf"), {1: sae}, [Feature(1, 3)]
-attacking.known_questions = lambda *_: golf.dev[:4]  # a random model knows none
+attacking.known_questions = lambda lm, concept, n, split: golf.dev[:n]  # a random model knows none
+"""
+SLOW = """
+import time
+from conceptlab.course.widgets import Panel
+def slow():
+    for _ in range(600):
+        time.sleep(0.1)
+    return "<p>done</p>"
+Panel({}, slow, "Wait", start=False)
 """
 CELLS = {
     "explorer": "widgets.vector_explorer(lm)",
@@ -38,6 +47,7 @@ CELLS = {
     "widgets.attack_desk(lm, edits, golf)",
     "browse": "from conceptlab.autointerp import read_labels\n"
     "widgets.FeatureBrowser(read_labels('smollm2-135m', 6), words='river')",
+    "slow": SLOW,
 }
 
 
@@ -51,7 +61,7 @@ def page(tmp_path_factory):
     path = os.pathsep.join(p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)
     with JupyterLab(folder, {"PYTHONPATH": path}) as lab, Chromium() as chromium:
         page = chromium.open(lab.address("widgets.ipynb"))
-        page.wait_for("window.jupyterapp && document.querySelectorAll('.jp-CodeCell').length >= 5", 180)
+        page.wait_for("window.jupyterapp && document.querySelectorAll('.jp-CodeCell').length >= 6", 180)
         page.evaluate("jupyterapp.restored.then(() => true)")
         opened = "[...jupyterapp.shell.widgets('main')][0]"
         page.wait_for(f"!!{opened}?.sessionContext?.session?.kernel", 180)
@@ -117,3 +127,11 @@ def test_the_feature_browser_goes_on(page):
 def test_controls_are_reached_by_the_keyboard(page):
     within = "document.querySelectorAll('.widget-box input, .widget-box select, .widget-box button')"
     assert page.evaluate(f"[...{within}].filter(e => e.offsetParent).every(e => e.tabIndex >= 0)")
+
+
+def test_long_work_shows_its_seconds_and_the_kernel_s_square_stops_it(page):
+    panel = pressed(page, "Wait")
+    page.wait_for(f"/Working, [1-9]\\d* s/.test({panel}.textContent)", 60)
+    page.evaluate("jupyterapp.commands.execute('notebook:interrupt-kernel').then(() => true)")
+    page.wait_for(f"/Stopped; nothing was changed/.test({panel}.textContent)", 30)
+    assert not page.evaluate(f"/Working|done/.test({panel}.textContent)")

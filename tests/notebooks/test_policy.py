@@ -82,7 +82,7 @@ def test_figures_say_what_they_show(path, nb):
         for out in cell.outputs:
             if "image/png" in out.get("data", {}):
                 alt = out.metadata.get("image/png", {}).get("alt", "")
-                assert len(alt.split()) >= 5, cell.source
+                assert len(alt.split()) >= 5 and re.search(r"\d", alt), f"claim and a number: {alt!r}\n{cell.source}"
 
 
 def test_first_code_cell_is_for_colab_and_upgrades_nothing(path, nb):
@@ -114,7 +114,7 @@ def test_headline(path, nb):
     found = find_headline(out for cell in notebook.code_cells(nb) for out in cell.outputs)
     assert found is not None and found.label
     readme = (FOLDER.parent / "README.md").read_text()
-    assert refresh_table(readme, path.stem, found) == readme and f"| {found} |" in readme, "`make commit` writes it"
+    assert refresh_table(readme, path.stem, found) == readme and f"| {found.map_cell()} |" in readme, "run `refresh`"
 
 
 def test_exercises_are_task_stub_check_solution(path, nb):

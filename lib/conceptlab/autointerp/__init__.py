@@ -40,7 +40,7 @@ from .labels import (
 from .neuronpedia import write_neuronpedia
 from .score import UNEXPLAINED, Detection, detect
 from .scorers import SCORERS, detection, first_contexts, fuzzing, intruder, score_label, simulation
-from .search import Hit, search_labels
+from .search import STOP_WORDS, Hit, meant_by, search_labels
 from .steer import SCORE_PROMPTS, SteerConfig, named_tokens, output_scores, output_tables, risen_tokens, steered_change
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "ModelJudge",
     "OutputExplainer",
     "SCORERS",
+    "STOP_WORDS",
     "SCORE_PROMPTS",
     "SteerConfig",
     "UNEXPLAINED",
@@ -96,6 +97,7 @@ __all__ = [
     "load_encoder",
     "load_records",
     "log_odds",
+    "meant_by",
     "named_tokens",
     "neuron_values",
     "often_enough",

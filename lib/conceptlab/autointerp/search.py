@@ -10,7 +10,7 @@ was not measured.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -26,13 +26,20 @@ from .labels import FeatureLabel
 NEAR = 0.5  # what the best feature gets for meaning alone; an exact match on the first item of a side gets 1
 
 
+LOOSE = 0.5  # another form of a concept's word: it lists its forms, and "outs", one of baseball, is hardly "out"
+STOP_WORDS = frozenset(
+    "a an and are as at be by for from has he her his i in is it its of on or she that the their they this to was we "
+    "were what which who will with you".split()
+)
+
+
 class Hit(NamedTuple):
     """A feature that has to do with the words asked for."""
 
     record: FeatureLabel
     reads: tuple[str, ...]  # items of its input side that match: it fires on or after these
     writes: tuple[str, ...]  # promoted tokens that match
-    score: float  # sum over matching items of 1 / rank in their list, and with a model what is near in meaning
+    score: float  # sum over matching items of weight / rank in their list, and with a model what is near in meaning
 
 
 def search_labels(
@@ -41,24 +48,59 @@ def search_labels(
     concept: Concept | None = None,
     lm: LanguageModel | None = None,
     n: int = 10,
+    tied: float = 1.0,
+    around: Mapping[tuple[int, int], Sequence[str]] | None = None,
 ) -> list[Hit]:
     """Features for some words, best first, with what matches on the input side and on the output side.
 
-    `concept`: its words count too. `lm`: what is near in its embeddings counts as well, behind what matches. Case,
-    spaces and common endings do not matter. Raises ConceptLabError when no word is left to search for.
+    `concept`: its words count too, `tied` as much as those asked for. `lm`: what is near in its embeddings counts as
+    well, behind what matches. `around`: (layer, feature) -> words on which it fired most, another part of the input
+    side. Case, spaces and common endings do not matter, nor do words such as "of" beside others. Raises
+    ConceptLabError when no word is left to search for.
     """
-    wanted = _words([query] if isinstance(query, str) else query) + (_words(concept.words) if concept else [])
+    typed = telling(_words([query] if isinstance(query, str) else query))
+    of_concept = _words(concept.words) if concept else []
+    wanted = typed + of_concept
     if not wanted:
         raise ConceptLabError("Give at least one word to search for.")
     near = _near(lm, records, wanted) if lm is not None and records else torch.zeros(len(records))
-    hits, stems, starts = [], {_stem(w) for w in wanted}, tuple(w for w in wanted if len(w) >= 4)
+    stems = {_stem(w) for w in typed}
+    listed = {_stem(w): LOOSE * tied for w in of_concept if len(w) >= 4} | {w: tied for w in of_concept}
+    starts = tuple(w for w in typed if len(w) >= 4)
+    hits = []
     for record, meaning in zip(records, near.tolist(), strict=True):
-        sides = [_matches(stems, starts, side) for side in (record.top_tokens, record.words, record.promoted)]
-        score = sum(1 / rank for side in sides for rank, _ in side) + meaning
+        places = (around or {}).get((record.layer, record.feature), ())
+        sides = [
+            _matches(stems, starts, listed, side) for side in (record.top_tokens, record.words, places, record.promoted)
+        ]
+        score = sum(weight for side in sides for weight, _ in side) + meaning
         if score:
-            reads, context, writes = (tuple(item for _, item in side) for side in sides)
-            hits.append(Hit(record, tuple(dict.fromkeys(reads + context)), writes, score))
+            *reads, writes = (tuple(item for _, item in side) for side in sides)
+            hits.append(Hit(record, tuple(dict.fromkeys(x for side in reads for x in side)), writes, score))
     return sorted(hits, key=lambda hit: (-hit.score, hit.record.layer, hit.record.feature))[:n]
+
+
+def telling(words: Sequence[str]) -> list[str]:
+    """Words without those that every text has; all of them where nothing else is left."""
+    return [word for word in words if word not in STOP_WORDS] or list(words)
+
+
+def meant_by(query: str, concepts: Sequence[Concept]) -> tuple[Concept | None, bool]:
+    """The concept that a query means, and whether by its name or title; else the one that has it among its words.
+
+    (None, False) where it means none. Of several with the word, the one that names it first.
+    """
+    asked = query.strip().lower()
+    for concept in concepts:
+        if asked in (concept.name, concept.title.lower()):
+            return concept, True
+    stems = {_stem(word) for word in telling(_words([query]))}
+    places = [
+        (min(places), concept.name, concept)
+        for concept in concepts
+        if (places := [i for i, word in enumerate(concept.words) if stems & {_stem(x) for x in _words([word])}])
+    ]
+    return (min(places)[2], False) if places else (None, False)
 
 
 def _words(texts: Sequence[str]) -> list[str]:
@@ -71,10 +113,20 @@ def _stem(word: str) -> str:
     return re.sub(r"(?<=...)(?:ings?|ers?|ed|ies|es|s|y|e)$", "", word) if len(word) > 3 else word
 
 
-def _matches(stems: Collection[str], starts: tuple[str, ...], items: Sequence[str]) -> list[tuple[int, str]]:
-    """(rank from 1, item) of the items with one of the stems, or that begin with one of `starts` (long words)."""
-    plain = [item.strip().lower() for item in items]
-    return [(i + 1, items[i]) for i, x in enumerate(plain) if _stem(x) in stems or x.startswith(starts)]
+def _matches(
+    stems: Collection[str], starts: tuple[str, ...], listed: Mapping[str, float], items: Sequence[str]
+) -> list[tuple[float, str]]:
+    """(weight / rank from 1, item) of the items that have one of the stems, begin with one of `starts`, or are
+    `listed`, as they stand or by their stem.
+    """
+    found = []
+    for rank, item in enumerate(items, 1):
+        plain = item.strip().lower()
+        stem = _stem(plain)
+        weight = 1.0 if stem in stems or plain.startswith(starts) else max(listed.get(x, 0.0) for x in (plain, stem))
+        if weight:
+            found.append((weight / rank, item))
+    return found
 
 
 def _near(lm: LanguageModel, records: Sequence[FeatureLabel], wanted: Sequence[str]) -> Float[Tensor, " records"]:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from ..core import ConceptLabError, atomic_path, say
 from ..data import list_concepts
 from ..models import load_model
 from . import notebook as nbfile
+from .colab import with_colab_cell
+from .headline import find_headline, refresh_table
 from .instructor import write_instructor
 from .nbgrader import write_assignments
 from .plots.picture import erased_picture
@@ -37,6 +41,26 @@ def instructor(root: Path) -> int:
     for path in (*write_instructor(notebooks, folder), *write_assignments(notebooks, folder / "nbgrader")):
         say(f"{path.relative_to(root)}")
     return 0
+
+
+def refresh(root: Path, only: list[str]) -> int:
+    """Write Colab cells and the README's map anew from the committed notebooks; nothing is executed."""
+    for path in find_notebooks(root, only):
+        nb = nbfile.read(path)
+        before = [cell.source for cell in nb.cells]
+        if [cell.source for cell in with_colab_cell(nb, root).cells] != before:
+            nbfile.write(nb, path)
+        refresh_readme(root / "README.md", path.stem, nb)
+    return 0
+
+
+def refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
+    """The notebook's headline into its row of the README's map."""
+    found = find_headline(out for cell in nbfile.code_cells(nb) for out in cell.outputs)
+    if found and readme.exists():
+        text = refresh_table(readme.read_text(encoding="utf-8"), name, found)
+        with atomic_path(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def write_picture(root: Path) -> int:

@@ -9,13 +9,14 @@ from nbformat import NotebookNode
 
 from . import notebook as nbfile
 
-CELL = """# Colab only: fetch the course and its dependencies (never upgrades torch or numpy)
-import sys
+CELL = """import sys  # on Colab only: fetch the course and what it needs (never upgrades torch or numpy)
 
 if "google.colab" in sys.modules:
-    address = "{address}" or input("Paste the git address of your copy of the course: ")
-    !git clone -q {{address}} concept-lab && cd concept-lab && pip install -q -e .
-    sys.path.insert(0, "concept-lab/lib")  # a running kernel does not see what was just installed"""
+    if address := "{address}" or input("Paste the git address of the course: ").strip():
+        !git clone -q {{address}} concept-lab && cd concept-lab && pip install -q -e .
+        sys.path.insert(0, "concept-lab/lib")  # a running kernel does not see a new install
+    else:
+        print("No address, no course: run this cell again and paste one.")"""
 
 
 def course_address(root: Path) -> str:

@@ -25,9 +25,7 @@ class Headline:
 
     def __str__(self) -> str:
         text = f"{self.label}: {self.number()}"
-        if self.control is not None:
-            text += f"; {self.control_label or 'control'}: {_format(self.control)}{self._suffix()}"
-        return text
+        return f"{text}; {self.beside()}" if self.control is not None else text
 
     def number(self) -> str:
         """The value with its interval, without the label."""
@@ -35,6 +33,19 @@ class Headline:
         if self.low is not None and self.high is not None:
             interval = f" [{_format(self.low)}, {_format(self.high)}]"
         return f"{_format(self.value)}{self._suffix()}{interval}"
+
+    def beside(self) -> str:
+        """The control, and whether the value's interval holds it; "" without one."""
+        if self.control is None:
+            return ""
+        inside = self.low is not None and self.high is not None and self.low <= self.control <= self.high
+        number = f"{_format(self.control)}{self._suffix()}{', inside the interval' if inside else ''}"
+        return f"{self.control_label or 'control'}: {number}"
+
+    def map_cell(self) -> str:
+        """The cell of the README's map: the number first, then what it is, then the control."""
+        parts = [f"**{self.number()}**", self.label, *([f"*control:* {self.beside()}"] if self.beside() else [])]
+        return re.sub(r"(?<=\d)%", " %", "<br>".join(parts))
 
     def _suffix(self) -> str:
         if not self.unit:
@@ -84,7 +95,8 @@ def find_headline(outputs: Iterable[dict]) -> Headline | None:
 
 def refresh_table(text: str, name: str, found: Headline) -> str:
     """`text`, a Markdown page, with `found` in the third column of the table row that begins with `name`."""
-    return re.sub(rf"^(\| {re.escape(name)} \|[^|]*\|)[^|]*\|", lambda m: f"{m[1]} {found} |", text, flags=re.M)
+    row = rf"^(\| {re.escape(name)} \|[^|]*\|)[^|]*\|"
+    return re.sub(row, lambda m: f"{m[1]} {found.map_cell()} |", text, flags=re.M)
 
 
 def _format(number: float) -> str:

@@ -6,6 +6,7 @@ python -m conceptlab.course commit [--only 01]   outputs back into notebooks/
 python -m conceptlab.course student              copies without solutions into build/student/
 python -m conceptlab.course instructor           key, rubrics and schedules into build/instructor/
 python -m conceptlab.course lab                  copies to work in, in build/lab/
+python -m conceptlab.course refresh              Colab cells and the README's map, without a run (for authors)
 python -m conceptlab.course picture              the README's picture, thumbnails and badges (for authors)
 python -m conceptlab.course states               states of the widgets on the site, into data/widgets (for authors)
 python -m conceptlab.course contexts             texts of the features' pages, into data/contexts (for authors)
@@ -26,11 +27,19 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from ..core import ConceptLabError, atomic_path, check_output, say
+from ..core import ConceptLabError, check_output, say
 from . import notebook as nbfile
-from .authors import instructor, student, write_feature_contexts, write_picture, write_widget_states
+from .authors import (
+    instructor,
+    refresh,
+    refresh_readme,
+    student,
+    write_feature_contexts,
+    write_picture,
+    write_widget_states,
+)
 from .colab import with_colab_cell
-from .headline import Headline, find_headline, refresh_table
+from .headline import Headline, find_headline
 from .lab import open_lab
 from .progress import Clock, Progress, expected_seconds
 from .record import VARIABLE
@@ -180,6 +189,8 @@ def build_site(root: Path) -> int:
     site = CourseSite(root)
     _stage_committed(site, find_notebooks(root, []))
     site.build()
+    if site.warnings:
+        say(f"Sphinx warns:\n{site.warnings.strip()}", error=True)
     say(f"Site: {site.index.relative_to(root)}")
     return int(bool(site.refused))
 
@@ -220,17 +231,9 @@ def commit_outputs(root: Path, only: list[str], timeout: int) -> int:
             say(f"{path.stem}: not written. {problem}", error=True)
         else:
             nbfile.write(with_colab_cell(done.nb, root), path)
-            _refresh_readme(root / "README.md", path.stem, done.nb)
+            refresh_readme(root / "README.md", path.stem, done.nb)
             say(f"{path.stem}: written ({path.stat().st_size / 1000:.0f} kB)")
     return bad
-
-
-def _refresh_readme(readme: Path, name: str, nb: NotebookNode) -> None:
-    found = find_headline(out for cell in nbfile.code_cells(nb) for out in cell.outputs)
-    if found and readme.exists():
-        text = refresh_table(readme.read_text(encoding="utf-8"), name, found)
-        with atomic_path(readme) as temporary:
-            temporary.write_text(text, encoding="utf-8")
 
 
 def table(results: dict[str, Result], width: int = 100) -> str:
@@ -250,7 +253,7 @@ def table(results: dict[str, Result], width: int = 100) -> str:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser("python -m conceptlab.course", description="Run the course.")
-    verbs = ["run", "site", "commit", "student", "instructor", "lab", "contexts", "picture", "states"]
+    verbs = ["run", "site", "commit", "student", "instructor", "lab", "refresh", "contexts", "picture", "states"]
     parser.add_argument("verb", choices=verbs)
     parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="e.g. --only 1 04, pisces or 01,02")
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="the repository's root")
@@ -265,6 +268,8 @@ def main(argv: list[str] | None = None) -> int:
             return commit_outputs(root, args.only, args.timeout)
         if args.verb == "student":
             return student(root, args.only)
+        if args.verb == "refresh":
+            return refresh(root, args.only)
         others = {"site": build_site, "instructor": instructor, "lab": open_lab, "contexts": write_feature_contexts}
         others |= {"picture": write_picture, "states": write_widget_states}
         return others[args.verb](root)

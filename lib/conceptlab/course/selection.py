@@ -24,10 +24,13 @@ def reading_order(name: str) -> tuple[bool, str]:
 
 
 def select(paths: list[Path], only: list[str]) -> tuple[list[Path], list[str]]:
-    """(those that are meant, in order; words that mean none): by number ("1", "01"), or by a part of the name."""
+    """(those that are meant, in order; words that mean none): by number ("1", "01"), or by a part of the name.
+
+    Without `only` all are meant; commas alone mean none.
+    """
     words = [word for text in only for word in re.split(r"[,\s]+", text) if word]
     if not words:
-        return paths, []
+        return (paths, []) if not only else ([], [repr(" ".join(only))])
     chosen, wrong = set(), []
     for word in words:
         plain = word.lower().removesuffix(".ipynb")

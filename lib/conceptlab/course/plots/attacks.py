@@ -34,6 +34,16 @@ def candidate_curves(curves: Mapping[str, Mapping[str, Interval]], title: str) -
     return strength_curves(curves, title, x, y, arms=looks(list(curves)))
 
 
+def curves_told(curves: Mapping[str, Mapping[int, Interval]], unit: str) -> str:
+    """First and last value of every line in words, for a figure's alternative text."""
+    told = []
+    for name, curve in curves.items():
+        first, last = min(curve), max(curve)
+        told.append(f"{name} from {curve[first].value:+.2f} to {curve[last].value:+.2f}")
+    steps = max(max(curve) for curve in curves.values())
+    return f"In {steps} steps, in {unit}: {'; '.join(told)}"
+
+
 def recovery_curves(
     curves: Mapping[str, Mapping[int, Interval]],
     references: Mapping[str, float],

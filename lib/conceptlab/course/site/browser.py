@@ -9,10 +9,10 @@ from functools import lru_cache
 from html import escape
 from pathlib import Path
 
-from ...autointerp import FeatureLabel, labelled_layers, labels_path, read_labels, search_labels
+from ...autointerp import STOP_WORDS, FeatureLabel, labelled_layers, labels_path, read_labels, search_labels
 from ...core import atomic_path, data_dir
 from ...data import Concept, list_concepts, load_concept
-from .contexts import Context, contexts_path, read_contexts
+from .contexts import Context, contexts_path, read_contexts, strongest_words
 
 SCORES = {  # of a label -> what it says
     "detection_auroc": "detection: does the label tell where the feature fires (0.5 is guessing)",
@@ -47,9 +47,14 @@ def records_of(model: str) -> tuple[FeatureLabel, ...]:
     return tuple(record for layer in labelled_layers(model) for record in read_labels(model, layer))
 
 
+def candidates_path(model: str) -> Path:
+    """Where the features lie whose edits reach furthest."""
+    return data_dir() / "labels" / model / "candidates.json"
+
+
 def candidates_of(model: str) -> Mapping[str, list[tuple[int, int]]]:
     """Per concept the features whose edits reach furthest, best first."""
-    path = data_dir() / "labels" / model / "candidates.json"
+    path = candidates_path(model)
     if not path.exists():
         return {}
     found = json.loads(path.read_text(encoding="utf-8"))["candidates"]
@@ -73,13 +78,15 @@ def page_name(record: FeatureLabel) -> str:
 def search_data() -> str:
     """The script that the search page loads: every labelled feature, and every concept with its words and features."""
     rows = []
-    for model in models():
+    for number, model in enumerate(models()):
+        around = {layer: read_contexts(model, layer) for layer in labelled_layers(model)}
         for record in records_of(model):
             area = record.scores.get("detection_auroc")
+            words = strongest_words(around.get(record.layer, {}).get(record.feature, ()))
             rows.append(
                 [
-                    models().index(model), record.layer, record.feature, record.label, area[0] if area else None,
-                    record.rate, _stripped(record.top_tokens), record.words, _stripped(record.promoted),
+                    number, record.layer, record.feature, record.label, area[0] if area else None, record.rate,
+                    _stripped(record.top_tokens), record.words, words, _stripped(record.promoted),
                     int(record.explained),
                 ]
             )  # fmt: skip
@@ -88,7 +95,7 @@ def search_data() -> str:
         concept = load_concept(name)
         reach = [candidates_of(model).get(name, []) for model in models()]
         concepts.append([name, concept.title, list(concept.words), reach])
-    found = {"models": models(), "features": rows, "concepts": concepts}
+    found = {"models": models(), "features": rows, "concepts": concepts, "stop": sorted(STOP_WORDS)}
     return f"window.FEATURES = {json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n"
 
 
@@ -117,7 +124,11 @@ def write_browser(site: Path) -> None:
 def _fingerprint() -> str:
     """Of all files that the browser is made from, and of this code."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    for name in list_concepts():
+        digest.update((data_dir() / "concepts" / f"{name}.yaml").read_bytes())
     for model in models():
+        reached = candidates_path(model)
+        digest.update(reached.read_bytes() if reached.exists() else b"")
         for layer in labelled_layers(model):
             for path in (labels_path(model, layer), contexts_path(model, layer)):
                 digest.update(path.read_bytes() if path.exists() else b"")
@@ -201,6 +212,9 @@ def browser_page(documents: Collection[str]) -> str:
     return (
         "---\nhtml_theme.sidebar_secondary.remove: true\n---\n# Features and concepts\n\n"
         "Every labelled feature of the dictionaries that ship with the course. Type words, or the name of a concept. "
+        "Words and their forms are looked for in labels, in what a feature reads and writes, and in the words on which "
+        "it fires most; a word of one of the concepts below asks for its other words, too, which count less. What is "
+        "near in meaning alone is found in JupyterLab, where a model is at hand (`FeatureBrowser`), and not here. "
         f"{_where(documents)}\n\n"
         '<div id="browser"><form role="search"><label for="words">Words or a concept</label> '
         '<input id="words" type="search" placeholder="for example: river, or Harry Potter" autocomplete="off"> '

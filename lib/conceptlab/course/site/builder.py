@@ -79,7 +79,7 @@ class CourseSite:
         self.shown[name] = Shown(nb, result)
         target, picture = self.source / f"{name}.ipynb", self.source / "thumbnails" / f"{name}.png"
         try:
-            shown = noted(self._with_links(staged(nb, f"{name}.html"), name), recorded_names())
+            shown = noted(self._with_links(staged(nb, f"{name}.html"), name), recorded_names() | {"browser"})
             _write_changed(target, nbformat.writes(shown) + "\n")
             figure = write_figures(nb, self.root / "build" / "figures" / name)
             if name in THUMBNAILS:

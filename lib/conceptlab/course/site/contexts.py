@@ -75,6 +75,21 @@ def strongest_texts(
     return [Context(articles[e.doc].title, e.tokens, tuple(float(f"{a:.3g}") for a in e.activations)) for e in examples]
 
 
+def strongest_words(contexts: Sequence[Context]) -> list[str]:
+    """The word of every context on which the feature fires most, put together from its tokens; each once."""
+    found = []
+    for tokens, values in ((c.tokens, c.activations) for c in contexts if c.tokens):
+        at = max(range(len(values)), key=values.__getitem__)
+        first = at
+        while first > 0 and tokens[first][:1].isalpha() and tokens[first - 1][-1:].isalpha():
+            first -= 1
+        last = at + 1
+        while last < len(tokens) and tokens[last - 1][-1:].isalpha() and tokens[last][:1].isalpha():
+            last += 1
+        found.append("".join(tokens[first:last]).strip())
+    return [word for word in dict.fromkeys(found) if word]
+
+
 def contexts_path(model: str, layer: int, root: Path | None = None) -> Path:
     """Where the contexts of a layer lie (default root: data/contexts)."""
     return (root or data_dir() / "contexts") / model.replace("/", "_") / f"layer_{layer:02d}.jsonl.gz"

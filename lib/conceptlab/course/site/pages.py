@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+from ...erasure import methods
 from ..course_map import PARTS, PLAIN, hours, learner_minutes, part_of
 from ..decisions import decision_table
 from ..instructor import schedule
@@ -17,6 +18,7 @@ MODELS = ("smollm2-135m", "gemma3-270m")
 RESULT_COLUMNS = {  # metric of the lab's table -> heading
     "efficacy_known": "erased",
     "specificity_known": "spared",
+    "specificity_unseen_known": "unseen spared",
     "coherence_known": "fluency kept",
     "overall_known": "overall",
 }
@@ -91,17 +93,37 @@ def results_page(root: Path) -> str:
         "What `conceptlab reproduce lab` measured, on *test* questions that the unedited model answers rightly. "
         "*Erased* "
         "is the share of the concept's answers that are lost, corrected for guessing; *spared* the same share kept of "
-        "its neighbour and of general questions; *fluency kept* compares perplexities on ordinary text; "
-        "*overall* is their "
-        "harmonic mean. In brackets: a 95 % interval. *Relearned* is the share of the loss that five steps of training "
-        "on text about the concept, without the answers, bring back. Controls are methods too: those that begin with "
-        "*random* or *other*.\n",
+        "its neighbour and of general questions; *unseen spared* that of a near domain at which no choice has looked "
+        "(empty: not asked); *fluency kept* compares perplexities on ordinary text; *overall* is the harmonic mean of "
+        "erased, spared and fluency. In brackets: a 95 % interval. *Relearned* is the share of the loss that five "
+        "steps of training on text about the concept, without the answers, bring back. A method links to what it is; "
+        "one with *(control)* is there to be compared with: what it reaches is no merit of a method's choice.\n",
     ]
+    used = set[str]()
     for model in MODELS:
         path = root / "data" / "results" / f"lab_{model}.csv"
         if path.exists():
-            parts += [f"## {model}\n", _sortable(_rows(path), f"Scores of all methods on {model}")]
-    return "\n".join(parts) + "\n"
+            rows = _rows(path)
+            used |= {row[1] for row in rows}
+            parts += [f"## {model}\n", _sortable(rows, f"Scores of all methods on {model}")]
+    return "\n".join([*parts, "## Methods\n", _method_list(used)]) + "\n"
+
+
+def _method_list(used: Collection[str]) -> str:
+    """What the methods of the tables are, from the registry."""
+    head = "".join(f'<th scope="col">{h}</th>' for h in ("method", "kind", "from"))
+    body = "".join(
+        f'<tr id="{_anchor(m.name)}"><th scope="row">{escape(m.name.replace("_", " "))}</th><td>{escape(m.kind)}</td>'
+        f"<td>{escape(m.source)}</td></tr>"
+        for m in methods().values()
+        if m.name in used
+    )
+    more = "[What the localised ones change](/localised_methods.md); `conceptlab methods` lists all, with their cost."
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>\n\n{more}\n"
+
+
+def _anchor(method: str) -> str:
+    return "method-" + method.replace("+", "-and-").replace("_", "-")
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -116,7 +138,7 @@ def _rows(path: Path) -> list[list[str]]:
                 cells[key]["relearned"] = _estimate(row)
     columns = [*RESULT_COLUMNS, "relearned"]
     return [
-        [concept.replace("_", " "), method.replace("_", " "), *(found.get(c, "") for c in columns)]
+        [concept.replace("_", " "), method, *(found.get(c, "") for c in columns)]
         for (concept, method), found in sorted(cells.items())
         if concept != "all"
     ]
@@ -130,12 +152,23 @@ def _estimate(row: Mapping[str, str]) -> str:
 def _sortable(rows: Sequence[Sequence[str]], caption: str) -> str:
     heads = ["concept", "method", *RESULT_COLUMNS.values(), "relearned"]
     head = "".join(f'<th scope="col"><button type="button">{escape(h)}</button></th>' for h in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(x)}</td>" for x in row) + "</tr>" for row in rows)
+    body = "".join(
+        f"<tr><td>{escape(concept)}</td><td>{_named(method)}</td>{''.join(f'<td>{escape(x)}</td>' for x in rest)}</tr>"
+        for concept, method, *rest in rows
+    )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
         f'<table class="sortable"><caption>{escape(caption)} (click a heading to sort)</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>\n"
     )
+
+
+def _named(method: str) -> str:
+    """A method's name, with a link to what it is; controls are those that the registry says are."""
+    name, known = escape(method.replace("_", " ")), methods().get(method)
+    if known is None:
+        return name
+    return f'<a href="#{_anchor(method)}">{name}</a>{" (control)" if known.kind == "control" else ""}'
 
 
 def changelog_page(root: Path) -> str:

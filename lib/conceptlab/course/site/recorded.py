@@ -28,7 +28,7 @@ HITS = ("first hit", "second hit", "third hit")
 CALLS = {  # in a notebook's cell -> the page with recorded states
     "vector_explorer(": "recorded_vectors", "search_widget(": "recorded_vectors",
     "FeatureBrowser(": "recorded_features", "feature_widget(": "recorded_features",
-    "erasure_desk(": "recorded_erasure", "attack_desk(": "recorded_attack",
+    "with_browser(": "recorded_features", "erasure_desk(": "recorded_erasure", "attack_desk(": "recorded_attack",
 }  # fmt: skip
 TITLES = {
     "recorded_vectors": "Vector explorer",
@@ -103,10 +103,10 @@ FEATURES = (
     "[the search over all features](/browser.md) works on this site, too."
 )
 ERASURE = (
-    "In JupyterLab, `erasure_desk(lm, saes, concepts)` takes a concept, a method, features that are switched on and "
-    "off, tau and mu, and shows a scorecard with its control and the answers before and after. Here are some of its "
-    "states, on *dev* questions. With so few questions the intervals are wide: compare the edit with its control "
-    "before reading anything into it."
+    "In JupyterLab, `erasure_desk(lm, saes, concepts)` takes any of the sixteen concepts, a method, features that are "
+    "switched on and off, tau and mu, and shows right answers beside a control, efficacy and specificity, and the "
+    "answers before and after. Here are some of its states, on *dev* questions. With so few questions the intervals "
+    "are wide: compare the edit with its control before reading anything into it."
 )
 ATTACK = (
     "In JupyterLab, `attack_desk(lm, edits, concept)` takes an edit, an attack and a budget, and shows what the attack "
@@ -134,7 +134,7 @@ def feature_states() -> Iterator[State]:
     layers = labelled_layers(MODEL)
     texts = {layer: read_contexts(MODEL, layer) for layer in layers}
     for words in SEARCHES:
-        hits = [hit.record for hit in label_hits(records_of(MODEL), words)]
+        hits = [hit.record for hit in label_hits(records_of(MODEL), words, contexts=texts)]
         for place, name in enumerate(HITS):
             if place < len(hits):
                 record = hits[place]
@@ -147,7 +147,7 @@ def feature_states() -> Iterator[State]:
 def erasure_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
     """Concept by concept, with one setting after the other."""
     from ..widgets import ShownErasure, answers_html, erasure_figure
-    from ..widgets.desks import erasure_alt, erasure_title
+    from ..widgets.desks import efficacy_html, erasure_alt, erasure_title
 
     for i, found in enumerate(states["erasures"]):
         shown = ShownErasure(found["right"], found["rows"])
@@ -159,7 +159,7 @@ def erasure_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:
         used = f"<p>features {', '.join(found['features'])}, tau {found['tau']:g}</p>" if n else ""
         picture = draw(f"erasure{i}", partial(erasure_figure, shown, title), erasure_alt(shown, title))
         table = f'<div class="scroll" tabindex="0" role="region" aria-label="Answers">{answers_html(shown)}</div>'
-        yield State((found["concept"], setting), picture + used + table)
+        yield State((found["concept"], setting), picture + used + efficacy_html(shown) + table)
 
 
 def attack_states(states: Mapping[str, Any], draw: Draw) -> Iterator[State]:

@@ -55,7 +55,8 @@ def staged(nb: NotebookNode, name: str) -> NotebookNode:
 
 
 def noted(nb: NotebookNode, pages: Collection[str]) -> NotebookNode:
-    """The notebook with a line below every cell that makes a widget: where its recorded states are.
+    """The notebook with a line below every cell that makes a widget: where its recorded states are, and from a
+    feature browser to the search over all features.
 
     `pages`: those that there are.
     """
@@ -64,8 +65,10 @@ def noted(nb: NotebookNode, pages: Collection[str]) -> NotebookNode:
         cells.append(cell)
         names = [page for call, page in CALLS.items() if cell.cell_type == "code" and call in cell.source]
         links = [f"[{TITLES[page]}](/{page}.md)" for page in dict.fromkeys(names) if page in pages]
+        if "recorded_features" in names and "browser" in pages:
+            links.append("[all labelled features, with a search](/browser.md)")
         if links:
-            cells.append(new_markdown_cell(f"*A page has no model to ask. Recorded states: {', '.join(links)}.*"))
+            cells.append(new_markdown_cell(f"*A page has no model to ask. What it can show: {', '.join(links)}.*"))
     nb.cells = cells
     return nb
 

@@ -19,6 +19,7 @@ from .panel import Panel, whole_number
 
 LIVE_ATTACKS = ("relearning", "relearning_unrelated", "quantisation", "priming", "paraphrase", "definition")
 MOST_STEPS = 60  # of a live attack: minutes on two cores
+FEWEST, MOST_QUESTIONS = 4, 60
 ALL_EDITS = "all of them"
 
 
@@ -48,6 +49,8 @@ def attack_edits(
         raise ConceptLabError(f"Live attacks are {', '.join(LIVE_ATTACKS)}; {attack!r} takes `conceptlab attack`.")
     if not 1 <= steps <= MOST_STEPS:
         raise ConceptLabError(f"The attacker trains for 1 to {MOST_STEPS} steps, not {steps}.")
+    if not FEWEST <= n_questions <= MOST_QUESTIONS:
+        raise ConceptLabError(f"Ask {FEWEST} to {MOST_QUESTIONS} questions, not {n_questions}.")
     questions = known_questions(lm, concept, n_questions, "dev")
     budget = Budget(steps=steps, strengths=(("relearning", (0, steps)), ("relearning_unrelated", (0, steps))))
     setting = setting_for(concept, questions, budget)
@@ -108,7 +111,9 @@ def attack_desk(lm: LanguageModel, edits: Mapping[str, Intervention | None], con
     def draw(edit: str, attack: str, steps: int, n_questions: int) -> tuple[Figure, str]:
         chosen = {name: x for name, x in edits.items() if x is None or edit in (name, ALL_EDITS)}
         found = attack_edits(lm, chosen, concept, attack, steps, n_questions)
-        return attack_figure(found, attack_title(concept.title, attack)), transcript_html(found)
+        asked = min(len(at[0]) for at in found.values.values())
+        few = f"<p>The original knows only {asked} of these questions; no more were asked.</p>" * (asked < n_questions)
+        return attack_figure(found, attack_title(concept.title, attack)), few + transcript_html(found)
 
     return Panel(controls, draw, "Attack", start=False)
 

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
 
 import ipywidgets
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from ...core import ConceptLabError, proportion
-from ...data import Concept, Question
+from ...core import ConceptLabError, data_dir, proportion
+from ...data import Concept, Question, list_concepts, load_concept
 from ...edits import WeightEdit, applied
 from ...erasure import (
     Dictionaries,
     Feature,
+    Shared,
     embedding_edit,
     other_features_edit,
     pisces_edit,
     random_word_atoms,
     word_atoms,
 )
-from ...evaluation import SETS, QuestionScores, concept_questions, score_questions
+from ...evaluation import (
+    SETS,
+    QuestionScores,
+    concept_questions,
+    harmonic_mean,
+    relative_accuracy,
+    score_questions,
+)
 from ...models import LanguageModel
 from ..erasing import tokens_of
 from ..plots.picture import state_bars
 from .panel import Panel, decimal, whole_number, words_field
+
+Signs = Mapping[int, Tensor] | None  # layer -> sign of each neuron on a concept
+SignsOf = Callable[[Concept], Signs]
 
 
 class Live(NamedTuple):
@@ -102,7 +115,7 @@ def erase(
     tau: float = 0.5,
     mu: float = 16.0,
     n_questions: int = 12,
-    neuron_signs: dict | None = None,
+    neuron_signs: Signs = None,
     method: str = "pisces",
 ) -> Erased:
     """An edit and its control, each asked the first `n_questions` of every set on dev.
@@ -121,7 +134,7 @@ def erase(
     if not 4 <= n_questions <= 60:
         raise ConceptLabError(f"Ask 4 to 60 questions of every set, not {n_questions}.")
     if method == "pisces":
-        edit = pisces_edit(lm, saes, features, tau, mu, neuron_signs)
+        edit = pisces_edit(lm, saes, features, tau, mu, None if neuron_signs is None else dict(neuron_signs))
         control = other_features_edit(lm, saes, features, edit)
     else:
         side, atoms = "both" if method == "words_both" else "input", word_atoms(lm, concept)
@@ -175,6 +188,67 @@ def answers_html(found: Erased | ShownErasure, n: int = 6) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
+def efficacy_html(found: Erased | ShownErasure) -> str:
+    """Efficacy and specificity in one line: of edit and control, from all questions asked, corrected for guessing."""
+    shown = found.shown() if isinstance(found, Erased) else found
+    (_, before), *others = shown.right.items()
+
+    def share(value: float) -> str:
+        return f"{value:.0%}" if math.isfinite(value) else "not measurable"
+
+    told = []
+    for state, after in others:
+        left = {name: relative_accuracy(_mean(before[name]), _mean(after[name])) for name in before}
+        spared = [x for name, x in left.items() if name != "target"]
+        kept = float(harmonic_mean(spared)) if spared else math.nan
+        told.append(f"{state}: efficacy {share(1 - left['target'])}, specificity {share(kept)}")
+    n = max(map(len, before.values()))
+    return f"<p>{escape('; '.join(told))} ({n} questions a set: too few to tell a small difference from chance).</p>"
+
+
+def _mean(right: Sequence[int]) -> float:
+    return sum(right) / len(right)
+
+
+class Start(NamedTuple):
+    """What the desk begins with for one concept."""
+
+    concept: Concept
+    features: Sequence[Feature]
+    tau: float = 0.5
+    mu: float = LIVE_METHODS["pisces"].usual
+
+
+def desk_starts(lm: LanguageModel, own: Mapping[str, Start] | None = None) -> dict[str, Start]:
+    """Title -> the features, tau and mu that the lab's table chose for a concept on dev, behind `own` ones.
+
+    A model without such a table has only `own` ones.
+    """
+    found = dict(own or {})
+    for name in list_concepts():
+        path, concept = data_dir() / "results" / f"lab_{lm.name}" / f"{name}_pisces.safetensors", load_concept(name)
+        if path.exists() and concept.title not in found:
+            info = WeightEdit.load(path).info
+            features = [Feature(*place) for place in info["features"]]
+            found[concept.title] = Start(concept, features, float(info["tau"]), float(info["mu"]))
+    return found
+
+
+def signs_of(lm: LanguageModel, saes: Dictionaries, known: Mapping[str, Signs] | None = None) -> SignsOf:
+    """A function from a concept to its neurons' signs: every concept has its own, from texts about it.
+
+    They take half a minute on two cores, once a concept; `known`: concept's name -> signs that are there already.
+    """
+    kept = dict(known or {})
+
+    def found(concept: Concept) -> Signs:
+        if concept.name not in kept:
+            kept[concept.name] = Shared(lm, concept, saes).signs
+        return kept[concept.name]
+
+    return found
+
+
 class FeatureSwitches(ipywidgets.VBox):
     """The features of an edit: a box to tick for each that a concept begins with, and a field for further ones."""
 
@@ -214,39 +288,52 @@ class FeatureSwitches(ipywidgets.VBox):
 def erasure_desk(
     lm: LanguageModel,
     saes: Dictionaries,
-    concepts: Mapping[str, tuple[Concept, Sequence[Feature]]],
-    neuron_signs: dict | None = None,
+    concepts: Mapping[str, Start | tuple[Concept, Sequence[Feature]]],
+    neuron_signs: Signs | SignsOf | None = None,
 ) -> Panel:
-    """Concept, method, features on and off, tau and mu to a scorecard with its control, and answers before and after.
+    """Concept, method, features on and off, tau and mu to bars of right answers beside a control, efficacy and
+    specificity, and answers before and after.
 
-    `concepts`: title -> the concept and features to begin with. `panel.last` is what was erased last (`Erased`);
+    `concepts`: title -> the concept and what to begin with (`desk_starts`). `neuron_signs`: those of the one concept,
+    or for several a function that finds them (`signs_of`). `panel.last` is what was erased last (`Erased`);
     `panel.controls["features"].add("6:828")` switches a feature on from elsewhere.
     """
-    places, mu = FeatureSwitches(lm), decimal(LIVE_METHODS["pisces"].usual, "mu (strength)")
-    choice = ipywidgets.Dropdown(options=list(concepts), description="concept")
+    starts = {title: Start(*start) for title, start in concepts.items()}
+    signs = neuron_signs if callable(neuron_signs) else lambda _: neuron_signs
+    places, tau = FeatureSwitches(lm), decimal(0.5, "tau (0 to 1)")
+    mu = decimal(LIVE_METHODS["pisces"].usual, "mu (strength)")
+    choice = ipywidgets.Dropdown(options=list(starts), description="concept")
     options = [(live.shown, name) for name, live in LIVE_METHODS.items()]
     method = ipywidgets.Dropdown(options=options, description="method")
 
-    def begin(_change: object = None) -> None:
-        places.offer(concepts[str(choice.value)][1])
-
     def usual(_change: object = None) -> None:
-        mu.value = LIVE_METHODS[str(method.value)].usual
-        places.layout.display = "" if method.value == "pisces" else "none"
+        own = method.value == "pisces"
+        mu.value = starts[str(choice.value)].mu if own else LIVE_METHODS[str(method.value)].usual
+        places.layout.display = "" if own else "none"
+
+    def begin(_change: object = None) -> None:
+        start = starts[str(choice.value)]
+        places.offer(start.features)
+        tau.value = start.tau
+        usual()
 
     begin()
     choice.observe(begin, "value")
     method.observe(usual, "value")
     controls = {
-        "title": choice, "method": method, "features": places, "tau": decimal(0.5, "tau (0 to 1)"), "mu": mu,
+        "title": choice, "method": method, "features": places, "tau": tau, "mu": mu,
         "n_questions": whole_number(12, "questions"),
     }  # fmt: skip
 
     def draw(title: str, method: str, features: str, tau: float, mu: float, n_questions: int) -> tuple[Figure, str]:
-        concept, chosen = concepts[title][0], feature_places(features, saes) if method == "pisces" else []
-        found = erase(lm, saes, concept, chosen, tau, mu, n_questions, neuron_signs, method)
+        concept, own = starts[title].concept, method == "pisces"
+        chosen = feature_places(features, saes) if own else []
+        found = erase(
+            lm, saes, concept, chosen, tau, mu, n_questions, signs(concept) if own else None, method
+        )  # fmt: skip
         panel.last = found
-        return erasure_figure(found, erasure_title(title, method, len(chosen), mu)), answers_html(found)
+        figure = erasure_figure(found, erasure_title(title, method, len(chosen), mu))
+        return figure, efficacy_html(found) + answers_html(found)
 
     panel = Panel(controls, draw, "Erase", start=False)
     return panel

@@ -9,14 +9,16 @@ import ipywidgets
 import torch
 from matplotlib.figure import Figure
 
-from ...autointerp import FeatureLabel
+from ...autointerp import FeatureLabel, labelled_layers, read_labels
 from ...core import ConceptLabError
 from ...models import LanguageModel, project
 from ..plots.sides import two_sided_bars
 from ..site.browser import context_html, scores_html, tokens_html
-from ..site.contexts import Context
+from ..site.contexts import Context, read_contexts
 from .figures import label_hits
 from .panel import Panel, decimal, whole_number, words_field
+
+MOST_HELD = 1_000.0  # far beyond what any neuron reaches; much larger numbers leave the model with none
 
 
 def vector_effects(
@@ -26,13 +28,15 @@ def vector_effects(
 
     First the tokens that the vector promotes and suppresses most (logit effect), then those whose probability rises
     and falls most when the neuron's activation is `clamp` at every position. Raises ConceptLabError for a layer or
-    neuron that is not there, or a prompt without a token.
+    neuron that is not there, a value out of range, or a prompt without a token.
     """
     layer = lm.check_layer(layer)
     if not 0 <= neuron < lm.d_mlp:
         raise ConceptLabError(f"Layer {layer} has neurons 0 to {lm.d_mlp - 1}; neuron {neuron} does not exist.")
     if not prompt.strip():
         raise ConceptLabError("Type a prompt: a few words that the model is to go on from.")
+    if not abs(clamp) <= MOST_HELD:
+        raise ConceptLabError(f"Hold the neuron at -{MOST_HELD:g} to {MOST_HELD:g}, not at {clamp:g}.")
     written = project(lm, lm.value_vectors(layer)[neuron][None], k=n)
     ends = torch.cat([written.top_ids[0], written.bottom_ids[0].flip(0)])
     effects = torch.cat([written.top_values[0], written.bottom_values[0].flip(0)])
@@ -148,7 +152,7 @@ class FeatureBrowser(ipywidgets.VBox):
     def search(self, words: str) -> str:
         """The best hit for some words, as HTML. Raises ConceptLabError where there is none."""
         self.hits, self.place = [], 0
-        self.hits = [hit.record for hit in label_hits(self.records, words, self.lm)]
+        self.hits = [hit.record for hit in label_hits(self.records, words, self.lm, self.contexts)]
         if not self.hits:
             raise ConceptLabError(f"No label has to do with {words!r}; try one word, or another spelling.")
         return self.shown()
@@ -179,3 +183,12 @@ class FeatureBrowser(ipywidgets.VBox):
         place = f"{self.chosen.layer}:{self.chosen.feature}"
         desk.controls["features"].add(place)
         self.panel.message.value = f"<p role='status'>{place} is on at the erasure desk; press Erase there.</p>"
+
+
+def with_browser(desk: Panel, lm: LanguageModel, words: str) -> ipywidgets.VBox:
+    """An erasure desk below a browser of the model's features that hands them to it; alone where none has a label."""
+    records = [record for layer in labelled_layers(lm.name) for record in read_labels(lm.name, layer)]
+    if not records:
+        return ipywidgets.VBox([desk])
+    texts = {layer: read_contexts(lm.name, layer) for layer in labelled_layers(lm.name)}
+    return ipywidgets.VBox([FeatureBrowser(records, texts, words, lm, desk=desk), desk])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import ipywidgets
 import torch
 from matplotlib.figure import Figure
 
-from ...autointerp import FeatureLabel, Firings, Hit, search_labels
+from ...autointerp import FeatureLabel, Firings, Hit, meant_by, search_labels
 from ...concept_vectors import Atlas, search
 from ...core import ConceptLabError
 from ...data import Harvest, list_concepts, load_concept
@@ -17,7 +16,11 @@ from ...sae import SAE
 from ..plots.concept_vectors import word_bars
 from ..plots.dashboard import feature_dashboard
 from ..plots.sae import Context
+from ..site.contexts import Context as TextAround
+from ..site.contexts import strongest_words
 from .panel import Panel, whole_number, words_field
+
+MOST_VECTORS = 20  # that a figure has room for
 
 
 def search_figure(lm: LanguageModel, words: list[str], n: int = 8, atlas: Atlas | None = None) -> Figure:
@@ -31,10 +34,12 @@ def search_widget(lm: LanguageModel, atlas: Atlas, words: str = "music, song, gu
     """A search box over the atlas: type words, separated by commas, and press Enter."""
     controls = {
         "words": words_field(words, "words", "words, separated by commas"),
-        "count": ipywidgets.IntSlider(8, 1, 20, description="vectors", continuous_update=False),
+        "count": whole_number(8, f"vectors (1 to {MOST_VECTORS})"),
     }
 
     def draw(words: str, count: int) -> Figure:
+        if not 1 <= count <= MOST_VECTORS:
+            raise ConceptLabError(f"Ask for 1 to {MOST_VECTORS} vectors, not {count}.")
         return search_figure(lm, [w.strip() for w in words.split(",") if w.strip()], count, atlas)
 
     return Panel(controls, draw)
@@ -78,7 +83,23 @@ def feature_widget(lm: LanguageModel, sae: SAE, found: Harvest, firings: Firings
     return Panel(controls, lambda feature: feature_figure(lm, sae, found, firings, feature))
 
 
-def label_hits(records: Sequence[FeatureLabel], query: str, lm: LanguageModel | None = None) -> list[Hit]:
-    """Features for words, or for a concept of the course where the query is its name or title ("Harry Potter")."""
-    named = [c for c in map(load_concept, list_concepts()) if query.strip().lower() in (c.name, c.title.lower())]
-    return search_labels(records, query, named[0] if named else None, lm)
+TIED = 0.4  # what a word of the concept counts, where one of its words was asked for and not the concept
+
+
+def label_hits(
+    records: Sequence[FeatureLabel],
+    query: str,
+    lm: LanguageModel | None = None,
+    contexts: Mapping[int, Mapping[int, Sequence[TextAround]]] | None = None,
+) -> list[Hit]:
+    """Features for words, or for a concept of the course where the query is its name, title or one of its words.
+
+    `contexts`: layer -> feature -> its texts; the words on which it fires most count too.
+    """
+    concept, named = meant_by(query, [load_concept(name) for name in list_concepts()])
+    around = {
+        (layer, feature): strongest_words(texts)
+        for layer, by_feature in (contexts or {}).items()
+        for feature, texts in by_feature.items()
+    }
+    return search_labels(records, query, concept, lm, tied=1.0 if named else TIED, around=around)

@@ -1,7 +1,7 @@
 """What all widgets share: controls beside a picture or a text that a plain function makes of their values.
 
 The function is called when a control changes, or by a button where it takes long. While it works the panel says so,
-with the seconds; an error of the library stands in place of the picture, which is gone then; an interruption of the
+with the seconds; an error, of whatever kind, stands in place of the picture, which is gone then; an interruption of the
 kernel (the square button) stops it. Nothing is clipped: the function refuses what is out of range.
 """
 
@@ -66,16 +66,19 @@ class Panel(ipywidgets.VBox):
         clock = threading.Thread(target=self._count, args=(done, time.monotonic()), daemon=True)
         clock.start()
         try:
-            result: Drawn = self.draw(**self.values())
+            self._shown(self.draw(**self.values()))
             said = ""
         except ConceptLabError as error:
-            result, said = "", _error(str(error))
+            said = _error(str(error))
+        except Exception as error:  # a fault of the course's: said here, for a callback's traceback reaches no reader
+            said = _error(f"{type(error).__name__}: {error}")
         except KeyboardInterrupt:
-            result, said = "", _error("Stopped; nothing was changed. Press again to start anew.")
+            said = _error("Stopped; nothing was changed. Press again to start anew.")
         finally:
             done.set()
             clock.join()
-        self._shown(result)
+        if said:
+            self._shown("")
         self.message.value = said
 
     def _shown(self, result: Drawn) -> None:
@@ -122,6 +125,8 @@ def words_field(value: str, what: str, placeholder: str) -> ipywidgets.Text:
 def png(figure: Figure) -> bytes:
     """A figure as PNG; it is closed afterwards, so that a notebook does not show it a second time."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
+    try:
+        figure.savefig(buffer, format="png")
+    finally:
+        plt.close(figure)
     return buffer.getvalue()
