@@ -20,11 +20,23 @@ from ...models import LanguageModel
 from ...specialisation import TeachingConfig
 from .bench import Bench, SpecialisationConfig
 from .masking import STAGES, mask_concept
+from .pages import attempts_page, ladder_page, shares_page, taught_page, words_page
 from .pooling import pool_concepts
 from .teaching import TAUGHT, teach_concept, teaching_sets
 from .view import MaskingTable, masking_table
 
-__all__ = ["MaskingTable", "SpecialisationConfig", "masking_table", "specialisation", "teaching_sets"]
+__all__ = [
+    "MaskingTable",
+    "SpecialisationConfig",
+    "attempts_page",
+    "ladder_page",
+    "masking_table",
+    "shares_page",
+    "specialisation",
+    "taught_page",
+    "teaching_sets",
+    "words_page",
+]
 
 
 def specialisation(
