@@ -24,7 +24,8 @@ def test_the_drawing_lies_on_its_canvas_and_says_what_it_shows():
 
 def test_costs_and_contrasts_stand_at_their_values():
     rows = np.array([[0.0003, 1.0, 0.5, 1.5], [0.003, 2.0, 1.0, 3.0]])
-    fig = plots.plot_costs({"m": {"own": rows, "random": rows / 2}}, "t $")
+    fig = plots.plot_costs({"live": {"own": rows}, "m": {"own": rows, "random": rows / 2}}, "t $")
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["the concept's vectors", "random vectors"]
     line = fig.axes[0].containers[0].lines[0]
     assert line.get_xdata().tolist() == pytest.approx([0.03, 0.3]) and line.get_ydata().tolist() == [1.0, 2.0]
     ax = plots.plot_contrasts(["a", "b"], {"m": np.array([[1.0, 0.5, 2.0], [np.nan] * 3])}, "t", "x").axes[0]

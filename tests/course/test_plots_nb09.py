@@ -93,3 +93,30 @@ def test_lines_over_layers_can_stand_without_their_bands():
     curves = {"a": np.array([[0.5, 0.4, 0.6], [0.7, 0.6, 0.8]])}
     assert len(plots.plot_layers(curves, "t").axes[0].collections) == 1
     assert not plots.plot_layers(curves, "t", None, "cosine", bands=False).axes[0].collections
+
+
+def test_doses_beyond_random_ones_are_named_by_kind_and_side():
+    lines = {
+        "step": {"naive": {1.0: (0.5, 0.0, 1.0), -1.0: (-0.5, -1.0, 0.0), 2.0: (9.0, 9.0, 9.0)}},
+        "copy": {"naive": {}},
+    }
+    random = {"step": {1.0: [0.1, 0.2], -1.0: [-0.6, 0.1]}, "copy": {}}
+    assert plots.beyond_random(lines, random) == [("naive", "1 of 2: +1 above", "0 of 0: none")]
+    assert plots.beyond_random({"step": {"x": {-0.5: (-1.0, -2.0, 0.0)}}}, {"step": {-0.5: [0.0]}})[0][1].endswith(
+        "below"
+    )
+
+
+def test_difficulty_counts_templates_in_which_both_kinds_are_neither_easy_nor_hopeless():
+    right = {("step", "city"): 0.5, ("step", "month"): 0.1, ("step", ""): 0.3}
+    right |= {("copy", "city"): 0.7, ("copy", "month"): 0.5, ("copy", ""): 0.6}
+    rows = [row("step-copy", "accuracy", kind, template, "accuracy", x) for (kind, template), x in right.items()]
+    assert plots.difficulty(rows) == [("step-copy", "step 0.30, copy 0.60", "1 of 2: city")]
+    assert plots.difficulty(rows, high=0.6)[0][2] == "0 of 2: none" and plots.difficulty([]) == []
+
+
+def test_the_verdict_says_where_something_is_surely_left():
+    rows = [row("verdict", n, "own", "", "share", x, x - 0.2, x + 0.2) for n, x in (("a", 0.3), ("b", 0.1))]
+    said = plots.left_over(rows, ("a", "b", "c"))
+    assert said == "surely left on a (30%) of 2 matched sets; no interval reaches above 50%"
+    assert "none of 0" in plots.left_over([], ("a",))

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from conceptlab.core import ConceptLabError, read_table
+from conceptlab.core import ConceptLabError, contents, read_table
 from conceptlab.experiments import SpecialisationConfig, specialisation, teaching_sets
 from conceptlab.specialisation import TeachingConfig
 
@@ -68,6 +68,21 @@ def test_words_curves_and_teaching(lm, tmp_path, monkeypatch):
     arms = {m: found["golf", m, "teaching", rate, "vectors"] for m, rate in rates.items()}
     assert arms["own"] == arms["equal"] == arms["random"] and arms["own"] + arms["complement"] == arms["all"]
     assert all(found["golf", m, "teaching", rate, "steps"] <= 2 for m, rate in rates.items())
+
+
+def test_per_layer_takes_the_same_share_of_every_layer_beside_its_control(lm, tmp_path):
+    path = tmp_path / "specialisation.csv"
+    specialisation(lm, path, ["golf", "japan", "baseball"], ["per_layer"], SMALL)
+    found, kept = table(path), contents(path).records
+    for method in ("own", "equal"):
+        layers = kept["golf", method, "per_layer", "0.003", "0"]["layers"]
+        assert layers == [1] * lm.n_layers == [found["golf", method, "per_layer", "0.003", "vectors"] / 2] * 2
+        assert ("golf", method, "per_layer", "0.003", "score") not in found
+    mine, theirs = (found["golf", m, "per_layer", "0.003", "own_cost"] for m in ("own", "equal"))
+    assert found["golf", "own-equal", "per_layer", "0.003", "own_cost"] == pytest.approx(mine - theirs, abs=1e-4)
+    assert ("golf", "own-equal", "per_layer", "0.003", "gap") in found
+    assert 0 <= found["all", "own-equal", "per_layer", "0.003", "own_cost_sure"] <= 1
+    assert not any(attack == "" and method in ("own", "equal") for _, method, attack, *_ in found)
 
 
 def test_a_stage_that_is_none_is_refused(lm, tmp_path):

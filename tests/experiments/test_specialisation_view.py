@@ -56,11 +56,11 @@ def test_arms_are_compared_where_the_loss_was_reached():
     for i, c in enumerate(NAMES[:3]):
         for arm, cost in (("own", 3.0), ("equal", 1.0 + i), ("random", 0.0)):
             reached = 0.0 if (arm, c) == ("random", "c") else 1.0
-            for metric in ("steps", "right", "drift", "own_cost", "other_cost", "reached"):
+            for metric in ("steps", "right", "wrong", "certain_untaught", "drift", "own_cost", "other_cost", "reached"):
                 value = reached if metric == "reached" else cost
                 rows.append(row(c, arm, metric, value, budget="0.001", attack="teaching"))
     found = {(r[0], r[1]): r[2:] for r in made(rows).taught_rows()}
-    assert found["own", "0.001"] == ("3", *["3.00"] * 5) and found["equal", "0.001"][3] == "2.00"
+    assert found["own", "0.001"] == ("3", *["3.00"] * 7) and found["equal", "0.001"][3] == "2.00"
     assert found["random", "0.001"][0] == "2" and ("own minus random", "0.001") not in found
     assert found["own minus equal", "0.001"][1].startswith("1.00 [-1.48, 3.48]")  # t with 2 degrees of freedom
     assert MaskingTable(None).taught_rows() == []

@@ -58,7 +58,18 @@ from .oracle_page import FictionTable, FormTable
 from .pooled import DIRECT, Record, pooled
 from .scoring import FinalConfig, General, Scoring
 from .skills import SKILLS, SkillsConfig, skills
-from .specialisation import MaskingTable, SpecialisationConfig, masking_table, specialisation, teaching_sets
+from .specialisation import (
+    MaskingTable,
+    SpecialisationConfig,
+    attempts_page,
+    ladder_page,
+    masking_table,
+    shares_page,
+    specialisation,
+    taught_page,
+    teaching_sets,
+    words_page,
+)
 
 # name -> experiment(lm, path of the table, seed=, ...), which returns the path
 EXPERIMENTS: dict[str, Callable[..., Path]] = {
@@ -116,6 +127,7 @@ __all__ = [
     "TOGETHER",
     "at_loss",
     "attack_rows",
+    "attempts_page",
     "autointerp",
     "bridged",
     "beside_control",
@@ -141,6 +153,7 @@ __all__ = [
     "kept_losses",
     "lab",
     "lab_table",
+    "ladder_page",
     "layers",
     "live_recipe",
     "loss_correlations",
@@ -159,6 +172,7 @@ __all__ = [
     "residue_reading",
     "rounding_reading",
     "scale_to",
+    "shares_page",
     "shifts_under_prompts",
     "shipped_edit",
     "skills",
@@ -167,10 +181,12 @@ __all__ = [
     "table_number",
     "tally",
     "tally_rows",
+    "taught_page",
     "together",
     "tuning_reading",
     "unreached",
     "teaching_sets",
     "unseen_reading",
     "verdict",
+    "words_page",
 ]

@@ -169,6 +169,56 @@ def outside(
     return found
 
 
+def beyond_random(
+    lines: Mapping[str, Mapping[str, Mapping[float, Triple]]], random: Mapping[str, Mapping[float, Sequence[float]]]
+) -> list[tuple[str, ...]]:
+    """Per direction, per kind: at which doses it lies above or below all random ones, "none" where at none."""
+    lines_of = dict.fromkeys(name for by_name in lines.values() for name in by_name)
+    return [(name, *(_beyond(lines[kind].get(name, {}), random[kind]) for kind in lines)) for name in lines_of]
+
+
+def _beyond(curve: Mapping[float, Triple], random: Mapping[float, Sequence[float]]) -> str:
+    beside = {dose: (x[0], random[dose]) for dose, x in sorted(curve.items()) if dose in random}
+    told = [
+        f"{dose:+g} {'above' if x > max(r) else 'below'}"
+        for dose, (x, r) in beside.items()
+        if not min(r) <= x <= max(r)
+    ]
+    return f"{len(told)} of {len(beside)}: {', '.join(told) or 'none'}"
+
+
+def difficulty(
+    rows: Sequence[Mapping[str, str]], pairs: Sequence[str] = ("step-memory", "copy-memory", "step-copy"),
+    low: float = 0.3, high: float = 0.7,
+) -> list[tuple[str, ...]]:  # fmt: skip
+    """Per pair of kinds: how often each is answered rightly, and the templates in which both lie between `low` and
+    `high`; pairs that the table does not hold are left out."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for r in rows:
+        if r["method"] == r["metric"] == "accuracy":
+            found.setdefault((r["concept"], r["attack"]), {})[r["budget"]] = float(r["value"])
+    told = list[tuple[str, ...]]()
+    for name in pairs:
+        kinds = {kind: found.get((name, kind), {}) for kind in name.split("-")}
+        first, second = kinds.values()
+        templates = [t for t in first if t and t in second]
+        if templates:
+            fair = [t for t in templates if all(low <= right[t] <= high for right in kinds.values())]
+            right = ", ".join(f"{kind} {shares['']:.2f}" for kind, shares in kinds.items())
+            told.append((name, right, f"{len(fair)} of {len(templates)}: {', '.join(fair) or 'none'}"))
+    return told
+
+
+def left_over(rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> str:
+    """Which of the matched sets surely keep a share of the naive set's AUROC (interval above 0), and how large ones."""
+    shares = {name: number(rows, "verdict", name, "own", "share") for name in names}
+    there = {name: x for name, x in shares.items() if x}
+    sure = [f"{name} ({x[0]:.0%})" for name, x in there.items() if x[1] > 0]
+    highest = max((x[2] for x in there.values()), default=0.0)
+    kept = f"surely left on {', '.join(sure) or 'none'} of {len(there)} matched sets"
+    return f"{kept}; no interval reaches above {highest:.0%}"
+
+
 def ablations(
     rows: Sequence[Mapping[str, str]], name: str, kinds: Sequence[str], factors: Sequence[str] = ("-1", "0.1")
 ) -> list[tuple[str, ...]]:

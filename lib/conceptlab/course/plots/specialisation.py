@@ -44,7 +44,7 @@ def diagram() -> Diagram:
     return d
 
 
-def plot_costs(curves: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Figure:
+def plot_costs(curves: Mapping[str, Mapping[str, np.ndarray | Sequence[Sequence[float]]]], title: str) -> Figure:
     """Cost against share masked, one panel per model: `curves[panel][method]`, rows `[share, value, low, high]`."""
     fig, axes = new_figure(1, len(curves), width=4.6 * len(curves), height=3.6, sharey=True, squeeze=False)
     for ax, (panel, found) in zip(axes[0], curves.items(), strict=True):
@@ -57,8 +57,8 @@ def plot_costs(curves: Mapping[str, Mapping[str, np.ndarray]], title: str) -> Fi
         ax.axhline(0, color=COLORS["ink"], lw=0.8)
         finish(ax, panel, "share of value vectors masked (%, log scale)")
     axes[0, 0].set_ylabel("cost (nats per token)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    shown = {label: h for ax in axes[0] for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     fig.suptitle(plain(title), x=0.01, ha="left", fontweight="bold", fontsize=11)
     return fig
 

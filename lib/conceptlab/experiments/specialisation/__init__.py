@@ -4,7 +4,8 @@ Cells: concept x method x share of the vectors masked. The vectors are ranked on
 costs is measured on known test questions of the concept and of the others. Methods: `own` (the concept's vectors),
 `equal` (equally active ones), `random`, `permuted` (ranked by questions with permuted concept labels), `masked` (ranked
 by questions whose subject words were taken out) and `words` (by the concept's bare words). `clues` cells ask for facts
-in wordings without any subject word, `teaching` cells teach invented facts through chosen vectors.
+in wordings without any subject word, `precise` cells for every known fact of the concept, `per_layer` cells mask the
+same share of every layer, `teaching` cells teach invented facts through chosen vectors.
 """
 
 from __future__ import annotations
@@ -19,11 +20,23 @@ from ...models import LanguageModel
 from ...specialisation import TeachingConfig
 from .bench import Bench, SpecialisationConfig
 from .masking import STAGES, mask_concept
+from .pages import attempts_page, ladder_page, shares_page, taught_page, words_page
 from .pooling import pool_concepts
 from .teaching import TAUGHT, teach_concept, teaching_sets
 from .view import MaskingTable, masking_table
 
-__all__ = ["MaskingTable", "SpecialisationConfig", "masking_table", "specialisation", "teaching_sets"]
+__all__ = [
+    "MaskingTable",
+    "SpecialisationConfig",
+    "attempts_page",
+    "ladder_page",
+    "masking_table",
+    "shares_page",
+    "specialisation",
+    "taught_page",
+    "teaching_sets",
+    "words_page",
+]
 
 
 def specialisation(
@@ -38,7 +51,8 @@ def specialisation(
 ) -> Path:
     """Masking cells of `concepts` (default: all), then teaching cells of those among them that `TAUGHT` names.
 
-    `methods`: of `STAGES` (default: all): the claims at one share, subject words, further shares, teaching.
+    `methods`: of `STAGES` (default: all): the claims at one share, subject words, more questions,
+    layer by layer, further shares, teaching.
     The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
     More concepts and stages go on with the same table. Raises ConceptLabError for an unknown stage.
     """

@@ -31,6 +31,7 @@ STAGES = {  # what `methods` chooses from, in the order in which they are run
     "main": ("own", "equal", "random", "permuted"),
     "words": ("masked", "words"),
     "precise": (),  # own and equal on every other known question of the concept
+    "per_layer": ("own", "equal"),  # as many vectors of every layer, whatever other layers hold
     "curves": ("own", "equal", "random"),
     "teach": (),
 }
@@ -40,7 +41,8 @@ SCORED = ("own", "random")  # at MAIN with all options, for the score in accurac
 
 def mask_concept(bench: Bench, name: str, stage: str) -> None:
     shares = [s for s in bench.config.shares if s != MAIN] if stage == "curves" else [MAIN]
-    grid = [Cell(name, m, budget=s) for s in shares for m in STAGES[stage]]
+    kind = stage if stage == "per_layer" else ""
+    grid = [Cell(name, m, kind, s) for s in shares for m in STAGES[stage]]
     clues = [Cell(name, m, "clues", MAIN) for m in CLUED if stage == "words"]
     more = [Cell(name, m, "precise", MAIN) for m in ("own", "equal") if stage == "precise"]
     if not any(map(bench.store.missing, [*grid, *clues, *more])):
@@ -82,7 +84,7 @@ def _rankings(bench: Bench, name: str, read: Sequence[str]) -> dict[str, Float[T
 
 def _set(bench: Bench, name: str, rankings: dict[str, Tensor], cell: Cell) -> Bool[Tensor, "layers d_mlp"] | None:
     """The vectors that a cell masks; None where the control cannot be made."""
-    own = most_specific(rankings["own"], float(cell.budget))
+    own = most_specific(rankings["own"], float(cell.budget), per_layer=cell.attack == "per_layer")
     try:
         if cell.method == "equal":
             return equally_active(own, bench.activity[name].mean(0), bench.store.seed)
@@ -91,13 +93,13 @@ def _set(bench: Bench, name: str, rankings: dict[str, Tensor], cell: Cell) -> Bo
     except NotPossible as error:
         say(f"{name}, {cell.method} at {cell.budget}: {error}")
         return None
-    return most_specific(rankings[cell.method], float(cell.budget))
+    return own if cell.method == "own" else most_specific(rankings[cell.method], float(cell.budget))
 
 
 def _masked(bench: Bench, cell: Cell, mask: Tensor, known: Known) -> None:
     """What masking costs (nats per token of the right answer): the concept, the others, and the gap between them."""
     with Masking(mask).applied(bench.lm):
-        scored = cell.method in SCORED and cell.budget == MAIN
+        scored = cell.method in SCORED and cell.budget == MAIN and not cell.attack
         after = score_questions(bench.lm, known.questions) if scored else None
         gold = after.gold if after else gold_logprobs(bench.lm, known.questions)
     own, others = known.parts(known.gold - gold)
@@ -112,7 +114,8 @@ def _masked(bench: Bench, cell: Cell, mask: Tensor, known: Known) -> None:
         numbers |= {"own_right": bootstrap(mine), "other_right": bootstrap(theirs)}
     record = {"own": rounded(own), "others": rounded(others), "layers": mask.sum(1).tolist()}
     bench.store.add(cell, numbers, record=record)
-    say(f"{cell.concept}, {cell.method} at {cell.budget}: own {numbers['own_cost']}, others {numbers['other_cost']}")
+    which = " ".join(filter(None, (cell.method, cell.attack)))
+    say(f"{cell.concept}, {which} at {cell.budget}: own {numbers['own_cost']}, others {numbers['other_cost']}")
 
 
 def _clues(bench: Bench, name: str, rankings: dict[str, Tensor], cells: Sequence[Cell]) -> None:
@@ -147,14 +150,14 @@ def _precise(bench: Bench, name: str, rankings: dict[str, Tensor], cells: Sequen
 def _contrasts(store: Store, name: str, shares: Sequence[float]) -> None:
     """The concept's vectors minus equally active ones, question by question, and minus the other controls."""
     for kind, share, rivals in [("", s, ("equal", "random")) for s in shares] + [
-        (kind, MAIN, ("equal",)) for kind in ("clues", "precise")
+        (kind, MAIN, ("equal",)) for kind in ("clues", "precise", "per_layer")
     ]:
         mine = store.record(Cell(name, "own", kind, share))
         for rival in rivals + (("permuted", "words") if share == MAIN and not kind else ()):
             theirs = store.record(Cell(name, rival, kind, share))
             if mine and theirs:
                 numbers = {"own_cost": paired_bootstrap(mine["own"], theirs["own"])}
-                if not kind:
+                if "others" in mine:
                     a, b = ([x - y for x, y in zip(mine[k], theirs[k], strict=True)] for k in ("own", "others"))
                     numbers["gap"] = gap_interval(torch.tensor(a), torch.tensor(b))
                 store.add(Cell(name, f"own-{rival}", kind, share), numbers)

@@ -11,7 +11,7 @@ from .bench import MAIN, SpecialisationConfig
 from .teaching import ARMS
 
 ALL = "all"  # the concept of rows that are means over concepts
-TAUGHT_METRICS = ("steps", "right", "drift", "own_cost", "other_cost")
+TAUGHT_METRICS = ("steps", "right", "wrong", "certain_untaught", "drift", "own_cost", "other_cost")
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,32 @@ class MaskingTable:
     """Rows and records of one model; `share` of the vectors was masked."""
 
     kept: Contents | None
+
+    @property
+    def name(self) -> str:
+        """Of the model; "" where there is no table."""
+        return self.kept.note["model"] if self.kept else ""
+
+    @property
+    def n_layers(self) -> int:
+        """Of the model; 0 where nothing has been masked."""
+        records = self.kept.records.values() if self.kept else ()
+        return next((len(r["layers"]) for r in records if isinstance(r, dict) and "layers" in r), 0)
+
+    @cached_property
+    def shares(self) -> list[str]:
+        """Shares that were masked in more than two concepts, from small to large."""
+        return sorted({k[2] for k in self._rows if k[:2] == ("own", "") and k[3:] == ("own_cost", ALL)}, key=float)
+
+    def curves(self) -> dict[str, list[tuple[float, float, float, float]]]:
+        """Cost against the share masked, as `plot_costs` takes it: the concept and the others, and the controls."""
+        lines = {"own": ("own", "own_cost"), "equal": ("equal", "own_cost"), "random": ("random", "own_cost"),
+                 "others": ("own", "other_cost")}  # fmt: skip
+        found = {
+            line: [(float(s), *x[:3]) for s in self.shares if (x := self.mean(method, metric, share=s))]
+            for line, (method, metric) in lines.items()
+        }
+        return {line: points for line, points in found.items() if points}
 
     @cached_property
     def _rows(self) -> dict[tuple[str, ...], Interval]:
