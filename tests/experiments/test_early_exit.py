@@ -5,8 +5,10 @@ import importlib
 import pytest
 import torch
 
-from conceptlab.core import read_table
+from conceptlab.core import Cell, ConceptLabError, Interval, Store, read_table
+from conceptlab.experiments import centre_rows
 from conceptlab.experiments import early_exit as run
+from conceptlab.experiments import fact_depths as fact_depths_module
 from conceptlab.experiments.fact_depths import correlations, fact_depths, loss_correlations
 
 
@@ -81,3 +83,31 @@ def test_losses_are_compared_within_concepts_and_against_what_the_answer_was_wor
     assert found["rho"].value < 0 < found["rho_within"].low
     for name in ("rho_given_gold", "rho_control", "rho_shuffled"):
         assert abs(found[name].value) < 0.3, name
+
+
+def test_concepts_and_parts_can_be_chosen_as_the_command_line_does(lm, tmp_path, monkeypatch):
+    module = importlib.import_module("conceptlab.experiments.early_exit")
+    asked = []
+    for name in ("centres_of_facts", "losses_of_facts"):
+        monkeypatch.setattr(module, name, lambda lm, store, concepts, *_, name=name: asked.append((name, [*concepts])))
+    path = tmp_path / "early_exit.csv"
+    run(lm, path, **small(["truth"]))
+    asked.clear()
+    run(lm, path, **small(["title"]), concepts=["japan"], methods=["centres", "losses"])
+    assert asked == [("centres_of_facts", ["japan"]), ("losses_of_facts", ["japan"])]
+    assert not any(r["concept"] == "title" for r in read_table(path))
+    with pytest.raises(ConceptLabError, match="its parts are tasks, tokens, centres, losses"):
+        run(lm, path, **small(["truth"]), methods=["facts"])
+
+
+def test_where_facts_are_erased_is_read_from_records_of_all_concepts(tmp_path, monkeypatch):
+    monkeypatch.setattr(fact_depths_module, "table_path", lambda *_: tmp_path / "t.csv")
+    assert centre_rows("m") == []
+    cells = {Cell("facts", c): [[1.0, 5.0, 9.0, 12.0], [2.0, 3.0, 4.0, 6.0]] for c in ("golf", "japan")}
+    with Store(tmp_path / "t.csv", experiment="early_exit", model="m") as store:
+        store.add_all({cell: {"memorised": Interval(1, 1, 1, 4)} for cell in cells}, cells)
+        store.finish()
+    rows = centre_rows("m")
+    assert [r[0] for r in rows] == ["golf", "japan", "all, Spearman within concepts", "all, facts shuffled"]
+    assert rows[0][1:3] == ("4", rows[0][2]) and rows[0][2].startswith("6.8 [") and rows[0][4].startswith("+1.00")
+    assert rows[2][1] == "8" and len({len(r) for r in rows}) == 1

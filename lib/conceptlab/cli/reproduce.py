@@ -16,7 +16,7 @@ def add(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--model", default="smollm2-135m", help="registry name, folder or Hub id")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--concepts", nargs="+", help="names in data/concepts; default: all")
-    verb.add_argument("--methods", nargs="+", help="lab: of `conceptlab methods`; default: all")
+    verb.add_argument("--methods", nargs="+", help="lab: of `conceptlab methods`; stages of others; default: all")
     verb.add_argument("--attacks", nargs="+", help="lab: of `conceptlab attack`; default: those of the table")
     verb.add_argument("--attacked", nargs="+", help="lab: methods that are attacked, of those given")
     verb.add_argument("--stages", help="lab: of fit,score,curve,attack; default: all four")

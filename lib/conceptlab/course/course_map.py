@@ -35,8 +35,8 @@ PLAIN = {
     "09_reasoning_or_memory": "A direction that tells reasoning from recall perfectly tells two kinds of text apart. "
     "Where story, words and digits are the same, nothing sure is left of it.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "
-    "question helps on some of them; on others only the mixture of depths does. Where a fact can be read is not where "
-    "it can be erased.",
+    "question helps on some of them; on others only the mixture of depths does. From which layer on a fact can be "
+    "read tells little about what erasing costs it.",
     "11_is_it_fake": "Six results of this course, each beside the control that found it out. Some shrink, one is gone, "
     "and none stays as large as its first figure. The controls fit on one page.",
 }

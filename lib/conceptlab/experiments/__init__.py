@@ -11,7 +11,7 @@ from .directions import directions
 from .dissection import CONTROLS, EDITS, DissectionConfig, DissectionTable, dissection, live_recipe
 from .early_exit import early_exit
 from .evidence import Relearnt, relearnt, table_number
-from .fact_depths import kept_losses, loss_correlations
+from .fact_depths import centre_rows, kept_losses, loss_correlations
 from .fiction_table import FictionConfig, fiction
 from .forms import FormsConfig, form_gap, forms
 from .gpu_check import check_gpu, failed_checks
@@ -133,6 +133,7 @@ __all__ = [
     "beside_control",
     "beside_rows",
     "budget_for",
+    "centre_rows",
     "check_gpu",
     "closing_rows",
     "coverage",

@@ -1,4 +1,4 @@
-"""How deep must a model think? Eleven tasks x rules that choose a depth, tokens that stop early, and depths of facts.
+"""How deep must a model think? Up to eleven tasks x rules that choose a depth, tokens that stop early, depths of facts.
 
 Cells: task x method x budget. The depth of a policy is compared with a fixed exit, with its own depths dealt to other
 items, with confidence and with patience, always at its own mean depth; gains are averaged over the prices `ALPHAS` and
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ..core import Cell, Interval, Store, bootstrap, say, table_path
+from ..core import Cell, ConceptLabError, Interval, Store, bootstrap, say, table_path
 from ..data import held_out_passages, list_concepts
 from ..early_exit import (
     SIZES,
@@ -59,6 +59,7 @@ POLICIES = ("consistent", "plain", "released", "blind")  # hardness reward; with
 
 
 Cells = dict[tuple[str, str | int | float], dict[str, Interval]]  # method and budget -> numbers
+PARTS = ("tasks", "tokens", "centres", "losses")  # what `methods` chooses from, in the order in which they are run
 KNOBS = {"layer": (0.6, 0.8, 0.9), "confidence": (0.3, 0.6, 0.9), "patience": (2, 5)}
 
 
@@ -76,13 +77,21 @@ def early_exit(
     sizes: Mapping[str, int] = SIZES,
     seed: int = 0,
     replace: bool = False,
+    concepts: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
 ) -> Path:
     """Per task the exits, rules and policies; then the tokens; then the facts.
 
     The table is written to `path` (default: its place in data/results), see `Store` for interruptions and `replace`.
     More tasks or concepts go on with the same table. `fact_concepts`: edited in one layer at a time; `erased`: edited
-    as the lab's table did (default: all concepts), `n_erased` known test questions of each.
+    as the lab's table did (default: all concepts), `n_erased` known test questions of each; `concepts`: both of these.
+    `methods`: of `PARTS` (default: all). Raises ConceptLabError for an unknown one.
     """
+    if unknown := [part for part in methods or () if part not in PARTS]:
+        raise ConceptLabError(f"early_exit has no {unknown[0]!r}; its parts are {', '.join(PARTS)}.")
+    parts = PARTS if methods is None else methods
+    if concepts is not None:
+        fact_concepts, erased = concepts, concepts
     settings = {
         "alphas": list(alphas), "n_seeds": n_seeds, "n_passages": n_passages, "n_questions": n_questions,
         "n_erased": n_erased, "sizes": dict(sizes),
@@ -91,15 +100,14 @@ def early_exit(
         path or table_path("early_exit", lm.name), experiment="early_exit", model=lm.name,
         fingerprint=lm.fingerprint(), settings=settings, seed=seed, device=str(lm.device), replace=replace,
     ) as store:  # fmt: skip
-        for name in tasks:
+        for name in tasks if "tasks" in parts else ():
             if store.missing(Cell(name, "consistent", budget="all")):
                 _task(lm, store, name, alphas, n_seeds, sizes[name])
-        if n_passages:
+        if n_passages and "tokens" in parts:
             _tokens(lm, store, n_passages)
-        if fact_concepts:
-            centres_of_facts(lm, store, fact_concepts, n_questions)
-        if names := list_concepts() if erased is None else list(erased):
-            losses_of_facts(lm, store, names, n_erased)
+        centres_of_facts(lm, store, fact_concepts if "centres" in parts else (), n_questions)
+        names = list_concepts() if erased is None else list(erased)
+        losses_of_facts(lm, store, names if "losses" in parts else (), n_erased)
         return store.finish()
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..core import Cell, Interval, NotPossible, Store, bootstrap, contents, interval_of, results, say, table_path
-from ..data import Concept, load_concept
+from ..data import Concept, list_concepts, load_concept
 from ..early_exit import centre_of_loss, memorised_layer, rank_correlation, ranks, right_at_layers, separable
 from ..erasure import Dictionaries, Fitted, Shared, ablation_edit, get_method, shipped_dictionaries
 from ..evaluation import ask, gold_logprobs
@@ -27,7 +27,10 @@ ERASED = "losses"  # the method of these cells
 
 
 def centres_of_facts(lm: LanguageModel, store: Store, concepts: Sequence[str], n_questions: int) -> None:
-    """Is the memorised layer of a fact where it can be erased? Spearman over facts, and within concepts."""
+    """Is the memorised layer of a fact where it can be erased? Spearman over facts, and within concepts.
+
+    The correlation is over all concepts of the table, whichever of them are asked for now.
+    """
     for name in concepts:
         cell = Cell("facts", name)
         if store.missing(cell):
@@ -37,7 +40,9 @@ def centres_of_facts(lm: LanguageModel, store: Store, concepts: Sequence[str], n
             found = {"memorised": bootstrap(pairs[0]), "erasable": bootstrap(pairs[1])}
             store.add(cell, found, record=pairs)
             say(f"facts, {name}: known from layer {found['memorised']} on, erased around {found['erasable']}")
-    store.add(Cell("facts", "all"), correlations([store.record(Cell("facts", name)) for name in concepts], store.seed))
+    kept = [record for name in list_concepts() if (record := store.record(Cell("facts", name)))]
+    if kept:
+        store.add(Cell("facts", "all"), correlations(kept, store.seed))
 
 
 def correlations(records: Sequence[Sequence[Sequence[float]]], seed: int = 0) -> dict[str, Interval]:
@@ -74,7 +79,10 @@ def fact_depths(
 
 # ---- what the lab's edit costs every fact -------------------------------------------------------------------
 def losses_of_facts(lm: LanguageModel, store: Store, concepts: Sequence[str], n_questions: int) -> None:
-    """Per concept: memorised layers, the originals' log-probabilities, and the losses under the edits."""
+    """Per concept: memorised layers, the originals' log-probabilities, and the losses under the edits.
+
+    The correlations are over all concepts of the table, whichever of them are asked for now.
+    """
     saes: Dictionaries = {}
     settings = lab_settings(lm)
     for name in concepts:
@@ -90,7 +98,7 @@ def losses_of_facts(lm: LanguageModel, store: Store, concepts: Sequence[str], n_
         found = {key: bootstrap(values) for key, values in columns.items()}
         store.add(cell, found, record=columns)
         say(f"facts, {name}: memorised {found['memorised']}, lost {found['pisces']}, control {found['other_features']}")
-    kept = {name: store.record(Cell("facts", name, ERASED)) for name in concepts}
+    kept = {name: store.record(Cell("facts", name, ERASED)) for name in list_concepts()}
     usable = {name: columns for name, columns in kept.items() if columns and "memorised" in columns}
     if len(usable) > 1:
         store.add(Cell("facts", "all", ERASED), loss_correlations(list(usable.values()), store.seed))
@@ -102,6 +110,30 @@ def kept_losses(model: str) -> dict[str, dict[str, list[float]]]:
     records = contents(path).records if path.exists() else {}
     found = {key[1]: record for key, record in records.items() if key[0] == "facts" and key[2] == ERASED}
     return {name: record for name, record in found.items() if record and "memorised" in record}
+
+
+def centre_rows(model: str, seed: int = 0) -> list[tuple[str, ...]]:
+    """Per concept of the shipped table, then over all: number of facts, the layer from which they can be read, the
+    layer around which an edit of one layer costs them most, and the Spearman of both (over all: within concepts)."""
+    path = table_path("early_exit", model)
+    records = contents(path).records if path.exists() else {}
+    found = {key[1]: record for key, record in records.items() if key[0] == "facts" and key[2:4] == ("", "")}
+    found = {name: record for name, record in found.items() if name != "all" and len(record[0]) > 2}
+    rows = [
+        _centre_row(name, (layers, centres), rank_correlation(_tensor(layers), _tensor(centres)))
+        for name, (layers, centres) in found.items()
+    ]
+    if len(rows) > 1:
+        pairs = correlations(list(found.values()), seed)
+        every = [[x for record in found.values() for x in record[i]] for i in (0, 1)]
+        rows.append(_centre_row("all, Spearman within concepts", every, pairs["rho_within"]))
+        rows.append(("all, facts shuffled", "", "", "", f"{pairs['rho_shuffled']:+.2f}"))
+    return rows
+
+
+def _centre_row(name: str, pairs: Sequence[Sequence[float]], rho: Interval) -> tuple[str, ...]:
+    means = (f"{bootstrap(_tensor(column), over='facts'):.1f}" for column in pairs)
+    return (name, str(len(pairs[0])), *means, f"{rho:+.2f}")
 
 
 def lab_settings(lm: LanguageModel) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -137,6 +137,19 @@ def plot_gains(names: Sequence[str], gains: dict[str, np.ndarray], title: str) -
     finish(ax, title, "percentage points more right, at equal mean depth (95 % interval)")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return fig
+
+
+def token_points(rows: Sequence[Mapping[str, str]]) -> dict[tuple[str, str], np.ndarray]:
+    """What `plot_tokens` takes, from the table of the experiment `early_exit`; every rule in the order of its depth."""
+    cells: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for r in rows:
+        if r["concept"] == "tokens":
+            knobs = cells.setdefault((r["method"], r["attack"]), {})
+            knobs.setdefault(r["budget"], {})[r["metric"]] = float(r["value"])
+    return {
+        rule: np.array(sorted((k["depth"], k["agreement"], np.exp(k["log_perplexity_ratio"])) for k in knobs.values()))
+        for rule, knobs in cells.items()
+    }
 
 
 def plot_tokens(found: dict[tuple[str, str], np.ndarray], title: str) -> Figure:
