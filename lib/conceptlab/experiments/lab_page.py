@@ -182,7 +182,7 @@ def pool_for(view: LabView, at: At, loss: float) -> Pool:
     """The notebook's number: what fine-tuning costs a near domain beyond PISCES, where both took the same.
 
     The domain is the one that no choice has seen, where the table has it: PISCES' features were chosen to spare the
-    neighbour, of which the label tells. The method that was named beforehand speaks for fine-tuning (SPEAKERS), so that
+    neighbour. The method that was named beforehand speaks for fine-tuning (SPEAKERS), so that
     no number chose it; the control is a random change of the weights at the same loss, or the control that comes
     nearest to PISCES.
     """
@@ -197,14 +197,10 @@ def pool_for(view: LabView, at: At, loss: float) -> Pool:
     least = min(random, key=lambda m: abs(random[m].value), default=None)
     control, told = (random[least].value, f"{name_of(least)} minus PISCES") if least else (None, "")
     n, value = int(at[name]["n_concepts"].value), found[name]
-    label = (
-        f"nats {'a near domain that no choice has seen' if where == 'unseen' else 'the neighbour'} loses more under "
-    )
-    label += f"{name_of(name)} than under PISCES where the target lost {loss:g} ({n} concept{'s' if n != 1 else ''})"
-    held = [what for what, x in (("zero", 0.0), ("the control", control)) if x is not None and _holds(value, x)]
-    label += f"; the interval holds {' and '.join(held)}" if held else ""
-    if where == "unseen" and name in near:
-        label += f"; on the neighbour, which PISCES' choice has seen, {near[name]}"
+    domain = "a near domain unseen by any choice" if where == "unseen" else "the neighbour"
+    over = f"{n} concept{'s' if n != 1 else ''}"
+    label = f"extra loss of {domain}, {name_of(name)} minus PISCES, where the target lost {loss:g} ({over})"
+    label += "; the interval holds zero" if _holds(value, 0.0) else ""
     return Pool(label, value, control, told)
 
 
