@@ -33,7 +33,7 @@ PLAIN = {
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "
     "equally busy ones, but other subjects suffer, too. Being busy is not the same as being specialised.",
     "09_reasoning_or_memory": "A direction that tells reasoning from recall perfectly tells two kinds of text apart. "
-    "Where story, words and digits are the same, nothing sure is left of it.",
+    "Where story, words and digits are the same, little or nothing of it is left.",
     "10_early_exit": "Some tasks are settled after a few layers, others only near the end. Choosing the depth per "
     "question helps on some of them; on others only the mixture of depths does. From which layer on a fact can be "
     "read tells little about what erasing costs it.",

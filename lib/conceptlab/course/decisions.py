@@ -168,7 +168,7 @@ DECISIONS = (
         "09", "difference-of-means direction", "Do two sets of prompts differ linearly in the state?",
         "one pass and a mean", "bag of words, shuffled labels, held-out templates, equal difficulty",
         "finds what differs most between the sets, which is mostly format",
-        "next to nothing of it is left when the surface is matched",
+        "little or nothing of it is left when the surface is matched",
     ),
     Decision(
         "09", "steering along a direction", "Does the model use the direction?",
