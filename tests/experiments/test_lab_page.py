@@ -162,7 +162,7 @@ def test_the_unseen_near_domain_decides_the_number_of_the_notebook(tmp_path):
     at = view.at(1.0)
     pool = pool_for(view, at, 1.0)
     assert pool.value == at["gradient_difference"]["lost_unseen_minus_pisces"] and pool.value.high < 0
-    assert "no choice has seen" in pool.label and "on the neighbour, which PISCES' choice has seen, 0." in pool.label
+    assert "unseen by any choice" in pool.label and "where the target lost" in pool.label
     assert "holds" not in pool.label and pool.control == pytest.approx(0.05, abs=0.1)
     told = unseen_reading(view, at, 1.0)
     assert "surely so with 2 (gradient difference, rocr)" in told and "Controls: random norm minus PISCES" in told
