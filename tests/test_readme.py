@@ -98,11 +98,7 @@ def test_thumbnails_and_badges_are_what_the_code_draws():
     assert outer and all((ROOT / target).exists() for target in outer), "where the badges lead"
 
 
-# Their authors commit them next, and `make commit` writes the cell; a list that only gets shorter.
-COLAB_LATER = ("06", "07", "08", "09", "11")
-
-
-@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem[:2] not in COLAB_LATER], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_the_colab_cell_is_the_course_s(path):
     nb = notebook.read(path)
     before = [cell.source for cell in nb.cells]
