@@ -51,12 +51,13 @@ def test_the_front_page_says_what_the_table_says():
     assert f"lost {share(lost(after[0]))} of what it had known about Japan" in text
     assert f"kept {share(after[1])} of what it knew about China" in text
     assert f"already took {share(lost(control[0]))} of Japan" in text
-    assert f"Korea, at which no choice had looked, kept only {share(table.get('japan', 'pisces', KOREA))}" in text
+    assert f"Korea, which was used for no choice, kept only {share(table.get('japan', 'pisces', KOREA))}" in text
     near = table.mean("pisces", "specificity_unseen_known")
     assert near.n == 16 and f"keep {share(near)}" in text
-    assert f"half of the loss ({share(table.get('japan', 'pisces', 'share', 'relearning', '5'))})" in text
+    back = share(table.get("japan", "pisces", "share", "relearning", "5"))
+    assert f"half of the lost margin, the lead of the right option ({back})" in text
     uncorrected = table.get("japan", "pisces", "accuracy_target_after_known").value
-    told = f"{uncorrected:.1%} of the questions are still answered rightly, but a guess is right in one of four"
+    told = f"the model had answered rightly, {uncorrected:.1%} still are. But a guess is right in one of four"
     assert f"{told}, so {after[0][0]:.0%} are left".replace("%", " %") in text
     alt = re.search(r"!\[([^\]]+)\]\(docs/images/japan_erased", text)[1]
     for value in (after[0][0], after[1][0], after[2][0], control[0][0]):

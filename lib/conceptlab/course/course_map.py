@@ -26,8 +26,9 @@ PLAIN = {
     "both models; which feature's direction is written there has been shown to matter in one of them.",
     "05_attacks": "A few steps of training on text without the answers bring part of it back. A random edit gets back "
     "as large a share of its damage, so that is not surely knowledge that was hidden.",
-    "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning forgets the neighbour as well and leaves "
-    "the concept's vectors where they were; guards at run time spare everything, and leave everything in the weights.",
+    "06_unlearning_lab": "No way of forgetting wins everywhere. Fine-tuning takes part of the neighbour as well, and "
+    "hardly moves the concept's vectors. Guards at run time spare where their detector is silent, and leave "
+    "everything in the weights.",
     "07_dissecting_unlearning": "Parts of the original are put back into an unlearned model, and into one that random "
     "noise has damaged as much. The last layers repair both, so what repairs a model is not what was changed in it.",
     "08_specialisation": "Switching off the vectors that are busy on a concept costs it more than switching off "

@@ -114,14 +114,14 @@ DECISIONS = (
         "06", "fine-tuning (gradient difference, NPO, DPO, ...)", "Can a model be trained not to say it?",
         "12 steps, half a minute",
         "neighbour, a near domain nobody tuned on, other forms, relearning; equal direct loss, in margins too",
-        "spares no neighbour; rounding to the grid on which the old weights lie undoes small steps",
-        "at equal loss most cost the neighbour more than PISCES; on a near domain unseen by any choice none surely",
+        "costs the neighbour half of the target's loss or more; rounding to the old weights' grid undoes it",
+        "at equal loss most cost the neighbour more than PISCES (on four concepts surely NPO); an unseen domain none",
     ),
     Decision(
         "06", "localised and closed forms (RMU, SSD, ROCR, ...)", "Can chosen weights be rewritten in one go?",
         "a pass over the texts, a solve of seconds", "the same keys with random targets; equal direct loss",
         "what is to be spared must be among the protected keys",
-        "exact protection of the keys that were given, and of no others; most cost the neighbour more than PISCES",
+        "exact protection of the keys that were given, of no others; on four concepts RMU costs the neighbour more",
     ),
     Decision(
         "06", "run-time guards (ECO, ULD, refusal by prompt)", "Can it be kept from coming out, without a change?",
@@ -174,7 +174,7 @@ DECISIONS = (
         "09", "steering along a direction", "Does the model use the direction?",
         "a pass per dose", "ten random directions of equal length or energy, shuffled labels, a surface direction",
         "any large push changes answers; kinds that share their options move against each other",
-        "added, steps rise and copies fall; multiplied, the reverse: no switch between reasoning and recall",
+        "no switch shown: in SmolLM2 what adding does multiplying reverses, in Gemma random pushes mostly harm more",
     ),
     Decision(
         "10", "exit per layer, memorised layer", "From which layer on can the answer be read?",
@@ -198,13 +198,13 @@ DECISIONS = (
         "11", "the strictest control", "How much of a result is left beside its best rival?",
         "the measurement, once more per rival", "several rivals, named before the run; the hardest one decides",
         "a weak control (noise elsewhere, shuffled labels) lets everything pass",
-        "six results: most shrink, of one nothing sure is left",
+        "six results: most shrink, of one nothing sure is left in SmolLM2",
     ),
     Decision(
         "11", "an interval with width", "What else is compatible with a perfect score?",
         "a formula", "a measure that can still move, on the same items",
         "a bootstrap of items that are all right is certain after a few",
-        "a score of 1.00 hides sure losses of log-probability",
+        "a score of 1.00 can hide a sure loss of log-probability",
     ),
 )  # fmt: skip
 
