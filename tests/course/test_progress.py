@@ -53,7 +53,7 @@ def test_a_wrong_choice_is_refused_before_anything_is_installed(root):
     assert done.returncode == 1 and "No notebook is meant by 77" in done.stderr
     assert subprocess.run([*script[:-1], "1"], cwd=root).returncode == 0
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert "\nrun: only fetch" in makefile, "the choice is read before the set-up"
+    assert "\nrun: only $(VENV)/.installed" in makefile, "the choice is read before the set-up"
 
 
 def test_time_is_what_the_last_run_took_or_what_the_box_says(root):
